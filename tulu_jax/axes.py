@@ -1,0 +1,38 @@
+"""The letters of array shapes, fixed once for signatures, einsum strings and docstrings.
+
+| letter | axis |
+|---|---|
+| B | batch (rows) |
+| T | query position |
+| S | key position |
+| D | model width |
+| N | query heads |
+| K | key/value heads |
+| G | query heads that share one key/value head, N / K |
+| H | head width |
+| F | feed-forward width |
+| V | vocabulary |
+| L | layers |
+| E | example within a packed row |
+
+A signature such as `Float[Array, "B T D"]` is checked while the tests run and costs nothing
+otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+LETTERS = "BTSDNKGHFVLE"
+
+Batch = dict[str, Any]
+"""Rows on a host or on devices: `tokens, loss_mask, segment_ids, positions`, each int32[B, T]."""
+
+BATCH_KEYS = ("tokens", "loss_mask", "segment_ids", "positions")
+
+TokenIds = Int[np.ndarray, "T"]
+Mask = Bool[np.ndarray, "T"]
+Scalar = Float[np.ndarray, ""]
