@@ -36,3 +36,12 @@ BATCH_KEYS = ("tokens", "loss_mask", "segment_ids", "positions")
 TokenIds = Int[np.ndarray, "T"]
 Mask = Bool[np.ndarray, "T"]
 Scalar = Float[np.ndarray, ""]
+
+MESH_AXES = ("data", "fsdp", "tensor")
+"""Axes of the device mesh: copies of the weights, shards of the weights, shards of each matrix."""
+
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are spread."""
+
+TENSOR_AXIS = "tensor"
+"""Mesh axis over which heads, feed-forward channels and vocabulary are split."""

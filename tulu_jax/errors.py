@@ -24,7 +24,9 @@ class TuluError(ValueError):
         do: object = None,
     ) -> None:
         """Joins the parts that are given, in reading order."""
-        found = " ".join(f"{word} {part}" for word, part in (("got", got), ("at", at)) if part is not None)
+        found = " ".join(
+            f"{word} {part}" for word, part in (("got", got), ("at", at)) if part is not None
+        )
         parts = [what, found]
         if expected is not None:
             parts.append(f"expected {expected}")

@@ -1,0 +1,95 @@
+"""Plain functions over a model's weights: shapes, initial values, final states, logits."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.models.config import ComputeConfig, LlamaConfig
+from tulu_jax.models.llama import Llama, head_weight
+
+Params = dict[str, Any]
+
+
+def init_params(config: LlamaConfig, key: Array) -> Params:
+    """Fresh float32 weights: normal with standard deviation 0.02, norms at 1."""
+    return nn.unbox(_init(config, key))
+
+
+def _init(config: LlamaConfig, key: Array) -> Params:
+    row = jnp.zeros((1, 2), jnp.int32)
+    return Llama(config).init(key, row, row, row)["params"]
+
+
+@lru_cache
+def _boxed_shapes(config: LlamaConfig) -> Params:
+    return jax.eval_shape(lambda key: _init(config, key), jax.random.key(0))
+
+
+def abstract_params(config: LlamaConfig) -> Params:
+    """The tree of weights as shapes and dtypes; nothing is allocated."""
+    return nn.unbox(_boxed_shapes(config))
+
+
+def logical_axes(config: LlamaConfig) -> Params:
+    """The tree of weights with, for each, a PartitionSpec of logical axis names."""
+    return nn.get_partition_spec(_boxed_shapes(config))
+
+
+def positions_in_segments(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Position of each token within its own conversation.
+
+    segment_ids  1 1 1 2 2 0 0
+    positions    0 1 2 0 1 0 1
+    """
+    slots = jnp.broadcast_to(jnp.arange(segment_ids.shape[1]), segment_ids.shape)
+    before = jnp.pad(segment_ids, ((0, 0), (1, 0)))[:, :-1]
+    starts = jnp.where((segment_ids != before) | (slots == 0), slots, 0)
+    return slots - jax.lax.cummax(starts, axis=1)
+
+
+def hidden_states(
+    config: LlamaConfig,
+    params: Params,
+    tokens: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    *,
+    compute: ComputeConfig | None = None,
+) -> Float[Array, "B T D"]:
+    """Final states after the last norm, in the compute dtype."""
+    model = Llama(config, compute or ComputeConfig())
+    return model.apply({"params": params}, tokens, segment_ids, positions)[0]
+
+
+def forward(
+    config: LlamaConfig,
+    params: Params,
+    tokens: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"] | None = None,
+    positions: Int[Array, "B T"] | None = None,
+    *,
+    compute: ComputeConfig | None = None,
+) -> Float[Array, "B T V"]:
+    """Logits at every position: `logits[b, t]` predicts `tokens[b, t + 1]`.
+
+    Args:
+      config: the model.
+      params: its weights, as `init_params` or `checkpoint.hf.load` gives them.
+      tokens: ids in [0, V).
+      segment_ids: conversation of each token, 0 for padding; None means one conversation a row.
+      positions: position within the conversation; None derives it from `segment_ids`.
+      compute: dtype, remat and unrolling; float32 by default.
+    """
+    if segment_ids is None:
+        segment_ids = jnp.ones_like(tokens)
+    if positions is None:
+        positions = positions_in_segments(segment_ids)
+    states = hidden_states(config, params, tokens, segment_ids, positions, compute=compute)
+    head = head_weight(config, params).astype(states.dtype)
+    return jnp.einsum("BTD,DV->BTV", states, head, preferred_element_type=jnp.float32)

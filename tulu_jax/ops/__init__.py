@@ -1,0 +1,8 @@
+"""Array functions the models are made of: norm, rotary positions, attention, cross-entropy."""
+
+from tulu_jax.ops.attention import attend
+from tulu_jax.ops.cross_entropy import token_nll, weighted_nll
+from tulu_jax.ops.norm import rms_norm
+from tulu_jax.ops.rotary import apply_rotary, rotary_angles
+
+__all__ = ["apply_rotary", "attend", "rms_norm", "rotary_angles", "token_nll", "weighted_nll"]

@@ -1,0 +1,269 @@
+"""Cross-entropy that touches only the positions that carry loss, a chunk of them at a time.
+
+The head of a small LLaMA costs as much as most of its layers, and `[B, T, vocab]` logits are the
+largest array of a training step. Positions without loss (prompts, padding) are sorted behind those
+with loss, and a loop runs over as many chunks as there are loss positions, not over the rest. The
+gradients are made in the same pass, while a chunk's logits are at hand, so nothing of vocabulary
+size is kept or computed twice.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
+
+CHUNK = 1024
+"""Positions whose logits exist at one time on a device; 1024 x 32,000 in float32 is 131 MB."""
+
+
+class _Sums(NamedTuple):
+    """What the loop over chunks adds up."""
+
+    loss: Float[Array, ""]
+    hidden_grad: Float[Array, "P D"]
+    head_grad: Float[Array, "D V"]
+
+
+def token_nll(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> Float[Array, "B T"]:
+    """Negative log-likelihood in nats of each target whose weight is not 0; 0 elsewhere.
+
+    For reports that need losses token by token; training uses `weighted_nll`.
+    """
+
+    def local(hidden: Array, head: Array, targets: Array, weights: Array) -> Array:
+        flat = _compact(hidden, targets, weights)
+        size = flat.chunk
+
+        def add_chunk(start: Array, nll: Array) -> Array:
+            part = flat.take(start)
+            chunk_nll, _, _ = _chunk_nll(part.hidden, head, part.targets, _vocab_axis(head, vocab))
+            return jax.lax.dynamic_update_slice(nll, chunk_nll * (part.weights != 0), (start,))
+
+        nll = _each_chunk(flat.count, size, add_chunk, jnp.zeros_like(flat.weights))
+        return flat.restore(nll).reshape(targets.shape)
+
+    vocab = head.shape[1]
+    return _per_shard(local, P(BATCH_AXES, None), vocab)(hidden, head, targets, weights)
+
+
+@jax.custom_vjp
+def weighted_nll(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> Float[Array, ""]:
+    """The sum over positions of weight x negative log-likelihood of the target, in nats.
+
+    With the logits below (given directly: hidden = logits, head = identity) and weights that leave
+    out the first position:
+
+        logits         target   nll     weight
+        2.0 0.0 0.0    1        2.2395  0
+        0.0 1.0 0.0    1        0.5514  0.5
+        0.0 0.0 0.0    2        1.0986  0.5
+        sum of weight x nll     0.8250
+
+    Args:
+      hidden: final states, after the last norm.
+      head: output embedding; V may be split over the tensor axis of the mesh.
+      targets: the token each position must predict, in [0, V).
+      weights: what each position counts, >= 0; 0 leaves it out of all work. Constants: no
+        gradient flows into them.
+    """
+    return _forward(hidden, head, targets, weights, with_grads=False)[0]
+
+
+def _forward_and_grads(
+    hidden: Array, head: Array, targets: Array, weights: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    loss, hidden_grad, head_grad = _forward(hidden, head, targets, weights, with_grads=True)
+    return loss, (hidden_grad, head_grad)
+
+
+def _scale_grads(grads: tuple[Array, Array], upstream: Array) -> tuple[Array, Array, None, None]:
+    hidden_grad, head_grad = grads
+    return (
+        hidden_grad * upstream.astype(hidden_grad.dtype),
+        head_grad * upstream.astype(head_grad.dtype),
+        None,
+        None,
+    )
+
+
+weighted_nll.defvjp(_forward_and_grads, _scale_grads)
+
+
+def _forward(
+    hidden: Array, head: Array, targets: Array, weights: Array, *, with_grads: bool
+) -> tuple[Array, ...]:
+    """Loss, and if asked its gradients by hidden states and head, over all shards."""
+    vocab = head.shape[1]
+
+    def local(hidden: Array, head: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
+        flat = _compact(hidden, targets, weights)
+        vocab_axis = _vocab_axis(head, vocab)
+
+        def add_chunk(start: Array, sums: _Sums) -> _Sums:
+            part = flat.take(start)
+            nll, shifted, normaliser = _chunk_nll(part.hidden, head, part.targets, vocab_axis)
+            loss = sums.loss + jnp.sum(nll * part.weights)
+            if not with_grads:
+                return sums._replace(loss=loss)
+            column = _local_targets(part.targets, head, vocab_axis)
+            errors = shifted * (part.weights / normaliser)[:, None]
+            errors = errors - jnp.where(
+                jnp.arange(head.shape[1]) == column[:, None], part.weights[:, None], 0.0
+            )
+            errors = errors.astype(hidden.dtype)
+            hidden_part = _dot(errors, head, ((1,), (1,)))
+            head_part = _dot(part.hidden, errors, ((0,), (0,)))
+            hidden_grad = jax.lax.dynamic_update_slice(sums.hidden_grad, hidden_part, (start, 0))
+            return _Sums(loss, hidden_grad, sums.head_grad + head_part)
+
+        empty = _Sums(
+            jnp.zeros((), jnp.float32),
+            jnp.zeros(flat.hidden.shape if with_grads else (0, 0), jnp.float32),
+            jnp.zeros(head.shape if with_grads else (0, 0), jnp.float32),
+        )
+        sums = _each_chunk(flat.count, flat.chunk, add_chunk, empty)
+        loss = _sum_over(sums.loss, BATCH_AXES)
+        if not with_grads:
+            return (loss,)
+        hidden_grad = sums.hidden_grad
+        if vocab_axis:
+            hidden_grad = _sum_over(hidden_grad, (vocab_axis,))
+        hidden_grad = flat.restore(hidden_grad).reshape(hidden.shape).astype(hidden.dtype)
+        head_grad = _sum_over(sums.head_grad, BATCH_AXES).astype(head.dtype)
+        return loss, hidden_grad, head_grad
+
+    split = (P(), P(BATCH_AXES, None, None), _head_spec(vocab)) if with_grads else (P(),)
+    return _per_shard(local, split, vocab)(hidden, head, targets, weights)
+
+
+class _Compact(NamedTuple):
+    """Positions with loss first, then the others, cut into chunks."""
+
+    hidden: Float[Array, "P D"]
+    targets: Int[Array, " P"]
+    weights: Float[Array, " P"]
+    order: Int[Array, " P0"]
+    count: Int[Array, ""]
+    chunk: int
+
+    def take(self, start: Array) -> _Compact:
+        """The chunk that begins at `start`."""
+        return self._replace(
+            hidden=jax.lax.dynamic_slice_in_dim(self.hidden, start, self.chunk),
+            targets=jax.lax.dynamic_slice_in_dim(self.targets, start, self.chunk),
+            weights=jax.lax.dynamic_slice_in_dim(self.weights, start, self.chunk),
+        )
+
+    def restore(self, values: Array) -> Array:
+        """`values` of the sorted positions, back in the order of the rows."""
+        back = jnp.zeros_like(self.order).at[self.order].set(jnp.arange(len(self.order)))
+        return values[back]
+
+
+def _compact(hidden: Array, targets: Array, weights: Array) -> _Compact:
+    flat_weights = weights.reshape(-1).astype(jnp.float32)
+    positions = len(flat_weights)
+    chunk = min(CHUNK, positions)
+    order = jnp.argsort(flat_weights == 0, stable=True)
+    padded = jnp.pad(order, (0, -positions % chunk))
+    sorted_weights = jnp.where(jnp.arange(len(padded)) < positions, flat_weights[padded], 0.0)
+    return _Compact(
+        hidden=hidden.reshape(positions, -1)[padded],
+        targets=targets.reshape(-1)[padded],
+        weights=sorted_weights,
+        order=order,
+        count=jnp.sum(flat_weights != 0),
+        chunk=chunk,
+    )
+
+
+def _each_chunk(count: Array, size: int, add_chunk, sums):  # noqa: ANN001, ANN202
+    """Runs `add_chunk(start, sums)` over the first `count` positions and returns the sums."""
+
+    def body(state):  # noqa: ANN001, ANN202
+        start, sums = state
+        return start + size, add_chunk(start, sums)
+
+    start = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(lambda state: state[0] < count, body, (start, sums))[1]
+
+
+def _chunk_nll(
+    hidden: Array, head: Array, targets: Array, vocab_axis: str | None
+) -> tuple[Array, Array, Array]:
+    """NLL of each target, exp(logits - max), and the sum of the latter over the vocabulary."""
+    logits = _dot(hidden, head, ((1,), (0,)))
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=1))
+    if vocab_axis:
+        top = jax.lax.pmax(top, vocab_axis)
+    shifted = jnp.exp(logits - top[:, None])
+    normaliser = jnp.sum(shifted, axis=1)
+    column = _local_targets(targets, head, vocab_axis)
+    inside = (column >= 0) & (column < head.shape[1])
+    picked = jnp.take_along_axis(logits, jnp.clip(column, 0, head.shape[1] - 1)[:, None], axis=1)
+    target_logit = jnp.where(inside, picked[:, 0], 0.0)
+    if vocab_axis:
+        normaliser = jax.lax.psum(normaliser, vocab_axis)
+        target_logit = jax.lax.psum(target_logit, vocab_axis)
+    return jnp.log(normaliser) + top - target_logit, shifted, normaliser
+
+
+def _dot(left: Array, right: Array, contract: tuple[tuple[int], tuple[int]]) -> Array:
+    """A matrix product accumulated in float32."""
+    return jax.lax.dot_general(
+        left, right.astype(left.dtype), (contract, ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+def _local_targets(targets: Array, head: Array, vocab_axis: str | None) -> Array:
+    """Targets as columns of this shard's part of the vocabulary (outside it if not its own)."""
+    if vocab_axis is None:
+        return targets
+    return targets - jax.lax.axis_index(vocab_axis) * head.shape[1]
+
+
+def _mesh() -> jax.sharding.AbstractMesh | None:
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty else mesh
+
+
+def _vocab_axis(head: Array, vocab: int) -> str | None:
+    """The mesh axis over which `head`, seen inside a shard, has its vocabulary split."""
+    return TENSOR_AXIS if head.shape[1] != vocab else None
+
+
+def _head_spec(vocab: int) -> P:
+    mesh = _mesh()
+    split = mesh is not None and vocab % mesh.shape[TENSOR_AXIS] == 0
+    return P(None, TENSOR_AXIS if split else None)
+
+
+def _sum_over(value: Array, axes: tuple[str, ...]) -> Array:
+    return value if _mesh() is None else jax.lax.psum(value, axes)
+
+
+def _per_shard(local, out_specs, vocab: int):  # noqa: ANN001, ANN202
+    """`local` run on every device's own rows under the current mesh, or directly without one."""
+    mesh = _mesh()
+    if mesh is None:
+        return local
+    rows = P(BATCH_AXES, None)
+    specs = (P(BATCH_AXES, None, None), _head_spec(vocab), rows, rows)
+    return partial(jax.shard_map, in_specs=specs, out_specs=out_specs, check_vma=False)(local)
