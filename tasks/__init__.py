@@ -1,0 +1,46 @@
+"""The datasets, one file each. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks import demo, dolly, stanford_alpaca
+from tulu_jax.data.specs import Conversation, get_spec
+from tulu_jax.errors import DataError
+
+__all__ = ["demo", "dolly", "read_conversations", "stanford_alpaca"]
+
+
+def read_conversations(
+    name: str,
+    raw_dir: str | Path | None = None,
+    *,
+    tokenizer: Any = None,
+    split_name: str = "train",
+    **options: Any,
+) -> Iterator[Conversation]:
+    """The dataset's conversations in file order, from the folder of its raw files.
+
+    Args:
+        name: a dataset, with or without the prefix `tulu_`.
+        raw_dir: the folder that holds the dataset's files; not needed for an embedded dataset.
+        tokenizer: for datasets that split by token counts.
+        split_name: `train`, or another split that the dataset has.
+        options: the dataset's own options.
+
+    Raises: DataError for an unknown dataset, split or option, and for any fault in a file.
+    """
+    spec = get_spec(name)
+    chosen = spec.resolve_options(options)
+    if split_name not in spec.splits:
+        raise DataError(
+            f"dataset {spec.name} has no such split",
+            got=repr(split_name),
+            expected=" or ".join(spec.splits),
+        )
+    if raw_dir is None and not spec.embedded:
+        raise DataError(f"dataset {spec.name} is read from files", do="name their folder (raw_dir)")
+    folder = None if raw_dir is None else Path(raw_dir)
+    return spec.read(folder, split_name=split_name, tokenizer=tokenizer, **chosen)

@@ -1,0 +1,317 @@
+"""`tulu_demo`: generated instructions whose answers can be checked, embedded in the code.
+
+Questions about words, numbers, lists, short contexts and small facts, in varied wording, about
+one in seven with a second turn. A small model trained from nothing learns to follow them within
+minutes, so that following instructions can be *measured*: by exact match of the answer on
+questions that were never seen. Which split a question belongs to is decided by a hash of its
+content; the same question therefore never occurs in two splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks import demo_words as w
+from tulu_jax.data.specs import Conversation, DatasetSpec, register
+
+VERSION = "1.0.0"
+SIZES = {"train": 48_000, "validation": 300, "test": 400}
+SPLITS = tuple(SIZES)
+TOKENIZER_DIR = Path(__file__).parent / "demo_tokenizer"
+_HELD_OUT_PER_MILLE = {"validation": 60, "test": 80}
+
+
+class Item(NamedTuple):
+    """Questions with their answers, and the content that decides the split."""
+
+    turns: tuple[tuple[str, str], ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class EvalItem:
+    """A held-out question: the messages up to the last question, and the right answer."""
+
+    id: str
+    kind: str
+    messages: list[dict[str, str]]
+    reference: str
+
+
+def generate(split_name: str = "train") -> Iterator[Conversation]:
+    """The split's conversations, always the same ones in the same order.
+
+    Held-out splits hold every question once; `train` may repeat a question of a small kind.
+    """
+    rng = random.Random(f"tulu_demo {VERSION} {split_name}")
+    names, weights = list(_KINDS), [weight for weight, _ in _KINDS.values()]
+    seen: set[str] = set()
+    index = 0
+    while index < SIZES[split_name]:
+        kind = rng.choices(names, weights)[0]
+        item = _KINDS[kind][1](rng)
+        if split_of(item.key) != split_name:
+            continue
+        if split_name != "train" and item.key in seen:
+            continue
+        seen.add(item.key)
+        yield {
+            "dataset": "demo",
+            "id": f"demo_{split_name}_{index}_{kind}",
+            "messages": [
+                {"role": role, "content": text}
+                for turn in item.turns
+                for role, text in zip(("user", "assistant"), turn, strict=True)
+            ],
+        }
+        index += 1
+
+
+def split_of(key: str) -> str:
+    """The split a question's content belongs to: a pure function of its hash."""
+    draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 1000
+    for split_name, share in _HELD_OUT_PER_MILLE.items():
+        if draw < share:
+            return split_name
+        draw -= share
+    return "train"
+
+
+def eval_items(split_name: str = "test") -> list[EvalItem]:
+    """The held-out questions. Of a two-turn conversation the last turn is asked for."""
+    return [
+        EvalItem(
+            id=record["id"],
+            kind=record["id"].split("_", 3)[3],
+            messages=record["messages"][:-1],
+            reference=record["messages"][-1]["content"],
+        )
+        for record in generate(split_name)
+    ]
+
+
+def score(prediction: str, reference: str) -> float:
+    """1.0 when the answer is exactly the reference, outer white space aside, else 0.0."""
+    return float(prediction.strip() == reference.strip())
+
+
+def read(raw_dir: Path | None = None, *, split_name: str = "train", **_: Any) -> Iterator:
+    """The split's conversations; `raw_dir` is not used."""
+    return generate(split_name)
+
+
+# --- How each kind of question is made -------------------------------------------------------
+
+
+def _ask(rng: random.Random, phrasing: str, **parts: object) -> str:
+    """A question in one of its wordings, within one of the openings."""
+    question = rng.choice(w.PHRASINGS[phrasing]).format(**parts)
+    question = question[0].upper() + question[1:]
+    return rng.choice(w.OPENINGS).format(q=question) if rng.random() < 0.4 else question
+
+
+def _list(rng: random.Random, low: int, high: int) -> tuple[list[str], str]:
+    words = rng.sample(w.THINGS, rng.randint(low, high))
+    return words, " ".join(words)
+
+
+def _nth(rng: random.Random) -> Item:
+    words, text = _list(rng, 3, 5)
+    place = rng.randrange(3)
+    question = _ask(rng, "nth", n=w.ORDINALS[place], words=text)
+    return Item(((question, words[place]),), f"list {text}")
+
+
+def _last(rng: random.Random) -> Item:
+    words, text = _list(rng, 3, 5)
+    return Item(((_ask(rng, "last", words=text), words[-1]),), f"list {text}")
+
+
+def _repeat(rng: random.Random) -> Item:
+    _, text = _list(rng, 2, 4)
+    return Item(((_ask(rng, "repeat", words=text), text),), f"list {text}")
+
+
+def _reverse(rng: random.Random) -> Item:
+    words, text = _list(rng, 2, 3)
+    answer = " ".join(reversed(words))
+    return Item(((_ask(rng, "reverse", words=text), answer),), f"list {text}")
+
+
+def _member(rng: random.Random) -> Item:
+    words, text = _list(rng, 2, 4)
+    present = rng.random() < 0.5
+    word = rng.choice(words if present else [t for t in w.THINGS if t not in words])
+    question = _ask(rng, "member", word=word, words=text)
+    return Item(((question, "yes" if present else "no"),), f"list {text}")
+
+
+def _count(rng: random.Random) -> Item:
+    words, text = _list(rng, 2, 5)
+    return Item(((_ask(rng, "count", words=text), str(len(words))),), f"list {text}")
+
+
+def _owner_context(rng: random.Random) -> tuple[str, list[str], list[str]]:
+    count = rng.randint(2, 3)
+    names, things = rng.sample(w.NAMES, count), rng.sample(w.THINGS, count)
+    facts = [f"{name} has a {thing}." for name, thing in zip(names, things, strict=True)]
+    return " ".join(facts), names, things
+
+
+def _owner_question(rng: random.Random, name: str, thing: str) -> tuple[str, str]:
+    if rng.random() < 0.5:
+        return rng.choice(w.PHRASINGS["what"]).format(name=name), f"a {thing}"
+    return rng.choice(w.PHRASINGS["who"]).format(thing=thing), name
+
+
+def _owner(rng: random.Random) -> Item:
+    context, names, things = _owner_context(rng)
+    pick = rng.randrange(len(names))
+    question, answer = _owner_question(rng, names[pick], things[pick])
+    return Item(((f"{context} {question}", answer),), context)
+
+
+def _owner_twice(rng: random.Random) -> Item:
+    context, names, things = _owner_context(rng)
+    one, two = rng.sample(range(len(names)), 2)
+    question, answer = _owner_question(rng, names[one], things[one])
+    second = _owner_question(rng, names[two], things[two])
+    return Item(((f"{context} {question}", answer), second), context)
+
+
+def _colour_context(rng: random.Random) -> tuple[str, list[str], list[str]]:
+    things, colours = rng.sample(w.THINGS, 2), rng.sample(w.COLOURS, 2)
+    pattern = rng.choice(("The {0} is {1} and the {2} is {3}.", "I see a {1} {0} and a {3} {2}."))
+    return pattern.format(things[0], colours[0], things[1], colours[1]), things, colours
+
+
+def _colour(rng: random.Random) -> Item:
+    context, things, colours = _colour_context(rng)
+    pick = rng.randrange(2)
+    question = rng.choice(w.PHRASINGS["colour"]).format(thing=things[pick])
+    return Item(((f"{context} {question}", colours[pick]),), context)
+
+
+def _colour_twice(rng: random.Random) -> Item:
+    context, things, colours = _colour_context(rng)
+    one, two = rng.sample(range(2), 2)
+    question = rng.choice(w.PHRASINGS["colour"]).format(thing=things[one])
+    second = (f"And the {things[two]}?", colours[two])
+    return Item(((f"{context} {question}", colours[one]), second), context)
+
+
+def _place(rng: random.Random) -> Item:
+    things, places = rng.sample(w.THINGS, 2), rng.sample(w.PLACES, 2)
+    pattern = rng.choice(
+        ("The {0} is in the {1}. The {2} is in the {3}.", "I put the {0} in the {1}, the {2} in the {3}.")
+    )
+    context = pattern.format(things[0], places[0], things[1], places[1])
+    pick = rng.randrange(2)
+    question = rng.choice(w.PHRASINGS["where"]).format(thing=things[pick])
+    return Item(((f"{context} {question}", f"in the {places[pick]}"),), context)
+
+
+def _list_twice(rng: random.Random) -> Item:
+    words, text = _list(rng, 3, 4)
+    first = (_ask(rng, "nth", n="first", words=text), words[0])
+    return Item((first, ("And the last one?", words[-1])), f"list {text}")
+
+
+def _compare(rng: random.Random) -> Item:
+    kind = rng.choice(("larger", "smaller"))
+    a, b = rng.sample(range(1, 100), 2)
+    answer = max(a, b) if kind == "larger" else min(a, b)
+    return Item(((_ask(rng, kind, a=a, b=b), str(answer)),), f"numbers {a} {b}")
+
+
+def _next(rng: random.Random) -> Item:
+    number = rng.randrange(1, 99)
+    question = _ask(rng, "next", a=number)
+    return Item(((question, str(number + 1)),), question)
+
+
+def _next_twice(rng: random.Random) -> Item:
+    number = rng.randrange(1, 98)
+    question = _ask(rng, "next", a=number)
+    second = (rng.choice(("And then?", "And after that?")), str(number + 2))
+    return Item(((question, str(number + 1)), second), question)
+
+
+def _add(rng: random.Random) -> Item:
+    a, b = rng.randrange(0, 11), rng.randrange(0, 11)
+    question = _ask(rng, "add", a=a, b=b)
+    return Item(((question, str(a + b)),), question)
+
+
+def _spell(rng: random.Random) -> Item:
+    word = rng.choice(w.LETTER_WORDS)
+    question = _ask(rng, "spell", word=word)
+    return Item(((question, " ".join(word)),), question)
+
+
+def _letter(rng: random.Random) -> Item:
+    word = rng.choice(w.LETTER_WORDS)
+    question = _ask(rng, "letter", word=word)
+    return Item(((question, word[0]),), question)
+
+
+def _fact(phrasing: str, facts: dict[str, str]) -> Callable[[random.Random], Item]:
+    """Questions answered from a fixed table; a held-out one is a new wording of a known fact."""
+    words = sorted(facts)
+
+    def make(rng: random.Random) -> Item:
+        word = rng.choice(words)
+        question = _ask(rng, phrasing, word=word)
+        return Item(((question, facts[word]),), question)
+
+    return make
+
+
+_TOMORROW = dict(zip(w.DAYS, w.DAYS[1:] + w.DAYS[:1], strict=True))
+_BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
+
+_KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
+    "nth": (9, _nth),
+    "last": (5, _last),
+    "repeat": (6, _repeat),
+    "reverse": (5, _reverse),
+    "member": (2, _member),
+    "count": (3, _count),
+    "owner": (10, _owner),
+    "colour": (6, _colour),
+    "place": (6, _place),
+    "compare": (7, _compare),
+    "next": (4, _next),
+    "add": (5, _add),
+    "opposite": (4, _fact("opposite", _BOTH_WAYS)),
+    "plural": (3, _fact("plural", w.PLURALS)),
+    "thing_colour": (2, _fact("thing_colour", w.NATURAL_COLOURS)),
+    "sound": (2, _fact("sound", w.SOUNDS)),
+    "category": (3, _fact("category", w.KINDS_OF_THING)),
+    "day": (2, _fact("day", _TOMORROW)),
+    "spell": (4, _spell),
+    "letter": (3, _letter),
+    "owner_twice": (6, _owner_twice),
+    "colour_twice": (3, _colour_twice),
+    "list_twice": (4, _list_twice),
+    "next_twice": (2, _next_twice),
+}
+
+SPEC = register(
+    DatasetSpec(
+        name="demo",
+        version=VERSION,
+        description="Generated instructions of two dozen kinds with checkable short answers.",
+        citation="Written for tulu-jax.",
+        licence="Apache-2.0",
+        homepage="https://github.com/allenai/open-instruct",
+        splits=SPLITS,
+        expected_examples=SIZES,
+        read=read,
+    )
+)

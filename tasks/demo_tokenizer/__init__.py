@@ -1,0 +1,1 @@
+"""The demo's tokenizer and the script that trains it."""

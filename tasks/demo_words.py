@@ -1,0 +1,219 @@
+"""The words and phrasings from which the demo's questions are made."""
+
+from __future__ import annotations
+
+NAMES = "Anna Ben Carl Dora Emma Finn Hugo Iris Jack Kate Leo Nina Omar Rosa Sam Tom".split()
+THINGS = (
+    "cup kite ball hat book drum lamp coin ring map bell boat rope pen key box bag fan tent sock "
+    "tree moon star leaf stone fish bird cat dog horse".split()
+)
+COLOURS = "red blue green black white pink brown grey".split()
+PLACES = "garden kitchen park school shop barn cellar tower".split()
+LETTER_WORDS = (
+    "cup kite ball hat book drum lamp coin ring map bell boat rope pen key box bag fan tent sock "
+    "tree moon star leaf fish bird cat dog red blue pink park shop barn".split()
+)
+
+OPPOSITES = {
+    "hot": "cold",
+    "big": "small",
+    "up": "down",
+    "fast": "slow",
+    "day": "night",
+    "open": "closed",
+    "wet": "dry",
+    "old": "new",
+    "hard": "soft",
+    "full": "empty",
+    "light": "dark",
+    "happy": "sad",
+    "long": "short",
+    "early": "late",
+    "left": "right",
+    "good": "bad",
+}
+PLURALS = {
+    "cup": "cups",
+    "ball": "balls",
+    "hat": "hats",
+    "book": "books",
+    "box": "boxes",
+    "leaf": "leaves",
+    "fish": "fish",
+    "mouse": "mice",
+    "child": "children",
+    "tooth": "teeth",
+    "foot": "feet",
+    "man": "men",
+    "bird": "birds",
+    "key": "keys",
+    "horse": "horses",
+    "sheep": "sheep",
+}
+NATURAL_COLOURS = {
+    "grass": "green",
+    "snow": "white",
+    "coal": "black",
+    "blood": "red",
+    "the sky": "blue",
+    "milk": "white",
+    "a leaf": "green",
+    "wood": "brown",
+    "a rose": "red",
+    "smoke": "grey",
+    "the sea": "blue",
+    "a pig": "pink",
+}
+SOUNDS = {
+    "dog": "woof",
+    "cat": "meow",
+    "cow": "moo",
+    "duck": "quack",
+    "sheep": "baa",
+    "bee": "buzz",
+    "snake": "hiss",
+    "frog": "croak",
+    "lion": "roar",
+    "pig": "oink",
+}
+KINDS_OF_THING = {
+    "dog": "animal",
+    "cat": "animal",
+    "horse": "animal",
+    "cow": "animal",
+    "apple": "fruit",
+    "pear": "fruit",
+    "plum": "fruit",
+    "cherry": "fruit",
+    "red": "colour",
+    "blue": "colour",
+    "pink": "colour",
+    "oak": "tree",
+    "pine": "tree",
+    "three": "number",
+    "seven": "number",
+    "Monday": "day",
+    "Friday": "day",
+}
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+ORDINALS = ("first", "second", "third", "fourth")
+
+OPENINGS = (
+    "{q}",
+    "Please answer: {q}",
+    "I have a question. {q}",
+    "Hello! {q}",
+    "Tell me: {q}",
+    "{q} Thank you.",
+    "{q} Answer briefly.",
+    "Quick question: {q}",
+)
+
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    "nth": (
+        "What is the {n} word of this list: {words}?",
+        "Say the {n} word: {words}.",
+        "Here is a list: {words}. Which word is {n}?",
+        "Look at {words}. Write the {n} word.",
+        "From the words {words} give me the {n} one.",
+    ),
+    "last": (
+        "What is the last word of this list: {words}?",
+        "Say the last word: {words}.",
+        "Here is a list: {words}. Which word is last?",
+        "Look at {words}. Write the last word.",
+        "From the words {words} give me the last one.",
+    ),
+    "repeat": (
+        "Repeat these words: {words}.",
+        "Say this again: {words}.",
+        "Copy the words {words}.",
+        "Write {words} once more.",
+    ),
+    "reverse": (
+        "Write these words in reverse order: {words}.",
+        "Say this backwards, word by word: {words}.",
+        "Reverse the list {words}.",
+        "Turn the order around: {words}.",
+    ),
+    "member": (
+        "Is {word} in this list: {words}?",
+        "Here is a list: {words}. Is {word} in it?",
+        "Look at {words}. Do you see {word}?",
+    ),
+    "count": (
+        "How many words are in this list: {words}?",
+        "Count the words: {words}.",
+        "Here is a list: {words}. How many words is that?",
+    ),
+    "what": ("What does {name} have?", "Which thing does {name} own?", "Name the thing of {name}."),
+    "who": ("Who has the {thing}?", "Whose is the {thing}?", "Name the owner of the {thing}."),
+    "where": ("Where is the {thing}?", "In which place is the {thing}?", "Find the {thing}."),
+    "colour": ("What colour is the {thing}?", "Which colour has the {thing}?"),
+    "larger": (
+        "Which number is larger, {a} or {b}?",
+        "Pick the larger number: {a} or {b}.",
+        "Of {a} and {b}, which is more?",
+        "Write the bigger one of {a} and {b}.",
+    ),
+    "smaller": (
+        "Which number is smaller, {a} or {b}?",
+        "Pick the smaller number: {a} or {b}.",
+        "Of {a} and {b}, which is less?",
+        "Write the lesser one of {a} and {b}.",
+    ),
+    "next": (
+        "What number comes after {a}?",
+        "Count one up from {a}.",
+        "Which number follows {a}?",
+        "Write the next number after {a}.",
+    ),
+    "add": (
+        "What is {a} plus {b}?",
+        "Add {a} and {b}.",
+        "How much is {a} + {b}?",
+        "Give the sum of {a} and {b}.",
+    ),
+    "opposite": (
+        "What is the opposite of {word}?",
+        "Give the opposite of {word}.",
+        "Which word means the reverse of {word}?",
+        "{word} is one thing. What is its opposite?",
+    ),
+    "plural": (
+        "What is the plural of {word}?",
+        "One {word}, two what?",
+        "Write the plural of {word}.",
+        "How do we call more than one {word}?",
+    ),
+    "thing_colour": (
+        "What colour is {word}?",
+        "Name the colour of {word}.",
+        "Which colour do you see on {word}?",
+    ),
+    "sound": (
+        "What sound does a {word} make?",
+        "What does a {word} say?",
+        "Write the sound of a {word}.",
+    ),
+    "category": (
+        "What kind of thing is {word}?",
+        "Is {word} an animal, a fruit, a colour, a tree, a number or a day?",
+        "Sort this word: {word}.",
+    ),
+    "day": (
+        "Which day comes after {word}?",
+        "What day follows {word}?",
+        "Today is {word}. What is tomorrow?",
+    ),
+    "spell": (
+        "Spell the word {word}.",
+        "How do you spell {word}?",
+        "Write {word} letter by letter.",
+    ),
+    "letter": (
+        "What is the first letter of {word}?",
+        "Which letter does {word} begin with?",
+        "The word {word} starts with which letter?",
+    ),
+}

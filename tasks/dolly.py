@@ -1,0 +1,53 @@
+"""Dolly: 15,011 instructions and answers written by the employees of Databricks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.raw_files import read_jsonl, text_field
+from tasks.templates import SEED, encode_instruction, single_turn
+from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register
+
+FILE = "databricks-dolly-15k.jsonl"
+
+
+def read(raw_dir: Path, **_: Any) -> Iterator[Conversation]:
+    """All rows in file order; `context` is the input, `category` is not used."""
+    rng = random.Random(SEED)
+    for index, (at, row) in enumerate(read_jsonl(Path(raw_dir) / FILE)):
+        prompt, completion = encode_instruction(
+            text_field(row, "instruction", at=at),
+            text_field(row, "response", at=at),
+            context=text_field(row, "context", at=at, optional=True),
+            rng=rng,
+        )
+        yield single_turn("dolly", index, prompt, completion)
+
+
+SPEC = register(
+    DatasetSpec(
+        name="dolly",
+        version="1.0.0",
+        description="Instructions and answers written by people, in eight categories.",
+        citation="""@online{dolly,
+  author = {Mike Conover and Matt Hayes and Ankit Mathur and Jianwei Xie and Jun Wan and Sam Shah
+            and Ali Ghodsi and Patrick Wendell and Matei Zaharia and Reynold Xin},
+  title = {Free Dolly: Introducing the World's First Truly Open Instruction-Tuned LLM},
+  year = {2023},
+}""",
+        licence="CC BY-SA 3.0",
+        homepage="https://huggingface.co/datasets/databricks/databricks-dolly-15k",
+        sources=(
+            Source(
+                "https://huggingface.co/datasets/databricks/databricks-dolly-15k"
+                f"/resolve/main/{FILE}",
+                FILE,
+            ),
+        ),
+        expected_examples={"train": 15_011},
+        read=read,
+    )
+)

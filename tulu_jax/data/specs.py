@@ -1,0 +1,164 @@
+"""What a dataset is: one frozen `DatasetSpec` each, found by name.
+
+The files in `tasks/` register their spec when imported; TFDS builders, SeqIO tasks, the tokenized
+store and the command line are all made from it. To add a dataset is to add one such file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.errors import DataError
+
+Conversation = dict[str, Any]
+"""`{"dataset": str, "id": str, "messages": [{"role", "content"}, ...]}`."""
+
+TASK_PREFIX = "tulu_"
+TASK_PACKAGES = ["tasks"]
+"""Packages imported once, on the first look-up, so that their specs are registered."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One upstream file: where it comes from, its name on disk, and its checksum if known."""
+
+    url: str
+    filename: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Everything the project knows about one dataset.
+
+    `read(raw_dir, split_name=..., tokenizer=..., **options)` yields conversations in file order;
+    `raw_dir` is the folder that holds the files of `sources`, or None for an embedded dataset.
+    `expected_examples` maps a split to the number of conversations of the whole upstream data.
+    `options` are the reading options and their defaults; they are part of a store's key.
+    """
+
+    name: str
+    version: str
+    description: str
+    citation: str
+    licence: str
+    homepage: str
+    read: Callable[..., Iterator[Conversation]]
+    sources: tuple[Source, ...] = ()
+    splits: tuple[str, ...] = ("train",)
+    expected_examples: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs_tokenizer: bool = False
+
+    @property
+    def task_name(self) -> str:
+        """The SeqIO name, `tulu_<dataset>`."""
+        return self.name if self.name.startswith(TASK_PREFIX) else TASK_PREFIX + self.name
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the data comes from the code itself, with no raw file."""
+        return not self.sources
+
+    def resolve_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The default options with `options` laid over them.
+
+        Raises: DataError for an option the dataset does not have.
+        """
+        for key in options:
+            if key not in self.options:
+                raise unknown_name(f"option of dataset {self.name}", key, self.options)
+        return {**self.options, **options}
+
+    def code_fingerprint(self) -> str:
+        """sha256 (hex) of the source file that reads this dataset."""
+        path = inspect.getsourcefile(self.read)
+        content = Path(path).read_bytes() if path else b""
+        return hashlib.sha256(content).hexdigest()
+
+
+_SPECS: dict[str, DatasetSpec] = {}
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """The spec itself, from now on found by `get_spec`; a second one of that name is an error."""
+    known = _SPECS.get(spec.task_name)
+    if known is not None and known is not spec:
+        raise DataError("a dataset of this name exists already", got=repr(spec.task_name))
+    _SPECS[spec.task_name] = spec
+    return spec
+
+
+def all_specs() -> dict[str, DatasetSpec]:
+    """Every registered dataset by task name, the packages of `TASK_PACKAGES` imported."""
+    for package in TASK_PACKAGES:
+        importlib.import_module(package)
+    return dict(sorted(_SPECS.items()))
+
+
+def get_spec(name: str) -> DatasetSpec:
+    """The dataset called `name`, with or without the prefix `tulu_`.
+
+    Raises: DataError naming the nearest datasets when there is none.
+    """
+    specs = all_specs()
+    found = specs.get(name) or specs.get(TASK_PREFIX + name)
+    if found is None:
+        raise unknown_name("dataset", name, specs)
+    return found
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> DataError:
+    """The error for a name that does not exist, with the names it may have meant."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else None
+    return DataError(f"unknown {what}", got=repr(name), expected=", ".join(known) or "none", do=hint)
+
+
+def locate_raw_dir(spec: DatasetSpec, raw_dir: str | Path | None) -> Path | None:
+    """The folder that holds the dataset's files: `<raw_dir>/<name>` or `raw_dir` itself.
+
+    Raises: DataError when neither holds all of them, with the files that are missing.
+    """
+    if spec.embedded:
+        return None
+    if raw_dir is None:
+        return None
+    root = Path(raw_dir)
+    for folder in (root / spec.name, root):
+        if all((folder / source.filename).exists() for source in spec.sources):
+            return folder
+    folder = root / spec.name
+    missing = [s.filename for s in spec.sources if not (folder / s.filename).exists()]
+    raise DataError(
+        f"raw files of dataset {spec.name} are missing",
+        got=f"no {', '.join(missing)}",
+        at=folder,
+        expected=f"the files as published at {spec.homepage}",
+        do="put them there or name another folder with --raw_dir",
+    )
+
+
+def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:
+    """sha256 (hex) over names and contents of the raw files; `embedded` when there are none."""
+    if folder is None:
+        return "embedded" if spec.embedded else "download"
+    digest = hashlib.sha256()
+    for source in spec.sources:
+        digest.update(source.filename.encode() + b"\0")
+        digest.update(file_sha256(folder / source.filename).encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's content, read in pieces."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
