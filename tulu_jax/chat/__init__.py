@@ -1,0 +1,37 @@
+"""Conversations, the chat template, tokenizers, and the way from one to the other.
+
+    tokenizer = load_tokenizer("path/to/llama")
+    encoded = encode([{"role": "user", "content": "Hi"}, ...], tokenizer)
+    encoded.tokens, encoded.loss_mask
+
+Importing this room loads numpy and sentencepiece only; rich is loaded by the viewer and tokenizers
+by the export, when they are called.
+"""
+
+from tulu_jax.chat.encode import Encoded, check_bos, encode, encode_many, encode_prompt
+from tulu_jax.chat.export import save_tokenizer_files
+from tulu_jax.chat.messages import ROLES, Message, Messages, check_messages
+from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, render
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer, load_tokenizer
+from tulu_jax.chat.viewer import preview, render_tokens
+
+__all__ = [
+    "CHAT_TEMPLATE",
+    "ROLES",
+    "TEMPLATE_VERSION",
+    "Encoded",
+    "Encoding",
+    "Message",
+    "Messages",
+    "Tokenizer",
+    "check_bos",
+    "check_messages",
+    "encode",
+    "encode_many",
+    "encode_prompt",
+    "load_tokenizer",
+    "preview",
+    "render",
+    "render_tokens",
+    "save_tokenizer_files",
+]

@@ -1,0 +1,191 @@
+"""Conversations to tokens and loss mask, together, in one pass over the text.
+
+A mask is never recovered afterwards by searching for markers: each segment of the rendered text
+knows whether it is trained, and the mask is written as the segment's tokens are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tulu_jax.axes import Mask, TokenIds
+from tulu_jax.chat import paper
+from tulu_jax.chat.messages import Messages, check_messages
+from tulu_jax.chat.template import Segment, render
+from tulu_jax.chat.tokenizer import Tokenizer
+from tulu_jax.errors import ConfigError, GuardError
+
+BATCH = 1024
+"""Conversations that `encode_many` hands to SentencePiece at a time (bounds memory, not results)."""
+
+Part = tuple[list[int], bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A conversation as tokens. `loss_mask[i]` says that token i is a target that carries loss.
+
+    The mask is aligned with targets and not shifted: the logits at i-1 predict a trained token i.
+    `truncated` says that tokens were cut off at `max_length`.
+    """
+
+    tokens: TokenIds
+    loss_mask: Mask
+    truncated: bool = False
+
+    @property
+    def loss_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return int(self.loss_mask.sum())
+
+    @property
+    def dropped(self) -> bool:
+        """Whether no token carries loss, so that the conversation teaches nothing."""
+        return not self.loss_mask.any()
+
+
+def encode(messages: Messages, tokenizer: Tokenizer, *, max_length: int | None = None) -> Encoded:
+    r"""The tokens of a conversation and which of them carry loss.
+
+    Loss falls on every assistant turn's content and EOS, on the newline after an EOS that is not
+    the last, and on nothing else (one exception: `render`). Tokens beyond `max_length` are cut off.
+    With LLaMA's tokenizer, user "2+2?" and assistant "4":
+
+    | token | `<s>` | `▁<` | `\|` | `user` | `\|` | `>` | `\n` | `2` | `+` | `2` | `?` | `\n` | `<` | `\|` | `ass` | `istant` | `\|` | `>` | `\n` | `4` | `</s>` |
+    |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+    | id | 1 | 529 | 29989 | 1792 | 29989 | 29958 | 13 | 29906 | 29974 | 29906 | 29973 | 13 | 29966 | 29989 | 465 | 22137 | 29989 | 29958 | 13 | 29946 | 2 |
+    | loss_mask | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 1 |
+
+    Raises:
+        DataError: the messages are not a conversation (`check_messages`).
+        ConfigError: `max_length` is less than 1.
+
+    Source: allenai/open-instruct, `encode_with_messages_format`@e44fcf588; every row of its output
+    on 896 conversations is a test.
+    """
+    return encode_many([messages], tokenizer, max_length=max_length, threads=1, at="messages")[0]
+
+
+def encode_many(
+    conversations: Sequence[Messages],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None = None,
+    threads: int | None = None,
+    at: str | None = None,
+) -> list[Encoded]:
+    """`encode` of each conversation, by `threads` threads (all cores when None).
+
+    Errors name the conversation's index, or `at` where that is given.
+    """
+    if max_length is not None and max_length < 1:
+        raise ConfigError("max_length is too small", got=max_length, expected="1 or more")
+    threads = threads or len(os.sched_getaffinity(0))
+    result: list[Encoded] = []
+    for start in range(0, len(conversations), BATCH):
+        batch = conversations[start : start + BATCH]
+        for index, messages in enumerate(batch, start):
+            check_messages(messages, at if at is not None else f"conversation {index}")
+        result += _encode_batch(batch, tokenizer, max_length, threads)
+    return result
+
+
+def encode_prompt(messages: Messages, tokenizer: Tokenizer) -> TokenIds:
+    """The tokens up to where the assistant's next answer starts, BOS first.
+
+    They are a prefix of the training tokens of the same conversation with an answer behind it.
+    (With encoding `paper` that does not hold for an empty answer, or one that starts with the text
+    of a special token: the paper's tokenizer then swallows the newline after the marker.)
+    """
+    check_messages(messages)
+    if tokenizer.encoding == "paper" and paper.has_special_text(messages, tokenizer):
+        return np.array(paper.prompt_tokens(messages, tokenizer), np.int32)
+    segments = render(messages, generation_prompt=True)
+    return _assemble(segments, _contents(segments, tokenizer), tokenizer, None).tokens
+
+
+def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") -> None:
+    """Passes when a conversation's tokens hold exactly one BOS, at their start.
+
+    Encoding `paper` turns a literal `<s>` in text into BOS, as the paper did: with it only a second
+    BOS straight after the first is refused.
+
+    Raises:
+        GuardError: no BOS in front, or another one later.
+    """
+    ids = np.asarray(tokens)
+    places = np.flatnonzero(ids == tokenizer.bos_id)
+    later = places[places == 1] if tokenizer.encoding == "paper" else places[places > 0]
+    if not places.size or places[0] != 0:
+        first = tokenizer.piece(int(ids[0])) if ids.size else "no token"
+        raise GuardError(
+            "conversation does not start with BOS",
+            got=repr(first),
+            at=at,
+            expected=repr(tokenizer.piece(tokenizer.bos_id)),
+        )
+    if later.size:
+        raise GuardError(
+            "conversation has more than one BOS",
+            got=f"BOS at positions 0 and {later[0]}",
+            at=at,
+            expected="exactly one, at position 0",
+            do="let only one of template and tokenizer add it",
+        )
+
+
+def _encode_batch(
+    batch: Sequence[Messages], tokenizer: Tokenizer, max_length: int | None, threads: int
+) -> list[Encoded]:
+    """`encode` of conversations that are known to be well-formed."""
+    exact = tokenizer.encoding == "paper"
+    slow = {i for i, m in enumerate(batch) if exact and paper.has_special_text(m, tokenizer)}
+    rendered = [[] if i in slow else render(messages) for i, messages in enumerate(batch)]
+    contents = _contents((s for segments in rendered for s in segments), tokenizer, threads)
+    result: list[Encoded] = []
+    for index, segments in enumerate(rendered):
+        if index in slow:
+            tokens, mask, cut = paper.encode_by_prefixes(batch[index], tokenizer, max_length)
+            result.append(Encoded(np.array(tokens, np.int32), np.array(mask, np.bool_), cut))
+        else:
+            result.append(_assemble(segments, contents, tokenizer, max_length))
+    return result
+
+
+def _contents(
+    segments: Iterator[Segment] | Sequence[Segment], tokenizer: Tokenizer, threads: int = 1
+) -> Iterator[list[int]]:
+    """The ids of each content segment, in order, from one call of SentencePiece."""
+    texts = [segment.text for segment in segments if segment.kind == "content"]
+    return iter(tokenizer.encode_after_newline(texts, threads=threads))
+
+
+def _assemble(
+    segments: list[Segment],
+    contents: Iterator[list[int]],
+    tokenizer: Tokenizer,
+    max_length: int | None,
+) -> Encoded:
+    """Joins the segments' ids behind BOS and writes the mask beside them."""
+    exact = tokenizer.encoding == "paper"
+    tokens = [tokenizer.bos_id]
+    lengths, trained = [1], [segments[0].trained]
+    at_start = True
+    for segment in paper.as_the_paper_did(segments) if exact else segments:
+        if segment.kind == "content":
+            ids = next(contents)
+        elif segment.kind == "eos":
+            ids = [tokenizer.eos_id]
+        else:
+            ids = tokenizer.fixed_ids(segment.text, at_start=at_start)
+        tokens += ids
+        lengths.append(len(ids))
+        trained.append(segment.trained)
+        at_start = exact and segment.kind == "eos"
+    mask = np.repeat(np.array(trained, np.bool_), lengths)
+    cut = max_length is not None and len(tokens) > max_length
+    return Encoded(np.array(tokens[:max_length], np.int32), mask[:max_length], cut)

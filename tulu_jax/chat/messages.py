@@ -1,0 +1,72 @@
+"""What a conversation is, and the check that a value is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from tulu_jax.errors import DataError
+
+ROLES = ("system", "user", "assistant")
+"""The roles a message may have. Loss falls on what the assistant says, and on nothing else."""
+
+
+class Message(TypedDict):
+    """One turn of a conversation: who speaks (one of `ROLES`) and the text."""
+
+    role: str
+    content: str
+
+
+Messages = Sequence[Message]
+"""A conversation: one message or more, in the order in which they were said."""
+
+
+def check_messages(messages: object, at: object = "messages") -> None:
+    """Passes when `messages` is a conversation, and says what is wrong with it otherwise.
+
+    `at` names the place (a file and line, a dataset and id) that the error points to.
+
+    >>> check_messages([{"role": "user", "content": "Hello"}])
+
+    Raises:
+        DataError: the value is not a list, is empty, or holds a message that is not a mapping,
+            lacks `role` or `content`, has an unknown role, or text that is not valid Unicode.
+    """
+    if not isinstance(messages, list | tuple):
+        raise DataError(
+            "messages are not a list",
+            got=type(messages).__name__,
+            at=at,
+            expected="a list of {role, content}",
+        )
+    if not messages:
+        raise DataError(
+            "messages are empty", at=at, expected="at least one message", do="drop the record"
+        )
+    for index, message in enumerate(messages):
+        problem = _problem(message)
+        if problem is not None:
+            what, got, expected = problem
+            raise DataError(what, got=got, at=f"{at}, message {index}", expected=expected)
+
+
+def _problem(message: object) -> tuple[str, str | None, str] | None:
+    """What is wrong with one message as (what, got, expected), or None."""
+    if not isinstance(message, dict):
+        return "message is not a mapping", type(message).__name__, "{role, content}"
+    for field in ("role", "content"):
+        if field not in message:
+            return f"message has no {field!r}", f"fields {sorted(map(str, message))}", "role, content"
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        return "unknown role", repr(role), "one of " + ", ".join(ROLES)
+    if not isinstance(content, str):
+        return "message content is not text", type(content).__name__, "str"
+    if not content.isascii():
+        try:
+            content.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = f"a lone surrogate {content[error.start]!r} at character {error.start}"
+            return "message content is not valid Unicode", found, "text that UTF-8 can hold"
+    return None
