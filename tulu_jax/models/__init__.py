@@ -1,4 +1,4 @@
-"""LLaMA as Flax modules, and its plain-function face: `forward`, `abstract_params`, `init_params`."""
+"""LLaMA as Flax modules, and as plain functions: `forward`, `init_params`, `abstract_params`."""
 
 from tulu_jax.models.apply import (
     abstract_params,

@@ -165,7 +165,9 @@ class Llama(nn.Module):
         embedding = _weight(self, "embedding", (c.vocab_size, c.d_model), ("vocab", "embed"))
         if not c.tie_embeddings:
             _weight(self, "lm_head", (c.d_model, c.vocab_size), ("embed", "vocab"))
-        x = jnp.take(embedding, tokens, axis=0).astype(self.compute.dtype)
+        # Rows of the table are looked up whole: without this the partitioner copies the batch.
+        table = nn.with_logical_constraint(embedding, ("vocab", "activation_embed"))
+        x = jnp.take(table, tokens, axis=0).astype(self.compute.dtype)
         x = nn.with_logical_constraint(x, ACTIVATION_AXES)
         slots = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         key_segments = segment_ids

@@ -1,0 +1,6 @@
+"""Devices as a mesh, and which axis of which array lies on which axis of the mesh."""
+
+from tulu_jax.parallel.mesh import MeshConfig, make_mesh
+from tulu_jax.parallel.rules import Layout, layout_for
+
+__all__ = ["Layout", "MeshConfig", "layout_for", "make_mesh"]

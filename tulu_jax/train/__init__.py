@@ -1,0 +1,1 @@
+"""Masked-loss fine-tuning: state, step, guards, the loop."""

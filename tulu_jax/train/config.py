@@ -1,0 +1,114 @@
+"""Settings of a training run. gin binds these; each checks itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tulu_jax.data.config import DataConfig
+from tulu_jax.errors import ConfigError
+from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.parallel import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay to 0, and clipping by the global norm.
+
+    Defaults are the paper's for 7B and 13B (specs: open-instruct
+    `scripts/finetune_with_accelerate.sh@e44fcf588`).
+
+    Raises:
+      ConfigError: a value outside its range.
+    """
+
+    learning_rate: float = 2e-5
+    """Peak learning rate, > 0."""
+    warmup_ratio: float = 0.03
+    """Share of all steps over which the rate climbs from 0: int(ratio x steps); in [0, 1)."""
+    weight_decay: float = 0.0
+    """Decoupled decay, >= 0, applied to every weight."""
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float | None = 1.0
+    """Gradients are scaled down to this global norm; None never clips."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check(self, "learning_rate", self.learning_rate > 0, "a number above 0")
+        _check(self, "warmup_ratio", 0 <= self.warmup_ratio < 1, "a share in [0, 1)")
+        _check(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        _check(self, "b1", 0 <= self.b1 < 1, "a number in [0, 1)")
+        _check(self, "b2", 0 <= self.b2 < 1, "a number in [0, 1)")
+        _check(self, "eps", self.eps > 0, "a number above 0")
+        _check(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Raises:
+      ConfigError: a value outside its range.
+    """
+
+    model_dir: str
+    """The run folder: checkpoints, logs, plots, the resolved settings."""
+    data: DataConfig
+    model: LlamaConfig | None = None
+    """Shape of the model; None takes it from `initial_checkpoint`."""
+    compute: ComputeConfig = ComputeConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    initial_checkpoint: str | None = None
+    """Weights to start from: a run folder, or a Hugging Face folder. None starts at random."""
+    train_steps: int | None = None
+    """Optimizer steps in all; None trains for `data.epochs` epochs."""
+    micro_batches: int = 1
+    """Parts into which a batch is cut, their gradients added: less memory, the same result."""
+    loss_normalization: str = "token"
+    """`token`: mean over the loss tokens of the global batch. `paper`: mean within each group of
+    `paper_rows` rows, then over groups, as the paper's per-device micro-batches gave."""
+    paper_rows: int = 2
+    eval_period: int = 100
+    """Steps between held-out losses; 0 never."""
+    log_period: int = 10
+    checkpoint_period: int = 500
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 2
+    seed: int = 0
+    """Seeds fresh weights; the order of the data has `data.seed`."""
+    wandb: bool = False
+    """Also log to Weights & Biases, when it is installed."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check(self, "train_steps", self.train_steps is None or self.train_steps > 0, "above 0")
+        for name in ("micro_batches", "paper_rows", "log_period", "checkpoint_period"):
+            _check(self, name, getattr(self, name) > 0, "a whole number above 0")
+        _check(self, "keep_checkpoints", self.keep_checkpoints > 0, "a whole number above 0")
+        _check(self, "eval_period", self.eval_period >= 0, "0 or more")
+        known = ("token", "paper")
+        _check(self, "loss_normalization", self.loss_normalization in known, " or ".join(known))
+        rows = self.data.batch_size
+        _check(self, "micro_batches", rows % self.micro_batches == 0,
+               f"a divisor of the batch size {rows}")  # fmt: skip
+        if self.loss_normalization == "paper":
+            _check(self, "paper_rows", rows % self.paper_rows == 0,
+                   f"a divisor of the batch size {rows}")  # fmt: skip
+        if self.model is None and self.initial_checkpoint is None:
+            raise ConfigError(
+                "the run has no model",
+                got="MODEL=None and INITIAL_CHECKPOINT_PATH=None",
+                expected="at least one of them",
+                do="include a file of gin_configs/models, or name a checkpoint to start from",
+            )
+
+
+def _check(config: object, name: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise ConfigError(
+            f"{type(config).__name__}.{name} is out of range",
+            got=getattr(config, name),
+            expected=expected,
+        )

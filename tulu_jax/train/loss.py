@@ -1,0 +1,89 @@
+"""The shift, and what each position counts: the only place where either is decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.axes import Batch
+from tulu_jax.models import ComputeConfig, LlamaConfig, head_weight, hidden_states
+from tulu_jax.ops import token_nll, weighted_nll
+
+
+def targets_and_mask(batch: Batch) -> tuple[Int[Array, "B T"], Float[Array, "B T"]]:
+    """The token each position must predict, and 1 where that prediction is trained.
+
+    Position t predicts token t + 1, and is trained if token t + 1 carries loss and belongs to the
+    same conversation. Two conversations packed in a row of 8, `.` for 0:
+
+        tokens       1 7 8 2  1 5 9 2
+        loss_mask    . . x x  . . x x
+        segment_ids  1 1 1 1  2 2 2 2
+        targets      7 8 2 1  5 9 2 0
+        mask         . x x .  . x x .
+
+    The first answer token (8) and the end of the answer (2) are trained; the last position of
+    each conversation predicts nothing.
+    """
+    tokens, segments = batch["tokens"], batch["segment_ids"]
+    targets = _left(tokens)
+    same = (_left(segments) == segments) & (segments > 0)
+    mask = (_left(batch["loss_mask"]) > 0) & same
+    return targets, mask.astype(jnp.float32)
+
+
+def _left(x: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
+
+
+def loss_weights(
+    mask: Float[Array, "B T"], *, normalization: str, paper_rows: int
+) -> Float[Array, "B T"]:
+    """What each position counts, so that the loss is the plain sum of weight x nll.
+
+    `token`: 1 / all loss tokens of the global batch. `paper`: 1 / (loss tokens of its group of
+    `paper_rows` rows x groups), the mean of per-micro-batch means. Rows of 3 and 1 loss tokens:
+
+        mask                1 1 1 .   1 . . .
+        token               1/4 each
+        paper, paper_rows=1 1/6 1/6 1/6   1/2
+
+    Since denominators are fixed before any splitting, micro-batches, devices and hosts cannot
+    change the loss. A batch or group without loss tokens has weight 0 throughout.
+    """
+    rows = mask.shape[0] if normalization == "token" else paper_rows
+    groups = mask.reshape(-1, rows * mask.shape[1])
+    counts = jnp.maximum(groups.sum(axis=1, keepdims=True), 1.0)
+    return (groups / (counts * groups.shape[0])).reshape(mask.shape)
+
+
+def weighted_loss(
+    config: LlamaConfig,
+    compute: ComputeConfig,
+    params: Any,
+    batch: Batch,
+    weights: Float[Array, "B T"],
+) -> Float[Array, ""]:
+    """The sum over positions of weight x nll, in nats: differentiable by `params`."""
+    targets, _ = targets_and_mask(batch)
+    states = _states(config, compute, params, batch)
+    return weighted_nll(states, head_weight(config, params), targets, weights)
+
+
+def position_nll(
+    config: LlamaConfig, compute: ComputeConfig, params: Any, batch: Batch
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """The nll of every trained position (0 elsewhere), and the mask of those positions."""
+    targets, mask = targets_and_mask(batch)
+    states = _states(config, compute, params, batch)
+    return token_nll(states, head_weight(config, params), targets, mask), mask
+
+
+def _states(
+    config: LlamaConfig, compute: ComputeConfig, params: Any, batch: Batch
+) -> Float[Array, "B T D"]:
+    return hidden_states(
+        config, params, batch["tokens"], batch["segment_ids"], batch["positions"], compute=compute
+    )

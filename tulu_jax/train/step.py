@@ -1,0 +1,98 @@
+"""One optimizer step, and one held-out batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.axes import Batch
+from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.parallel.rules import Layout
+from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
+from tulu_jax.train.state import TrainState, abstract_state
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+def make_train_step(
+    config: LlamaConfig,
+    optimizer: optax.GradientTransformation,
+    layout: Layout,
+    *,
+    compute: ComputeConfig,
+    micro_batches: int = 1,
+    normalization: str = "token",
+    paper_rows: int = 2,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """A jitted `step(state, batch) -> (state, metrics)`; the state passed in is consumed.
+
+    Metrics are sums over the global batch: `loss` (as it is minimised), `grad_norm` (before
+    clipping), `tokens` (not padding), `loss_tokens`.
+    """
+
+    def loss_of(params: Any, batch: Batch, weights: Array) -> Float[Array, ""]:
+        return weighted_loss(config, compute, params, batch, weights)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        _, mask = targets_and_mask(batch)
+        weights = loss_weights(mask, normalization=normalization, paper_rows=paper_rows)
+        loss, grads = _accumulate(loss_of, state.params, batch, weights, micro_batches)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
+            "loss_tokens": jnp.sum(mask),
+        }
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    target = abstract_state(config, optimizer, layout)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    return jax.jit(
+        step,
+        in_shardings=(shardings, layout.rows),
+        out_shardings=(shardings, layout.replicated),
+        donate_argnums=0,
+    )
+
+
+def _accumulate(
+    loss_of: Callable[..., Array], params: Any, batch: Batch, weights: Array, parts: int
+) -> tuple[Float[Array, ""], Any]:
+    """Loss and gradients of the whole batch, `parts` micro-batches after one another.
+
+    Row i goes to micro-batch i % parts, so that every device keeps its own rows.
+    """
+    value_and_grad = jax.value_and_grad(loss_of)
+    if parts == 1:
+        return value_and_grad(params, batch, weights)
+
+    def split(rows: Array) -> Array:
+        return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+
+    def add(sums: tuple[Array, Any], part: tuple[Batch, Array]) -> tuple[tuple[Array, Any], None]:
+        return jax.tree.map(jnp.add, sums, value_and_grad(params, *part)), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    sums, _ = jax.lax.scan(add, zero, jax.tree.map(split, (batch, weights)))
+    return sums
+
+
+def make_eval_step(
+    config: LlamaConfig, layout: Layout, *, compute: ComputeConfig, num_datasets: int
+) -> Callable[[Any, Batch, Int[Array, "B T"]], tuple[Array, Array]]:
+    """A jitted `step(params, batch, dataset_ids)` -> (nll, loss tokens), each summed by dataset."""
+
+    def step(params: Any, batch: Batch, dataset_ids: Array) -> tuple[Array, Array]:
+        nll, mask = position_nll(config, compute, params, batch)
+        owner = jax.nn.one_hot(dataset_ids, num_datasets)
+        return jnp.einsum("BT,BTE->E", nll, owner), jnp.einsum("BT,BTE->E", mask, owner)
+
+    return jax.jit(step, in_shardings=(layout.params(config), layout.rows, layout.rows),
+                   out_shardings=layout.replicated)  # fmt: skip
