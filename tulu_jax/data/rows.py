@@ -1,0 +1,231 @@
+"""Rows: the batch of any step, as a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from tulu_jax.data.packing import PackingMode, PackingPlan, pack
+from tulu_jax.data.store import Store
+from tulu_jax.errors import ConfigError, DataError
+
+Rows = dict[str, np.ndarray]
+
+
+class RowSource:
+    """Packed rows over the examples of one or several stores, in an order fixed by the seed.
+
+    Global row g = step x batch size + j is row `permutation(seed, epoch)[g mod R]` of epoch
+    g // R, R being the number of rows. So the batch of a step can be made without those before
+    it, and every example is seen once per epoch. Rows past the last epoch are padding.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        plan: PackingPlan,
+        *,
+        examples: Int[np.ndarray, "examples"] | None = None,
+        seed: int = 0,
+        epochs: int | None = None,
+        pad_id: int = 0,
+    ) -> None:
+        """Rows of `plan`, whose example i is example `examples[i]` of the concatenated stores."""
+        sizes = [len(store) for store in stores]
+        total = sum(sizes)
+        self.stores = tuple(stores)
+        self.plan = plan
+        self.examples = np.arange(total) if examples is None else np.asarray(examples)
+        if len(self.examples) != len(plan.examples):
+            got = f"{len(plan.examples)} packed, {len(self.examples)} chosen"
+            raise DataError("packing plan is not of these examples", got=got)
+        if plan.num_rows == 0:
+            raise DataError("no rows", got="0 examples", at=", ".join(s.name for s in stores))
+        self.seed = seed
+        self.epochs = epochs
+        self.pad_id = pad_id
+        self._store_starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._lengths = np.concatenate([store.lengths for store in stores])
+        self._permutation = lru_cache(maxsize=4)(self._make_permutation)
+
+    @property
+    def row_length(self) -> int:
+        """Tokens in a row."""
+        return self.plan.row_length
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in one epoch."""
+        return self.plan.num_rows
+
+    def num_steps(self, batch_size: int) -> int | None:
+        """Batches that hold all epochs, the last one filled up with padding rows; None: no end."""
+        return None if self.epochs is None else -(-self.epochs * self.num_rows // batch_size)
+
+    def batch(
+        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Rows:
+        """This host's rows of the batch: `tokens, loss_mask, segment_ids, positions`, int32[B, T].
+
+        Host i of n takes the i-th of n equal shares of the batch; the shares of all hosts, one
+        after the other, are the same batch for any number of hosts.
+
+        Raises: ConfigError when the batch does not divide among the hosts.
+        """
+        return self.rows(self._host_rows(step, batch_size, process_index, process_count))
+
+    def dataset_ids(
+        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Int[np.ndarray, "B T"]:
+        """For each position of `batch(...)` the index of its store in `stores`; -1 for padding."""
+        numbers = self._host_rows(step, batch_size, process_index, process_count)
+        return self._scatter_ids(numbers)
+
+    def epoch_rows(self, epoch: int) -> Int[np.ndarray, "rows"]:
+        """The plan's row numbers in the order of this epoch (0 is the first)."""
+        return self._permutation(epoch)
+
+    def row(self, index: int) -> Rows:
+        """The plan's row `index` (not the order of an epoch), each int32[T].
+
+        A row of 8 with examples of 3 and 4 tokens, of which 1 and 2 carry loss:
+
+            tokens       1 51 60 |  1 52 61 62 |  0
+            loss_mask    0  0  1 |  0  0  1  1 |  0
+            segment_ids  1  1  1 |  2  2  2  2 |  0
+            positions    0  1  2 |  0  1  2  3 |  0
+        """
+        return {name: value[0] for name, value in self.rows(np.array([index])).items()}
+
+    def rows(self, numbers: Int[np.ndarray, "B"]) -> Rows:
+        """The plan's rows of these numbers, each int32[B, T]; number -1 is a row of padding."""
+        examples, filled, segments = self._layout(numbers)
+        tokens, loss_mask, lengths = self._gather(self.examples[examples])
+        # A row's examples lie side by side from its start: the filled positions, in order, are
+        # the tokens in order. A boolean mask is three times as fast here as index arithmetic.
+        taken = np.arange(self.row_length) < filled[:, None]
+        return {
+            "tokens": _place(tokens, taken, self.pad_id),
+            "loss_mask": _place(loss_mask, taken, 0),
+            "segment_ids": _place(np.repeat(segments, lengths), taken, 0),
+            "positions": _place(_within(lengths), taken, 0),
+        }
+
+    def _host_rows(
+        self, step: int, batch_size: int, process_index: int, process_count: int
+    ) -> np.ndarray:
+        if batch_size % process_count or not 0 <= process_index < process_count:
+            raise ConfigError(
+                "batch does not divide among the hosts",
+                got=f"{batch_size} rows, host {process_index} of {process_count}",
+                expected=f"a multiple of {process_count}",
+                do="change BATCH_SIZE",
+            )
+        share = batch_size // process_count
+        first = step * batch_size + process_index * share
+        return np.array([self._plan_row(g) for g in range(first, first + share)], dtype=np.int64)
+
+    def _plan_row(self, number: int) -> int:
+        epoch, index = divmod(number, self.num_rows)
+        if self.epochs is not None and epoch >= self.epochs:
+            return -1
+        return int(self._permutation(epoch)[index])
+
+    def _make_permutation(self, epoch: int) -> np.ndarray:
+        # Stream 0 of the seed belongs to packing; an epoch's stream is 1 + epoch.
+        bits = np.random.Philox(key=[self.seed, 1 + epoch])
+        return np.random.Generator(bits).permutation(self.num_rows)
+
+    def _layout(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The examples of these rows, the tokens in each row, each example's segment number."""
+        groups = [self.plan.row(n) if n >= 0 else self.plan.examples[:0] for n in numbers.tolist()]
+        counts = np.array([len(group) for group in groups], dtype=np.int64)
+        examples = np.concatenate(groups)
+        ends = np.concatenate([[0], np.cumsum(self._lengths[self.examples[examples]])])
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        return examples, np.diff(ends[bounds]), _within(counts) + 1
+
+    def _gather(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens, masks and lengths of these examples of the concatenated stores, in order."""
+        if len(self.stores) == 1:
+            return tuple(self.stores[0].gather(examples))
+        which = self._store_of(examples)
+        lengths = self._lengths[examples]
+        owner = np.repeat(which.astype(np.int16), lengths)
+        tokens, loss_mask = np.empty(len(owner), np.int32), np.empty(len(owner), bool)
+        for number, store in enumerate(self.stores):
+            got = store.gather(examples[which == number] - self._store_starts[number])
+            mine = owner == number
+            tokens[mine], loss_mask[mine] = got.tokens, got.loss_mask
+        return tokens, loss_mask, lengths
+
+    def _store_of(self, examples: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._store_starts, examples, side="right") - 1
+
+    def _scatter_ids(self, numbers: np.ndarray) -> np.ndarray:
+        examples, filled, _ = self._layout(numbers)
+        chosen = self.examples[examples]
+        taken = np.arange(self.row_length) < filled[:, None]
+        return _place(np.repeat(self._store_of(chosen), self._lengths[chosen]), taken, -1)
+
+
+def _place(values: np.ndarray, taken: np.ndarray, fill: int) -> Int[np.ndarray, "B T"]:
+    """`values`, in order, at the positions where `taken`; `fill` elsewhere."""
+    out = np.full(taken.shape, fill, dtype=np.int32)
+    out[taken] = values
+    return out
+
+
+def _within(lengths: np.ndarray) -> Int[np.ndarray, "total"]:
+    """0, 1, ... n - 1 for each length n, one after the other.
+
+    >>> _within(np.array([3, 2]))
+    array([0, 1, 2, 0, 1], dtype=int32)
+    """
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    starts = np.repeat((ends - lengths).astype(np.int32), lengths)
+    return np.arange(total, dtype=np.int32) - starts
+
+
+def choose_heldout(
+    store: Store, count: int, *, seed: int
+) -> tuple[Int[np.ndarray, "kept"], Int[np.ndarray, "heldout"]]:
+    """Example numbers to train on and to hold out: the `count` first by a seeded hash of their id.
+
+    Raises: ConfigError when nothing would be left to train on.
+    """
+    if count >= len(store):
+        raise ConfigError(
+            "heldout_examples takes all there is",
+            got=count,
+            at=f"task {store.name} with {len(store)} examples",
+            expected=f"at most {len(store) - 1}",
+        )
+    keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in store.ids]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def make_rows(
+    stores: Sequence[Store],
+    *,
+    row_length: int,
+    packing: PackingMode = "best_fit",
+    examples: Int[np.ndarray, "examples"] | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    pad_id: int | None = None,
+) -> RowSource:
+    """Rows over the chosen examples (default all) of the concatenated stores."""
+    lengths = np.concatenate([store.lengths for store in stores])
+    if examples is not None:
+        lengths = lengths[examples]
+    plan = pack(lengths, row_length, mode=packing, seed=seed)
+    return RowSource(
+        stores, plan, examples=examples, seed=seed, epochs=epochs, pad_id=pad_id or 0
+    )
