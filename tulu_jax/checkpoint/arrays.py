@@ -1,0 +1,267 @@
+"""Weights in and out of Orbax checkpoints one array at a time.
+
+`tulu import` and `tulu export` move models that are larger than the memory of the machine they run
+on. A checkpoint is written from `LazyArray`s, each made when its turn comes and dropped after it,
+and read through a `ParamsReader`, which holds the one array asked for.
+
+A run folder looks like this:
+
+    RUN/checkpoints/0/state   arrays: params/..., and in training runs opt_state/... and step
+    RUN/checkpoints/0/meta    JSON: model config, tokenizer, versions
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import type_handlers
+
+from tulu_jax.errors import CheckpointError
+
+ParamPath = tuple[str, ...]
+"""Where a weight lies in the tree, such as ("layers", "attention", "query")."""
+
+CHUNK_BYTES = 256 * 2**20
+"""Largest piece of an array in one read: lets many hosts each read only their shards."""
+
+
+class ParamsReader(Protocol):
+    """Anything that gives weights one at a time."""
+
+    def paths(self) -> list[ParamPath]:
+        """Every weight there is."""
+        ...
+
+    def read(self, path: ParamPath) -> np.ndarray:
+        """One weight as a host array."""
+        ...
+
+
+@dataclass(frozen=True)
+class LazyArray:
+    """An array of known shape and dtype that `load` makes when it is wanted."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[], np.ndarray]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes once loaded."""
+        return self.size * self.dtype.itemsize
+
+
+class _LazyHandler(type_handlers.NumpyHandler):
+    """Writes lazy arrays one after another, so that one is in memory at a time."""
+
+    async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Future]:
+        """Returns when everything is written; there is nothing left to wait for."""
+        args = args or [ocp.SaveArgs()] * len(values)
+        for value, info, arg in zip(values, infos, args, strict=True):
+            for written in await super().serialize([value.load()], [info], [arg]):
+                written.result()
+        return []
+
+
+def checkpoints_dir(run: str | Path) -> Path:
+    """The folder of a run that holds one folder a step."""
+    return Path(run).absolute() / "checkpoints"
+
+
+def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
+    """Writes step 0 of a new run: weights only. The folder appears under its name when whole.
+
+    Args:
+      run: run folder; must hold no checkpoint yet.
+      params: nested dict whose leaves are arrays or `LazyArray`s.
+      meta: JSON values to keep beside them; `meta["model"]` is the model config's fields.
+
+    Raises:
+      CheckpointError: the run has checkpoints already, or the folder cannot be written.
+    """
+    folder = checkpoints_dir(run)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CheckpointError(
+            "run folder already holds checkpoints",
+            got=sorted(child.name for child in folder.iterdir())[:5],
+            at=folder,
+            do="choose another --model_dir",
+        )
+    tree = {"params": jax.tree.map(_as_lazy, dict(params))}
+    handler = ocp.PyTreeCheckpointHandler(
+        type_handler_registry=type_handlers.create_type_handler_registry(
+            (jax.Array, type_handlers.ArrayHandler()),
+            (LazyArray, _LazyHandler(deepcopy_host_arrays=False)),
+        )
+    )
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
+    handlers = {"state": handler, "meta": ocp.JsonCheckpointHandler()}
+    try:
+        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+            manager.save(
+                0,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(tree, save_args=save_args),
+                    meta=ocp.args.JsonSave(dict(meta)),
+                ),
+            )
+    except OSError as error:
+        raise CheckpointError(
+            "checkpoint cannot be written", got=error, at=folder, do="free space or choose another"
+        ) from error
+    return folder / "0"
+
+
+def _as_lazy(leaf: Any) -> LazyArray:
+    if isinstance(leaf, LazyArray):
+        return leaf
+    return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda: np.asarray(leaf))
+
+
+def complete_steps(run: str | Path) -> list[int]:
+    """Steps of a run whose checkpoints are whole, in rising order.
+
+    A save that was killed leaves a folder with a temporary name, or one without its metadata;
+    neither counts.
+    """
+    folder = checkpoints_dir(run)
+    if not folder.is_dir():
+        return []
+    steps = [child for child in folder.iterdir() if child.name.isdecimal()]
+    return sorted(int(step.name) for step in steps if _is_whole(step))
+
+
+def _is_whole(step: Path) -> bool:
+    needed = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "meta/metadata")
+    return all((step / name).is_file() for name in needed)
+
+
+class CheckpointReader:
+    """A `ParamsReader` over the `state/params` of one checkpoint of a run."""
+
+    def __init__(self, run: str | Path, step: int | None = None) -> None:
+        """Opens the newest whole checkpoint, or that of `step`.
+
+        Raises:
+          CheckpointError: no whole checkpoint, or not that one.
+        """
+        steps = complete_steps(run)
+        folder = checkpoints_dir(run)
+        if not steps or (step is not None and step not in steps):
+            found = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else None
+            raise CheckpointError(
+                "no complete checkpoint" if step is None else f"no complete checkpoint of {step=}",
+                got=f"complete steps {steps}, folders {found}",
+                at=folder,
+                expected="a folder checkpoints/STEP that a finished save or `tulu import` made",
+            )
+        self.step = steps[-1] if step is None else step
+        self.path = folder / str(self.step)
+        self.meta: dict[str, Any] = _read_meta(self.path / "meta" / "metadata")
+        self._handler = ocp.PyTreeCheckpointHandler()
+        self._state = epath.Path(self.path / "state")
+        self._tree = self._metadata()
+
+    def _metadata(self) -> dict[str, Any]:
+        try:
+            return self._handler.metadata(self._state).tree["params"]
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                "checkpoint is corrupt", got=error, at=self.path, do="use an older --step"
+            ) from error
+
+    def paths(self) -> list[ParamPath]:
+        """Every weight in the checkpoint."""
+        return list(_leaf_paths(self._tree))
+
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight."""
+        return tuple(_leaf(self._tree, path).shape)
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """The dtype one weight is stored in."""
+        return np.dtype(_leaf(self._tree, path).dtype)
+
+    def read(self, path: ParamPath) -> np.ndarray:
+        """One weight as a host array; nothing else is read.
+
+        Raises:
+          CheckpointError: its data is missing or damaged.
+        """
+        item: Any = 0
+        restore_args: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+        for key in reversed(("params", *path)):
+            item, restore_args = {key: item}, {key: restore_args}
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        try:
+            tree = self._handler.restore(self._state, args=args)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                "weight cannot be read from the checkpoint",
+                got=error,
+                at=f"{'/'.join(path)} in {self.path}",
+                do="the checkpoint is damaged: use an older --step",
+            ) from error
+        return _leaf(tree["params"], path)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("checkpoint's metadata is unreadable", got=error, at=path) from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(
+            "checkpoint's metadata is malformed", got=type(meta).__name__, at=path
+        )
+    return meta
+
+
+def _leaf(tree: Any, path: ParamPath) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _leaf_paths(tree: Any, prefix: ParamPath = ()) -> Iterator[ParamPath]:
+    if not isinstance(tree, Mapping):
+        yield prefix
+        return
+    for key, child in tree.items():
+        yield from _leaf_paths(child, (*prefix, key))
+
+
+class TreeReader:
+    """A `ParamsReader` over weights in memory (NumPy or JAX, on one process)."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        """Reads from the nested dict `params`."""
+        self._tree = params
+
+    def paths(self) -> list[ParamPath]:
+        """Every weight in the tree."""
+        return list(_leaf_paths(self._tree))
+
+    def read(self, path: ParamPath) -> np.ndarray:
+        """One weight as a host array."""
+        return np.asarray(_leaf(self._tree, path))

@@ -1,0 +1,328 @@
+"""Safetensors files, read and written one tensor at a time.
+
+A file is: 8 bytes, the header's length n, little-endian; n bytes of JSON naming each tensor's
+dtype, shape and place; then the tensors' bytes without gaps. Every number in a header is checked
+against the file's real size before anything is allocated, so a truncated or hostile file ends in a
+message and not in a crash. Nothing is ever unpickled.
+
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.errors import CheckpointError
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header the format allows."""
+DOWNLOAD_AGAIN = "download or copy the file again"
+
+DTYPES: dict[str, np.dtype] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Dtypes that weights may have."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
+    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Where a tensor lies: `start` counts bytes from the file's beginning."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    num_bytes: int
+
+
+def read_header(path: Path) -> dict[str, TensorSpec]:
+    """The tensors of one file, checked against the file's size; no tensor is read.
+
+    Raises:
+      CheckpointError: the file is truncated or its header is not what it must be.
+    """
+    try:
+        file_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            header_bytes = _header_length(path, file, file_bytes)
+            text = file.read(header_bytes)
+    except OSError as error:
+        raise CheckpointError("weights file cannot be read", got=error, at=path) from error
+    entries = _parse_header(path, text)
+    entries.pop("__metadata__", None)
+    start = 8 + header_bytes
+    specs = {name: _spec(path, name, entry, start) for name, entry in entries.items()}
+    _check_coverage(path, specs, start, file_bytes)
+    return specs
+
+
+def _header_length(path: Path, file: BinaryIO, file_bytes: int) -> int:
+    if file_bytes < 8:
+        raise CheckpointError(
+            "safetensors file is truncated",
+            got=f"{file_bytes} bytes",
+            at=path,
+            expected="at least the 8 bytes of the header's length",
+            do=DOWNLOAD_AGAIN,
+        )
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(file_bytes - 8, MAX_HEADER_BYTES):
+        raise CheckpointError(
+            "safetensors header claims more bytes than there are",
+            got=f"a header of {length:,} bytes in a file of {file_bytes:,}",
+            at=path,
+            expected=f"at most {min(file_bytes - 8, MAX_HEADER_BYTES):,}",
+            do=DOWNLOAD_AGAIN,
+        )
+    return length
+
+
+def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise CheckpointError("tensor is there twice", got=twice[:5], at=path)
+        return found
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=no_duplicates)
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            "safetensors header is not JSON", got=error, at=path, do=DOWNLOAD_AGAIN
+        ) from error
+    if not isinstance(header, dict):
+        raise CheckpointError(
+            "safetensors header is malformed",
+            got=type(header).__name__,
+            at=path,
+            expected="a JSON object",
+        )
+    return header
+
+
+def _spec(path: Path, name: str, entry: Any, data_start: int) -> TensorSpec:
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not (
+        isinstance(dtype, str) and dtype in _ITEM_BYTES
+        and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
+        and offsets[1] - offsets[0] == math.prod(shape) * _ITEM_BYTES[dtype]
+    ):  # fmt: skip
+        raise CheckpointError(
+            "safetensors header is malformed",
+            got=f"{name}: dtype={dtype!r} shape={shape} data_offsets={offsets}",
+            at=path,
+            expected="a known dtype, and offsets as far apart as dtype and shape need",
+            do=DOWNLOAD_AGAIN,
+        )
+    return TensorSpec(path, dtype, tuple(shape), data_start + offsets[0], offsets[1] - offsets[0])
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _check_coverage(
+    path: Path, specs: Mapping[str, TensorSpec], start: int, file_bytes: int
+) -> None:
+    """Tensors must follow each other without gap or overlap and end where the file ends."""
+    end = start
+    for name, spec in sorted(specs.items(), key=lambda item: (item[1].start, item[1].num_bytes)):
+        if spec.start != end:
+            raise CheckpointError(
+                "tensors overlap or leave a gap",
+                got=f"{name} at byte {spec.start:,}",
+                at=path,
+                expected=f"byte {end:,}",
+                do=DOWNLOAD_AGAIN,
+            )
+        end += spec.num_bytes
+    if end != file_bytes:
+        raise CheckpointError(
+            "safetensors file is truncated" if file_bytes < end else "safetensors file is too long",
+            got=f"{file_bytes:,} bytes",
+            at=path,
+            expected=f"{end:,} bytes, as its header says",
+            do=DOWNLOAD_AGAIN,
+        )
+
+
+def read_tensor(spec: TensorSpec) -> np.ndarray:
+    """One tensor in its stored dtype; reads just its bytes.
+
+    Raises:
+      CheckpointError: its dtype is none that weights have, or the file has shrunk.
+    """
+    if spec.dtype not in DTYPES:
+        raise CheckpointError(
+            "weights have a dtype that is not supported",
+            got=spec.dtype,
+            at=spec.file,
+            expected=" or ".join(DTYPES),
+            do="give the model before it was quantised",
+        )
+    with spec.file.open("rb") as file:
+        file.seek(spec.start)
+        raw = np.fromfile(file, np.uint8, spec.num_bytes)
+    if raw.size != spec.num_bytes:
+        raise CheckpointError("weights file shrank while it was read", at=spec.file)
+    return raw.view(DTYPES[spec.dtype]).reshape(spec.shape)
+
+
+def find_tensors(folder: Path) -> dict[str, TensorSpec]:
+    """All tensors of a Hugging Face folder: one file, or shards named by an index.
+
+    Raises:
+      CheckpointError: no safetensors, both kinds, or an index that does not fit its shards.
+    """
+    single, index = folder / SINGLE_NAME, folder / INDEX_NAME
+    if single.is_file() and index.is_file():
+        raise CheckpointError(
+            "folder holds two sets of weights",
+            got=f"{SINGLE_NAME} and {INDEX_NAME}",
+            at=folder,
+            do="remove the one that does not belong to config.json",
+        )
+    if single.is_file():
+        return read_header(single)
+    if index.is_file():
+        return _find_in_shards(folder, _read_index(index))
+    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for path in folder.glob("*.safetensors")
+    )
+    raise CheckpointError(
+        "folder holds no weights",
+        got=others or None,
+        at=folder,
+        expected=f"{SINGLE_NAME} or {INDEX_NAME}",
+        do="pickled weights (*.bin) are not read: save them with safe_serialization=True",
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            "index is malformed", at=path, expected="weight_map: {tensor name: file name}"
+        )
+    for file in weight_map.values():
+        plain = isinstance(file, str) and file.endswith(".safetensors")
+        if not plain or Path(file).name != file or "\\" in file:
+            raise CheckpointError(
+                "index names a file outside its folder",
+                got=repr(file),
+                at=path,
+                expected="plain names of *.safetensors files",
+                do="do not use this checkpoint unless you know where it comes from",
+            )
+    return weight_map
+
+
+def _find_in_shards(folder: Path, weight_map: Mapping[str, str]) -> dict[str, TensorSpec]:
+    specs: dict[str, TensorSpec] = {}
+    for file in sorted(set(weight_map.values())):
+        if not (folder / file).is_file():
+            raise CheckpointError(
+                "a shard is missing",
+                got=f"no {file}",
+                at=folder,
+                expected=f"the {len(set(weight_map.values()))} shards that {INDEX_NAME} names",
+                do="download it",
+            )
+        for name, spec in read_header(folder / file).items():
+            if name in specs:
+                files = f"{specs[name].file.name} and {file}"
+                raise CheckpointError("tensor is there twice", got=f"{name} in {files}", at=folder)
+            specs[name] = spec
+    lost = sorted(set(weight_map) - set(specs))
+    if lost:
+        raise CheckpointError(
+            "tensors are missing", got=f"{lost[:5]} in no shard", at=folder / INDEX_NAME
+        )
+    return specs
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to write: its name, the tensors in order, and their shapes."""
+
+    name: str
+    tensors: Mapping[str, tuple[int, ...]]
+
+
+def plan_shards(
+    tensors: Mapping[str, tuple[int, ...]], dtype: np.dtype, max_shard_bytes: int
+) -> list[Shard]:
+    """Files of at most `max_shard_bytes` of tensors each (a larger tensor gets its own).
+
+    With tensors of 40, 40 and 30 bytes and at most 80 bytes a shard: [40, 40], [30].
+    """
+    groups: list[dict[str, tuple[int, ...]]] = [{}]
+    filled = 0
+    for name, shape in tensors.items():
+        size = math.prod(shape) * dtype.itemsize
+        if groups[-1] and filled + size > max_shard_bytes:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = shape
+        filled += size
+    if len(groups) == 1:
+        return [Shard(SINGLE_NAME, groups[0])]
+    count = len(groups)
+    return [
+        Shard(f"model-{number:05d}-of-{count:05d}.safetensors", group)
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def write_shard(
+    path: Path, shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
+) -> str:
+    """Writes one file from tensors that come in the shard's order; returns its SHA-256 in hex."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shard.tensors.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        entry = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        header[name] = entry
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        _write(file, len(text).to_bytes(8, "little") + text, digest)
+        for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
+            if (name, tensor.shape) != (planned, shape):
+                raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
+            _write(file, np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8), digest)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _write(file: BinaryIO, data: Any, digest: Any) -> None:
+    digest.update(data)
+    file.write(data)
