@@ -20,9 +20,7 @@ from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import ConfigError, GuardError
 
 BATCH = 1024
-"""Conversations that `encode_many` hands to SentencePiece at a time (bounds memory, not results)."""
-
-Part = tuple[list[int], bool]
+"""How many conversations `encode_many` hands to SentencePiece at a time. Bounds memory only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +51,15 @@ def encode(messages: Messages, tokenizer: Tokenizer, *, max_length: int | None =
 
     Loss falls on every assistant turn's content and EOS, on the newline after an EOS that is not
     the last, and on nothing else (one exception: `render`). Tokens beyond `max_length` are cut off.
-    With LLaMA's tokenizer, user "2+2?" and assistant "4":
+    With LLaMA's tokenizer, user "2+2?" and assistant "4" (each line goes on in the second block):
 
-    | token | `<s>` | `▁<` | `\|` | `user` | `\|` | `>` | `\n` | `2` | `+` | `2` | `?` | `\n` | `<` | `\|` | `ass` | `istant` | `\|` | `>` | `\n` | `4` | `</s>` |
-    |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
-    | id | 1 | 529 | 29989 | 1792 | 29989 | 29958 | 13 | 29906 | 29974 | 29906 | 29973 | 13 | 29966 | 29989 | 465 | 22137 | 29989 | 29958 | 13 | 29946 | 2 |
-    | loss_mask | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 1 |
+        token      <s>   ▁<      |  user      |      >  \n      2      +      2      ?  \n
+        id           1  529  29989  1792  29989  29958  13  29906  29974  29906  29973  13
+        loss_mask    0    0      0     0      0      0   0      0      0      0      0   0
+
+        token          <      |  ass  istant      |      >  \n      4  </s>
+        id         29966  29989  465   22137  29989  29958  13  29946     2
+        loss_mask      0      0    0       0      0      0   0      1     1
 
     Raises:
         DataError: the messages are not a conversation (`check_messages`).
@@ -84,7 +85,7 @@ def encode_many(
     """
     if max_length is not None and max_length < 1:
         raise ConfigError("max_length is too small", got=max_length, expected="1 or more")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _num_cores()
     result: list[Encoded] = []
     for start in range(0, len(conversations), BATCH):
         batch = conversations[start : start + BATCH]
@@ -136,6 +137,13 @@ def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") 
             expected="exactly one, at position 0",
             do="let only one of template and tokenizer add it",
         )
+
+
+def _num_cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _encode_batch(

@@ -23,7 +23,8 @@ _NO_LIMIT = 10**30
 PROBES = (
     "Hello there, world! It's 3.14 or 1,000,000.",
     "def f(x):\n    for y in x:\n\tif y:\n            return {'a': [1, 2]}\r\n\r\n",
-    "naïve café – “quoted” … 中文 العربية हिन्दी 日本語 한국어 \u200b🐫👩‍👩‍👧 e\u0301 \x00\x7f\ufeff",
+    "naïve café – “quoted” …",
+    "中文 العربية हिन्दी 日本語 한국어 \u200b🐫👩‍👩‍👧 e\u0301 \x00\x7f\ufeff",
     "word ▁ ▁▁  a ▁b, and spaces at the end   ",
     "\n\n\n<|user|>\n<|assistant|>\n",
     *("x" + " " * n + "y" for n in range(1, 40)),
@@ -115,8 +116,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
     }
 
 
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    """Every way to join two pieces into a third, in the order in which SentencePiece joins.
+def _merges(tokenizer: Tokenizer) -> list[str]:
+    """Every way to join two pieces into a third ("left right"), as SentencePiece ranks them.
 
     SentencePiece joins the pair whose result scores best, and of equals the leftmost. A merge list
     ranks pairs instead, so results of equal score need an order that comes to the same: the longest
@@ -132,7 +133,7 @@ def _merges(tokenizer: Tokenizer) -> list[list[str]]:
     longer = [piece for piece in scores if len(piece) > 1]
     longer.sort(key=lambda piece: (-scores[piece], -len(piece)))
     return [
-        [piece[:cut], piece[cut:]]
+        f"{piece[:cut]} {piece[cut:]}"
         for piece in longer
         for cut in range(len(piece) - 1, 0, -1)
         if piece[:cut] in scores and piece[cut:] in scores
@@ -207,13 +208,14 @@ def _check_exportable(tokenizer: Tokenizer, num_pieces: int) -> None:
             expected="a BPE model with add_dummy_prefix",
             do="train the tokenizer with model_type='bpe'",
         )
-    unused = [model.id_to_piece(i) for i in range(model.vocab_size()) if model.is_unused(i)]
-    if unused or num_pieces != model.vocab_size():
+    odd = settings.unusual_pieces
+    if odd or num_pieces != model.vocab_size():
         raise TokenizerError(
             "tokenizer cannot be exported to tokenizer.json",
-            got=f"{len(unused)} unused and {model.vocab_size() - num_pieces} repeated pieces",
+            got=f"{odd} user-defined or unused, {model.vocab_size() - num_pieces} repeated pieces",
             at=tokenizer.path,
             expected="none",
+            do="train the tokenizer without user_defined_symbols",
         )
 
 

@@ -57,7 +57,8 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
         return "message is not a mapping", type(message).__name__, "{role, content}"
     for field in ("role", "content"):
         if field not in message:
-            return f"message has no {field!r}", f"fields {sorted(map(str, message))}", "role, content"
+            found = f"fields {sorted(map(str, message))}"
+            return f"message has no {field!r}", found, "role, content"
     role, content = message["role"], message["content"]
     if role not in ROLES:
         return "unknown role", repr(role), "one of " + ", ".join(ROLES)

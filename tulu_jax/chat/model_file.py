@@ -17,6 +17,7 @@ from tulu_jax.errors import TokenizerError
 MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_USER_DEFINED, _UNUSED = 4, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class ModelSettings:
     remove_extra_whitespaces: bool
     escape_whitespaces: bool
     num_pieces: int
+    unusual_pieces: int
+    """How many pieces are user-defined or unused."""
 
 
 def read_settings(data: bytes, at: object) -> ModelSettings:
@@ -50,8 +53,10 @@ def read_settings(data: bytes, at: object) -> ModelSettings:
     try:
         trainer = dict(_fields(_as_bytes(parts[_TRAINER])))
         normalizer = dict(_fields(_as_bytes(parts[_NORMALIZER])))
+        pieces = [dict(_fields(_as_bytes(value))) for number, value in fields if number == _PIECES]
     except (IndexError, ValueError) as error:
         raise _corrupt(at, str(error)) from error
+    unusual = sum(piece.get(3, 1) in (_USER_DEFINED, _UNUSED) for piece in pieces)
     return ModelSettings(
         model_type=MODEL_TYPES.get(_as_int(trainer.get(3, 1)), "unknown"),
         byte_fallback=bool(trainer.get(35, 0)),
@@ -61,6 +66,7 @@ def read_settings(data: bytes, at: object) -> ModelSettings:
         remove_extra_whitespaces=bool(normalizer.get(4, 1)),
         escape_whitespaces=bool(normalizer.get(5, 1)),
         num_pieces=num_pieces,
+        unusual_pieces=unusual,
     )
 
 

@@ -33,9 +33,11 @@ def as_the_paper_did(segments: Sequence[Segment]) -> list[Segment]:
 
     >>> from tulu_jax.chat.template import render
     >>> chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]
-    >>> as_the_paper_did(render(chat))[-3:]
-    [Segment(kind='marker', text='<|assistant|>', trained=False), \
-Segment(kind='content', text='', trained=True), Segment(kind='eos', text='', trained=False)]
+    >>> for kind, text, trained in as_the_paper_did(render(chat))[-3:]:
+    ...     print(f"{kind:8}{text!r:16}{trained}")
+    marker  '<|assistant|>' False
+    content ''              True
+    eos     ''              False
     """
     result: list[Segment] = []
     for segment in segments:
@@ -54,9 +56,7 @@ def tokens_of(text: str, tokenizer: Tokenizer) -> list[int]:
     special = tokenizer.special_strings
     pattern = "|".join(re.escape(string) for string in sorted(special, key=len, reverse=True))
     parts = re.split(f"({pattern})", text)
-    texts = [
-        _strip(part, left=i > 0, right=i < len(parts) - 1) for i, part in enumerate(parts)
-    ]
+    texts = [_strip(part, left=i > 0, right=i < len(parts) - 1) for i, part in enumerate(parts)]
     encoded = iter(tokenizer.encode_texts(texts[::2]))
     tokens = [tokenizer.bos_id]
     for index, part in enumerate(parts):

@@ -8,7 +8,7 @@ the assistant's, and a newline; the conversation's last newline is left out. Mar
 text, not special tokens. Every boundary is a newline, which no token of a supported tokenizer
 shares with other text: so the parts can be tokenized apart and still add up to the whole.
 
-Source: allenai/open-instruct, `encode_with_messages_format` in `open_instruct/finetune.py`@e44fcf588.
+Source: allenai/open-instruct `open_instruct/finetune.py`@e44fcf588, `encode_with_messages_format`.
 """
 
 from __future__ import annotations
@@ -49,16 +49,14 @@ def render(messages: Messages, *, generation_prompt: bool = False) -> list[Segme
     the first marker.
 
     >>> chat = [{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}]
-    >>> for segment in render(chat): print(*segment)
-    marker <|user|>
-     False
-    content Hi False
-    newline 
-     False
-    marker <|assistant|>
-     False
-    content Yo True
-    eos  True
+    >>> for kind, text, trained in render(chat):
+    ...     print(f"{kind:8}{text!r:18}{trained}")
+    marker  '<|user|>\n'      False
+    content 'Hi'              False
+    newline '\n'              False
+    marker  '<|assistant|>\n' False
+    content 'Yo'              True
+    eos     ''                True
     """
     segments: list[Segment] = []
     after_answer = True
@@ -94,7 +92,8 @@ def segments_text(segments: Sequence[Segment], eos: str) -> str:
 
 # The same template for Hugging Face's `apply_chat_template`. The space after BOS stands for the
 # word-start mark that SentencePiece puts before the first word of a text: Hugging Face tokenizers
-# leave it out after a special token. `generation` blocks hold what `render` calls trained.
+# leave it out after a special token. `generation` blocks hold what `render` calls trained; their
+# tags are spelled plainly, because some servers remove exactly that spelling.
 CHAT_TEMPLATE = """\
 {%- set ns = namespace(after_answer=true) -%}
 {%- if messages and messages[0]['role'] != 'assistant' -%}
@@ -106,14 +105,14 @@ CHAT_TEMPLATE = """\
 {%- if message['role'] == 'assistant' -%}
 {%- set start = bos_token + ' ' if loop.first else '' -%}
 {%- if ns.after_answer -%}
-{%- generation -%}
+{% generation %}
 {{- start + '<|assistant|>\\n' + content + eos_token + tail -}}
-{%- endgeneration -%}
+{% endgeneration %}
 {%- else -%}
 {{- '<|assistant|>\\n' -}}
-{%- generation -%}
+{% generation %}
 {{- content + eos_token + tail -}}
-{%- endgeneration -%}
+{% endgeneration %}
 {%- endif -%}
 {%- set ns.after_answer = true -%}
 {%- elif message['role'] in ['system', 'user'] -%}

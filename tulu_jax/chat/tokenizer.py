@@ -32,8 +32,9 @@ CONFIG_NAME = "tokenizer_config.json"
 class Tokenizer:
     """A loaded tokenizer; make it with `load_tokenizer`. Equal fingerprints mean equal tokens.
 
-    `pad_id` is None when the model has no padding token. A padding token that is not a piece of the
-    model is added behind the last piece and counts in `vocab_size` (LLaMA: `<pad>`, 32000 of 32001).
+    `path` is the model file. `pad_id` is None when the model has no padding token; one that is not
+    a piece of the model is added behind the last piece and counts in `vocab_size` (LLaMA: `<pad>`,
+    32000 of 32001).
     """
 
     path: Path
@@ -114,9 +115,7 @@ class Tokenizer:
         """`encode_text` of each text, by several threads."""
         return self._model.encode(list(texts), num_threads=threads) if texts else []
 
-    def encode_after_newline(
-        self, texts: Sequence[str], *, threads: int = 1
-    ) -> list[list[int]]:
+    def encode_after_newline(self, texts: Sequence[str], *, threads: int = 1) -> list[list[int]]:
         """The token ids of texts that follow a newline (and so get no word-start mark in front)."""
         skip = len(self.newline_ids)
         encoded = self.encode_texts(["\n" + text for text in texts], threads=threads)
@@ -148,11 +147,16 @@ class Tokenizer:
             TokenizerError: an id is outside the vocabulary.
         """
         texts: list[str] = []
+        at_start = not after
         for special, run in self._runs(ids):
-            if not special:
-                texts.append(self._decode_run(run, after or bool(texts)))
-            else:
+            if special:
                 texts.append("" if skip_special else "".join(map(self.piece, run)))
+                # The paper's encoding starts anew after every special token.
+                at_start = run[-1] == self.bos_id or self.encoding == "paper"
+            elif at_start:
+                texts.append(self._model.decode(run))
+            else:
+                texts.append(self._model.decode(self.newline_ids + run)[1:])
         return "".join(texts)
 
     def _runs(self, ids: Sequence[int] | np.ndarray) -> Iterator[tuple[bool, list[int]]]:
@@ -170,12 +174,6 @@ class Tokenizer:
             last = special
         if run:
             yield last, run
-
-    def _decode_run(self, run: list[int], after: bool) -> str:
-        # The paper's encoding starts every run anew, with a word-start mark of its own.
-        if not after or self.encoding == "paper":
-            return self._model.decode(run)
-        return self._model.decode(self.newline_ids + run)[1:]
 
 
 def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
@@ -211,8 +209,9 @@ def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
             do='name another "pad_token", for instance "<pad>"',
         )
     _check_added(config, pad, model.vocab_size(), file.parent / CONFIG_NAME)
+    place = file.parent.resolve() / file.name
     return Tokenizer(
-        file.parent.resolve() / file.name, encoding, settings, bos, eos, unk, pad, pad_piece, model, data
+        place, encoding, settings, bos, eos, unk, pad, pad_piece, _model=model, _model_bytes=data
     )
 
 
@@ -250,7 +249,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _check_model(
     model: sentencepiece.SentencePieceProcessor, settings: ModelSettings, at: Path
 ) -> None:
-    """Passes when parts of a text joined by newlines can be tokenized apart, and nothing is lost."""
+    """Passes when text loses nothing and its lines can be tokenized apart."""
 
     def refuse(what: str, got: object, expected: str) -> TokenizerError:
         return TokenizerError(

@@ -11,6 +11,7 @@ import numpy as np
 from tulu_jax.axes import Mask, TokenIds
 from tulu_jax.chat.encode import Encoded
 from tulu_jax.chat.tokenizer import Tokenizer
+from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,21 +30,22 @@ class Span(NamedTuple):
 
 def spans(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer) -> list[Span]:
     """The conversation as spans: special tokens as their piece, all others as their text."""
+    if len(tokens) != len(loss_mask):
+        raise DataError(
+            "tokens and loss mask differ in length", got=f"{len(tokens)} and {len(loss_mask)}"
+        )
     trained = np.asarray(loss_mask, dtype=np.bool_).tolist()
     marked = list(zip(np.asarray(tokens).tolist(), trained, strict=True))
     result: list[Span] = []
+    at_start = True
     for (flag, special), group in groupby(
         marked, key=lambda pair: (pair[1], pair[0] in tokenizer.special_ids)
     ):
         ids = [token for token, _ in group]
-        text = tokenizer.decode(ids, skip_special=False, after=bool(result) and not _restarts(result, tokenizer))
+        text = tokenizer.decode(ids, skip_special=False, after=not at_start)
         result.append(Span(text, flag, special))
+        at_start = special and (ids[-1] == tokenizer.bos_id or tokenizer.encoding == "paper")
     return result
-
-
-def _restarts(shown: list[Span], tokenizer: Tokenizer) -> bool:
-    """Whether a word-start mark, not a space, opens the next span: after BOS."""
-    return len(shown) == 1 and shown[0].special
 
 
 def render_tokens(encoded: Encoded, tokenizer: Tokenizer) -> Text:
@@ -66,18 +68,17 @@ def legend(encoded: Encoded) -> Text:
 
     total = len(encoded.tokens)
     share = 100 * encoded.loss_tokens / max(total, 1)
-    line = Text("trained", TRAINED)
-    line.append("  ").append("not trained", MASKED).append("  ").append("special", SPECIAL)
-    line.append(f"  {encoded.loss_tokens} of {total} tokens carry loss ({share:.0f} %)", "default")
+    line = Text()
+    for word, style in (("trained", TRAINED), ("not trained", MASKED), ("special", SPECIAL)):
+        line.append(word, style).append("  ")
+    line.append(f"{encoded.loss_tokens} of {total} tokens carry loss ({share:.0f} %)")
     return line.append(", cut off at max_length", "bold red") if encoded.truncated else line
 
 
-def preview(
-    tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer, *, limit: int = 400
-) -> str:
-    """One line of plain text, of about `limit` characters, with trained text in [[double brackets]].
+def preview(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer, *, limit: int = 400) -> str:
+    """One line of plain text, of about `limit` characters, with trained text in double brackets.
 
-    >>> # <s><|user|>⏎2+2?⏎<|assistant|>⏎[[4</s>]]
+    For instance `<s><|user|>⏎2+2?⏎<|assistant|>⏎[[4</s>]]`.
     """
     parts: list[str] = []
     left = limit

@@ -1,0 +1,23 @@
+"""Random conversations: ordinary words, and what has broken tokenizers before."""
+
+from hypothesis import strategies as st
+
+ODD = (
+    " ", "  ", "     ", "\n", "\n\n", "\r\n", "\t", "▁", "\x00", "\x1c", "\x85", "\u00a0",
+    "\u200b", "\u2028", "\ufeff", "<", "</s", "<|user|>", "<|assistant|>", "|>", "camel", "12",
+    "é", "e\u0301", "中文", "العربية", "🐫", "👩\u200d👩\u200d👧", "<0x0A>", "⁇", "def f():\n    x",
+)  # fmt: skip
+
+TEXTS = st.one_of(
+    st.text(max_size=40), st.lists(st.sampled_from(ODD), max_size=12).map("".join)
+).filter(lambda text: not any(s in text for s in ("<s>", "</s>", "<unk>", "<pad>")))
+
+SPECIAL_TEXTS = st.lists(st.sampled_from((*ODD, "<s>", "</s>", "<unk>")), max_size=8).map("".join)
+
+
+def conversations(texts=TEXTS, max_size=6):
+    """Lists of messages in any order of roles."""
+    message = st.fixed_dictionaries(
+        {"role": st.sampled_from(("system", "user", "assistant")), "content": texts}
+    )
+    return st.lists(message, min_size=1, max_size=max_size)

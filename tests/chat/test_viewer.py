@@ -1,0 +1,51 @@
+import pytest
+
+from tulu_jax.chat import encode, preview, render_tokens
+from tulu_jax.errors import DataError
+
+CHAT = [
+    {"role": "user", "content": "Hi\n🐫"},
+    {"role": "assistant", "content": "Camel."},
+    {"role": "user", "content": "More"},
+]
+
+
+def test_preview(small, small_paper):
+    encoded = encode(CHAT, small)
+    text = preview(encoded.tokens, encoded.loss_mask, small)
+    assert text == "<s><|user|>⏎Hi⏎🐫⏎<|assistant|>⏎[[Camel.</s>⏎]]<|user|>⏎More"
+    encoded = encode(CHAT, small_paper)
+    text = preview(encoded.tokens, encoded.loss_mask, small_paper)
+    assert text == "<s><|user|>⏎Hi⏎🐫⏎<|assistant|>⏎[[Camel.</s>]]<|user|>⏎More"
+
+
+def test_preview_is_cut(small):
+    encoded = encode(CHAT, small)
+    text = preview(encoded.tokens, encoded.loss_mask, small, limit=10)
+    assert text == f"<s><|user|…… ({len(encoded.tokens)} tokens)".replace("……", "…")
+
+
+def test_render(small):
+    view = render_tokens(encode(CHAT, small), small)
+    shown = "<s><|user|>⏎\nHi⏎\n🐫⏎\n<|assistant|>⏎\nCamel.</s>⏎\n<|user|>⏎\nMore\n"
+    assert view.plain.startswith(shown)
+    styles = {view.plain[s.start : s.end]: str(s.style) for s in view.spans}
+    assert styles["Camel."] == "bold green"
+    assert styles["</s>"] == "bold green reverse"
+    assert styles["<s>"] == "dim reverse"
+    assert styles["<|user|>⏎\nMore"] == "dim"
+
+
+def test_legend(small):
+    encoded = encode(CHAT, small)
+    last = render_tokens(encoded, small).plain.splitlines()[-1]
+    count = f"{encoded.loss_tokens} of {len(encoded.tokens)} tokens carry loss"
+    assert last.startswith("trained  not trained  special  " + count)
+    assert "cut off" not in last
+    assert "cut off at max_length" in render_tokens(encode(CHAT, small, max_length=9), small).plain
+
+
+def test_mask_of_another_length_is_refused(small):
+    encoded = encode(CHAT, small)
+    with pytest.raises(DataError, match=r"differ in length - got \d+ and \d+"):
+        preview(encoded.tokens, encoded.loss_mask[:-1], small)
