@@ -71,7 +71,7 @@ def save(
       dtype: float32, bfloat16 or float16; None keeps the embedding's.
       max_shard_bytes: tensor bytes in one file; above it the weights are split and indexed.
       overwrite: replace a model folder that is already there.
-      on_progress: called with (tensor name, bytes written so far, bytes in all).
+      on_progress: called with (tensor name, bytes up to its end, bytes in all).
 
     Raises:
       CheckpointError: the folder is in use, cannot be written or is too small, the weights do not
@@ -186,6 +186,10 @@ def _fill(
             expected=f"{num_bytes:,}",
             do="free space, choose another folder, or use --dtype bfloat16",
         )
+    if tokenizer is not None:
+        from tulu_jax.chat import save_tokenizer_files
+
+        save_tokenizer_files(tokenizer, folder)
     tensors = _tensors(config, reader, dtype)
     if on_progress is not None:
         tensors = _reported(tensors, num_bytes, on_progress)
@@ -193,10 +197,6 @@ def _fill(
     name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == dtype)
     _write_json(folder / "config.json", to_hf(config, name))
     _write_json(folder / "generation_config.json", generation_config(config))
-    if tokenizer is not None:
-        from tulu_jax.chat import save_tokenizer_files
-
-        save_tokenizer_files(tokenizer, folder)
     for path in sorted(folder.iterdir()):
         if path.name not in checksums and path.name != MARKER:
             checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -249,9 +249,9 @@ def _reported(
 ) -> Iterator[tuple[str, np.ndarray]]:
     done = 0
     for name, tensor in tensors:
-        yield name, tensor
         done += tensor.nbytes
         report(name, done, total)
+        yield name, tensor
 
 
 def _write_json(path: Path, value: Any) -> None:

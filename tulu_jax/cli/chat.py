@@ -1,0 +1,160 @@
+"""`tulu chat`: a conversation with a model in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.cli.generate import add_model_arguments, load_model
+from tulu_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from tulu_jax.chat import Message, Tokenizer
+    from tulu_jax.generate import Generator, Sampling
+
+DESCRIPTION = """\
+Talks to a model from a Hugging Face folder or a run folder. Answers appear as they are made; the
+model sees the whole conversation until /reset. Ctrl-C stops an answer, Ctrl-D or /quit leaves.
+"""
+
+HELP = """\
+/reset         forget the conversation (a system message stays)
+/system TEXT   begin anew with TEXT as system message; without TEXT, with none
+/help          this list
+/quit          leave (so does Ctrl-D)"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `tulu chat` to the command line."""
+    parser = subparsers.add_parser(
+        "chat",
+        help="talk to a model",
+        description=DESCRIPTION,
+        epilog="within the conversation:\n" + HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--system", help="system message to begin with")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the conversation until the user leaves; returns the exit status."""
+    from rich.console import Console
+
+    from tulu_jax.generate import Sampling
+
+    console = Console(highlight=False, soft_wrap=True)
+    sampling = Sampling(args.temperature, args.top_p, args.top_k)
+    generator, tokenizer = load_model(args, console)
+    console.print(
+        f"[bold]{args.model}[/], {generator.config.num_params:,} weights. "
+        "Write a message; /help lists commands.",
+        style="dim",
+    )
+    talk = Conversation(generator, tokenizer, sampling, args.max_new_tokens, args.seed, console)
+    talk.begin(args.system)
+    while True:
+        try:
+            line = console.input("[bold cyan]you>[/] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return 0
+        if line in ("/quit", "/exit"):
+            return 0
+        if line.startswith("/"):
+            talk.command(line)
+        elif line:
+            talk.say(line)
+
+
+class Conversation:
+    """The messages so far, and the way to get the next answer."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        tokenizer: Tokenizer,
+        sampling: Sampling,
+        max_new_tokens: int,
+        seed: int,
+        console: Any,
+    ) -> None:
+        """Starts without messages."""
+        self._generator = generator
+        self._tokenizer = tokenizer
+        self._sampling = sampling
+        self._max_new_tokens = max_new_tokens
+        self._seed = seed
+        self._console = console
+        self.messages: list[Message] = []
+
+    def begin(self, system: str | None) -> None:
+        """Forgets everything and takes `system` as system message, if any."""
+        self.messages = [{"role": "system", "content": system}] if system else []
+
+    def command(self, line: str) -> None:
+        """Does what a line that starts with / asks for."""
+        name, _, rest = line.partition(" ")
+        if name == "/reset":
+            kept = [message for message in self.messages if message["role"] == "system"]
+            self.begin(kept[0]["content"] if kept else None)
+            self._console.print("conversation forgotten", style="dim")
+        elif name == "/system":
+            self.begin(rest.strip() or None)
+            said = (
+                "new conversation with this system message" if rest.strip() else "no system message"
+            )
+            self._console.print(said, style="dim")
+        else:
+            if name != "/help":
+                self._console.print(f"unknown command {name}", style="red", markup=False)
+            self._console.print(HELP, style="dim", markup=False)
+
+    def say(self, text: str) -> None:
+        """Adds the user's message and the model's answer, which is shown as it is made."""
+        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        try:
+            answer = self._answer(asked)
+        except DataError as error:
+            self._console.print(str(error), style="red", markup=False)
+            return
+        self.messages = [*asked, {"role": "assistant", "content": answer}]
+
+    def _answer(self, messages: list[Message]) -> str:
+        from tulu_jax.chat import encode_prompt
+
+        prompt = encode_prompt(messages, self._tokenizer)
+        room = self._generator.config.max_length - len(prompt)
+        if room < 1:
+            raise DataError(
+                "conversation is too long for the model",
+                got=f"{len(prompt)} tokens",
+                expected=f"fewer than {self._generator.config.max_length}",
+                do="/reset starts a new one",
+            )
+        pieces = self._generator.stream(
+            prompt,
+            max_new_tokens=min(self._max_new_tokens, room),
+            sampling=self._sampling,
+            seed=self._seed + len(messages),
+        )
+        tokens: list[int] = []
+        shown = ""
+        try:
+            for piece in pieces:
+                tokens += piece
+                text = self._tokenizer.decode(tokens, after=True)
+                whole = text.rstrip("\N{REPLACEMENT CHARACTER}")  # half a character may follow
+                self._write(whole[len(shown) :])
+                shown = whole
+        except KeyboardInterrupt:
+            self._console.print(" (stopped)", style="dim", end="")
+        text = self._tokenizer.decode(tokens, after=True)
+        self._write(text[len(shown) :] + "\n")
+        return text
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()

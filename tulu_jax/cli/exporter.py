@@ -1,0 +1,167 @@
+"""`tulu export`: a checkpoint of a run becomes a Hugging Face folder."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tulu_jax.chat import Tokenizer
+    from tulu_jax.checkpoint.arrays import CheckpointReader
+    from tulu_jax.models import LlamaConfig
+
+DESCRIPTION = """\
+Writes a checkpoint as a folder that transformers, vLLM and llama.cpp load: safetensors (split above
+--max_shard_size), config.json, generation_config.json, the tokenizer's files and the chat template.
+
+Weights stream through one parameter at a time. The folder gets its name when it is complete: a
+killed export leaves only OUTPUT.partial, which the next one clears. Torch is not needed.
+"""
+
+EPILOG = """\
+examples:
+  tulu export --model_dir runs/alpaca --output exported                    # newest step, as trained
+  tulu export --model_dir runs/alpaca --step 500 --output e500 --dtype bfloat16
+  python -c "import transformers as t; t.AutoModelForCausalLM.from_pretrained('exported')"
+"""
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `tulu export` to the command line."""
+    parser = subparsers.add_parser(
+        "export",
+        help="run folder -> Hugging Face folder",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model_dir", required=True, metavar="RUN", help="run folder")
+    parser.add_argument("--step", type=int, metavar="N", help="step to export (default: newest)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="dtype to write (default: as stored, which for training runs is float32)",
+    )
+    parser.add_argument(
+        "--max_shard_size",
+        default="5GB",
+        metavar="SIZE",
+        help="largest weights file, such as 500MB or 5GB (default)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder with tokenizer.model (default: the run's own; 'none' writes no tokenizer)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that OUTPUT already holds"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and reports; returns the exit status."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from tulu_jax.checkpoint.arrays import CheckpointReader
+    from tulu_jax.checkpoint.hf import save
+
+    console = Console(highlight=False, soft_wrap=True)
+    max_shard_bytes = parse_size(args.max_shard_size)
+    reader = CheckpointReader(args.model_dir, args.step)
+    config = model_config(reader)
+    tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+        task = progress.add_task(f"exporting step {reader.step}", total=None)
+        saved = save(
+            args.output,
+            config,
+            reader,
+            tokenizer=tokenizer,
+            dtype=args.dtype,
+            max_shard_bytes=max_shard_bytes,
+            overwrite=args.overwrite,
+            on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
+        )
+    for name, checksum in sorted(saved.checksums.items()):
+        console.print(f"sha256 {checksum}  {name}")
+    console.print(
+        f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> [bold]{saved.folder}[/]"
+    )
+    return 0
+
+
+def model_config(reader: CheckpointReader) -> LlamaConfig:
+    """The model config that a checkpoint's metadata holds.
+
+    Raises:
+      CheckpointError: the metadata names no model or unknown fields.
+    """
+    from tulu_jax.errors import CheckpointError
+    from tulu_jax.models import LlamaConfig
+
+    fields = reader.meta.get("model")
+    try:
+        return LlamaConfig(**fields)  # pyright: ignore[reportCallIssue]
+    except TypeError as error:
+        raise CheckpointError(
+            "checkpoint's metadata does not describe a model",
+            got=error if isinstance(fields, dict) else repr(fields),
+            at=f"{reader.path}/meta, field model",
+            expected="the fields of LlamaConfig",
+        ) from error
+
+
+def find_tokenizer(
+    run_dir: str | Path, given: str | None, meta: dict[str, Any]
+) -> Tokenizer | None:
+    """The tokenizer given, or else the one that lies in the run folder; None for 'none'.
+
+    Raises:
+      ConfigError: none is given and the run has none.
+      TokenizerError: it is damaged.
+    """
+    from tulu_jax.chat import load_tokenizer
+
+    if given == "none":
+        return None
+    encoding = meta.get("encoding", "hf")
+    if given is not None:
+        return load_tokenizer(given, encoding)
+    for folder in (Path(run_dir) / "tokenizer", Path(run_dir)):
+        if (folder / "tokenizer.model").is_file():
+            return load_tokenizer(folder, encoding)
+    raise ConfigError(
+        "no tokenizer",
+        at=run_dir,
+        expected="tokenizer/tokenizer.model in the run folder",
+        do="give --tokenizer PATH (or --tokenizer none to write weights only)",
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "5GB" (decimal units).
+
+    >>> parse_size("1.5KB")
+    1500
+
+    Raises:
+      ConfigError: not a positive number with B, KB, MB, GB or TB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip().upper())
+    unit = match and (match[2] if match[2].endswith("B") or not match[2] else match[2] + "B")
+    size = int(float(match[1]) * _UNITS[unit]) if match and unit is not None else 0
+    if size <= 0:
+        raise ConfigError(
+            "--max_shard_size is not a size", got=repr(text), expected="such as 500MB or 5GB"
+        )
+    return size
