@@ -172,6 +172,20 @@ def test_more_conversations_than_a_batch(small, monkeypatch):
     assert encode_many([], small) == []
 
 
+def test_no_text_is_tokenized_twice(small, monkeypatch):
+    handed = []
+    real = type(small).encode_texts
+    encode(CHAT * 2, small)  # the template's own text is tokenized once and kept
+
+    def spy(self, texts, **options):
+        handed.extend(texts)
+        return real(self, texts, **options)
+
+    monkeypatch.setattr(type(small), "encode_texts", spy)
+    encode([{"role": r, "content": r * 9} for r in ("user", "assistant") * 50], small)
+    assert handed == ["\n" + r * 9 for r in ("user", "assistant") * 50]
+
+
 def test_cut_before_the_answer_is_dropped(small):
     whole = encode(CHAT, small)
     first = int(np.argmax(whole.loss_mask))

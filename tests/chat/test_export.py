@@ -145,6 +145,12 @@ def test_options_that_a_demo_tokenizer_may_have(folder):
         save_tokenizer_files(load_tokenizer(folder), folder / "out")
 
 
+def test_folder_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(TokenizerError, match=r"cannot be written - got File exists at .+file"):
+        save_tokenizer_files(small, tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

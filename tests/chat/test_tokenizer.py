@@ -163,6 +163,10 @@ def test_models_that_would_be_silently_wrong(folder, options, message):
         ({"pad_token": ""}, "pad_token is empty"),
         ({"eos_token": "<|im_end|>"}, r"no eos token - got '<\|im_end\|>', which is not a piece"),
         (
+            {"added_tokens_decoder": {"360": "<|x|>"}, "pad_token": "<pad>"},
+            r"adds tokens.+ got \{360: '<\|x\|>'\}",
+        ),
+        (
             {"added_tokens_decoder": {"9999": {"content": "<|x|>"}}},
             "adds tokens that its model lacks",
         ),
@@ -171,6 +175,16 @@ def test_models_that_would_be_silently_wrong(folder, options, message):
 def test_configs_that_do_not_fit_the_model(folder, config, message):
     with pytest.raises(TokenizerError, match=message):
         load_tokenizer(write_config(folder, **config))
+
+
+def test_older_files_name_special_tokens(folder):
+    (folder / "special_tokens_map.json").write_text('{"pad_token": "[PAD]"}')
+    size = load_tokenizer(folder).model.vocab_size()
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": size}))
+    assert load_tokenizer(folder).piece(size) == "[PAD]"
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": size, "<|x|>": size + 1}))
+    with pytest.raises(TokenizerError, match=r"adds tokens that its model lacks - got .+<\|x\|>"):
+        load_tokenizer(folder)
 
 
 def test_config_that_is_not_json(folder):

@@ -44,12 +44,12 @@ def save_tokenizer_files(tokenizer: Tokenizer, folder: str | Path) -> list[Path]
     is another: a text that itself starts with a space gets no word-start mark besides it.)
 
     Raises:
-        TokenizerError: the model cannot be written as `tokenizer.json` without changing tokens.
+        TokenizerError: the model cannot be written as `tokenizer.json` without changing tokens, or
+            the folder cannot be written to.
     """
     definition = tokenizer_json(tokenizer)
     _check_same(tokenizer, definition)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         MODEL_NAME: tokenizer.model_bytes,
         "tokenizer.json": _dump(definition),
@@ -57,8 +57,17 @@ def save_tokenizer_files(tokenizer: Tokenizer, folder: str | Path) -> list[Path]
         "special_tokens_map.json": _dump(_special_map(tokenizer)),
         "chat_template.jinja": CHAT_TEMPLATE.encode(),
     }
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise TokenizerError(
+            "tokenizer files cannot be written",
+            got=error.strerror,
+            at=folder,
+            expected="a folder that can be written to, with some MB of space",
+        ) from error
     return [folder / name for name in contents]
 
 

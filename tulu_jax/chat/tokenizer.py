@@ -179,7 +179,8 @@ class Tokenizer:
 def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
     """The tokenizer in a folder that holds `tokenizer.model`, or of that file itself.
 
-    `tokenizer_config.json` beside it may name the special tokens and add a padding token.
+    `tokenizer_config.json` or `special_tokens_map.json` beside it may name the special tokens and
+    add a padding token.
 
     Raises:
         TokenizerError: nothing there, a corrupt file, an unusable model (see `_check_model`), or
@@ -197,7 +198,7 @@ def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
             "tokenizer model is corrupt", got=str(error)[:200], at=file, do="copy it again"
         ) from error
     _check_model(model, settings, file)
-    config = _read_config(file.parent / CONFIG_NAME)
+    config = _read_config(file.parent)
     bos, eos, unk = (_special_id(model, config, name, file) for name in ("bos", "eos", "unk"))
     pad, pad_piece = _pad(model, config, file)
     if pad is not None and pad == eos:
@@ -208,7 +209,7 @@ def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
             expected="two different ids",
             do='name another "pad_token", for instance "<pad>"',
         )
-    _check_added(config, pad, model.vocab_size(), file.parent / CONFIG_NAME)
+    _check_added(config, {pad: pad_piece}, model.vocab_size(), file.parent)
     place = file.parent.resolve() / file.name
     return Tokenizer(
         place, encoding, settings, bos, eos, unk, pad, pad_piece, _model=model, _model_bytes=data
@@ -231,19 +232,28 @@ def _find_model(path: Path) -> Path:
     return path / MODEL_NAME
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The settings beside the model; none are needed."""
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The Hugging Face settings beside the model, merged; none are needed."""
+    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / CONFIG_NAME)}
+    if "added_tokens_decoder" not in config:
+        added = _read_json(folder / "added_tokens.json")
+        config["added_tokens_decoder"] = {str(i): piece for piece, i in added.items()}
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no file."""
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TokenizerError(f"{CONFIG_NAME} is not JSON", got=str(error), at=path) from error
-    if not isinstance(config, dict):
+        raise TokenizerError(f"{path.name} is not JSON", got=str(error), at=path) from error
+    if not isinstance(content, dict):
         raise TokenizerError(
-            f"{CONFIG_NAME} is not an object", got=type(config).__name__, at=path, expected="{...}"
+            f"{path.name} is not an object", got=type(content).__name__, at=path, expected="{...}"
         )
-    return config
+    return content
 
 
 def _check_model(
@@ -303,16 +313,19 @@ def _pad(
     return (model.vocab_size() if own is None else own), named
 
 
-def _check_added(config: dict[str, Any], pad: int | None, size: int, at: Path) -> None:
-    """Passes when the config adds no token other than padding behind the model's last piece."""
-    added = config.get("added_tokens_decoder") or {}
-    extra = {int(i): _token_text(token) for i, token in added.items() if int(i) >= size}
-    if set(extra) - {pad}:
+def _check_added(
+    config: dict[str, Any], pad: dict[int | None, str | None], size: int, at: Path
+) -> None:
+    """Passes when the config adds no token other than `pad` behind the model's last piece."""
+    added = {i: _token_text(token) for i, token in config["added_tokens_decoder"].items()}
+    behind = {int(i): piece for i, piece in added.items() if i.isdecimal() and int(i) >= size}
+    extra = {i: piece for i, piece in behind.items() if pad.get(i) != piece}
+    if extra:
         raise TokenizerError(
             "tokenizer adds tokens that its model lacks",
             got=extra,
             at=at,
-            expected=f"no added token but padding, as id {size}",
+            expected=f"no added token but the padding token, as id {size}",
         )
 
 
