@@ -133,7 +133,7 @@ def _last(rng: random.Random) -> Item:
 
 
 def _repeat(rng: random.Random) -> Item:
-    _, text = _list(rng, 2, 4)
+    _, text = _list(rng, 2, 6)
     return Item(((_ask(rng, "repeat", words=text), text),), f"list {text}")
 
 
@@ -174,6 +174,12 @@ def _owner(rng: random.Random) -> Item:
     pick = rng.randrange(len(names))
     question, answer = _owner_question(rng, names[pick], things[pick])
     return Item(((f"{context} {question}", answer),), context)
+
+
+def _echo(rng: random.Random) -> Item:
+    make = rng.choice((_owner_context, _colour_context))
+    context = make(rng)[0]
+    return Item(((_ask(rng, "echo", words=context), context),), context)
 
 
 def _owner_twice(rng: random.Random) -> Item:
@@ -278,8 +284,9 @@ _BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
     "nth": (9, _nth),
     "last": (5, _last),
-    "repeat": (6, _repeat),
-    "reverse": (5, _reverse),
+    "repeat": (10, _repeat),
+    "echo": (8, _echo),
+    "reverse": (6, _reverse),
     "member": (2, _member),
     "count": (3, _count),
     "owner": (10, _owner),
@@ -288,13 +295,13 @@ _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
     "compare": (7, _compare),
     "next": (4, _next),
     "add": (5, _add),
-    "opposite": (4, _fact("opposite", _BOTH_WAYS)),
+    "opposite": (3, _fact("opposite", _BOTH_WAYS)),
     "plural": (3, _fact("plural", w.PLURALS)),
     "thing_colour": (2, _fact("thing_colour", w.NATURAL_COLOURS)),
     "sound": (2, _fact("sound", w.SOUNDS)),
     "category": (3, _fact("category", w.KINDS_OF_THING)),
     "day": (2, _fact("day", _TOMORROW)),
-    "spell": (4, _spell),
+    "spell": (3, _spell),
     "letter": (3, _letter),
     "owner_twice": (6, _owner_twice),
     "colour_twice": (3, _colour_twice),

@@ -130,6 +130,7 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "Copy the words {words}.",
         "Write {words} once more.",
     ),
+    "echo": ("Repeat this: {words}", "Say this again: {words}", "Copy this text: {words}"),
     "reverse": (
         "Write these words in reverse order: {words}.",
         "Say this backwards, word by word: {words}.",

@@ -1,0 +1,92 @@
+"""Where a prepared store lies: a folder whose name depends on all that its content depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.chat import TEMPLATE_VERSION, Tokenizer, load_tokenizer
+from tulu_jax.data.specs import DatasetSpec, get_spec, locate_raw_dir, raw_fingerprint
+from tulu_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How tasks are prepared: `max_length` in tokens, folders, and processes that encode."""
+
+    tokenizer: str
+    max_length: int
+    data_dir: str
+    encoding: str = "hf"
+    raw_dir: str | None = None
+    num_processes: int = 1
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer these options name."""
+        return load_tokenizer(self.tokenizer, self.encoding)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreKey:
+    """What decides a store's content; equal keys mean equal stores."""
+
+    task: str
+    split: str
+    task_version: str
+    task_code: str
+    raw_files: str
+    tokenizer: str
+    encoding: str
+    template: str
+    max_length: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over all fields."""
+        text = json.dumps({**vars(self), "options": dict(self.options)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def folder(self, data_dir: str | Path) -> Path:
+        """`<data_dir>/<task>/<split>-<first 12 digits of the digest>`."""
+        return Path(data_dir) / self.task / f"{self.split}-{self.digest[:12]}"
+
+
+def store_keys(
+    spec: DatasetSpec, options: PrepareOptions, *, tokenizer: Tokenizer
+) -> dict[str, StoreKey]:
+    """The key of each of the dataset's splits."""
+    raw_files = raw_fingerprint(spec, locate_raw_dir(spec, options.raw_dir))
+    return {
+        split: StoreKey(
+            task=spec.task_name,
+            split=split,
+            task_version=spec.version,
+            task_code=spec.code_fingerprint(),
+            raw_files=raw_files,
+            tokenizer=tokenizer.fingerprint,
+            encoding=options.encoding,
+            template=str(TEMPLATE_VERSION),
+            max_length=options.max_length,
+            options=dict(spec.options),
+        )
+        for split in spec.splits
+    }
+
+
+def mixture_specs(mixture: str) -> list[DatasetSpec]:
+    """The datasets of a mixture: a task, or several joined by commas.
+
+    Raises: DataError for an unknown task; ConfigError for none, or one that is named twice.
+    """
+    names = [part.strip() for part in mixture.split(",") if part.strip()]
+    specs = [get_spec(name) for name in names]
+    if not specs or len({spec.task_name for spec in specs}) != len(specs):
+        raise ConfigError(
+            "not a mixture", got=repr(mixture), expected="different tasks, joined by commas"
+        )
+    return specs
