@@ -18,12 +18,21 @@ Params = dict[str, Any]
 
 def init_params(config: LlamaConfig, key: Array) -> Params:
     """Fresh float32 weights: normal with standard deviation 0.02, norms at 1."""
-    return nn.unbox(_init(config, key))
+    return _unbox(_init(config, key))
 
 
 def _init(config: LlamaConfig, key: Array) -> Params:
     row = jnp.zeros((1, 2), jnp.int32)
     return Llama(config).init(key, row, row, row)["params"]
+
+
+def _unbox(tree: Any) -> Params:
+    """The bare arrays; without constraining them, which fails on shapes under a mesh."""
+    return jax.tree.map(
+        lambda box: box.unbox(apply_constraint=False),
+        tree,
+        is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned),
+    )
 
 
 @lru_cache
@@ -33,7 +42,7 @@ def _boxed_shapes(config: LlamaConfig) -> Params:
 
 def abstract_params(config: LlamaConfig) -> Params:
     """The tree of weights as shapes and dtypes; nothing is allocated."""
-    return nn.unbox(_boxed_shapes(config))
+    return _unbox(_boxed_shapes(config))
 
 
 def logical_axes(config: LlamaConfig) -> Params:

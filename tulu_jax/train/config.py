@@ -10,6 +10,15 @@ from tulu_jax.models import ComputeConfig, LlamaConfig
 from tulu_jax.parallel import MeshConfig
 
 
+def _check(config: object, name: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise ConfigError(
+            f"{type(config).__name__}.{name} is out of range",
+            got=getattr(config, name),
+            expected=expected,
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warm-up and linear decay to 0, and clipping by the global norm.
@@ -103,12 +112,3 @@ class TrainConfig:
                 expected="at least one of them",
                 do="include a file of gin_configs/models, or name a checkpoint to start from",
             )
-
-
-def _check(config: object, name: str, ok: bool, expected: str) -> None:
-    if not ok:
-        raise ConfigError(
-            f"{type(config).__name__}.{name} is out of range",
-            got=getattr(config, name),
-            expected=expected,
-        )

@@ -27,7 +27,9 @@ PEAK_FLOPS = {
 """Dense bfloat16 FLOP/s of a device as JAX counts devices, by the start of its kind's name.
 Source: the vendors' data sheets (v3: half a chip, as each core is a device)."""
 
-FLOP_FORMULA = "6 x layer weights x tokens + 6 x head weights x loss tokens + 6 x L x N x H x T x tokens"
+FLOP_FORMULA = (
+    "6 x layer weights x tokens + 6 x head weights x loss tokens + 6 x L x N x H x T x tokens"
+)
 """Forward and backward; attention halved because it is causal; T the row length; nothing counted
 for recomputation, padding, or prompt positions in the head."""
 

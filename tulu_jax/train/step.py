@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, LlamaConfig
@@ -85,14 +85,16 @@ def _accumulate(
 
 
 def make_eval_step(
-    config: LlamaConfig, layout: Layout, *, compute: ComputeConfig, num_datasets: int
-) -> Callable[[Any, Batch, Int[Array, "B T"]], tuple[Array, Array]]:
-    """A jitted `step(params, batch, dataset_ids)` -> (nll, loss tokens), each summed by dataset."""
+    config: LlamaConfig, layout: Layout, *, compute: ComputeConfig
+) -> Callable[[Any, Batch], tuple[Float[Array, ""], Float[Array, ""]]]:
+    """A jitted `step(params, batch)` -> (sum of nll in nats, number of loss tokens)."""
 
-    def step(params: Any, batch: Batch, dataset_ids: Array) -> tuple[Array, Array]:
+    def step(params: Any, batch: Batch) -> tuple[Array, Array]:
         nll, mask = position_nll(config, compute, params, batch)
-        owner = jax.nn.one_hot(dataset_ids, num_datasets)
-        return jnp.einsum("BT,BTE->E", nll, owner), jnp.einsum("BT,BTE->E", mask, owner)
+        return jnp.sum(nll), jnp.sum(mask)
 
-    return jax.jit(step, in_shardings=(layout.params(config), layout.rows, layout.rows),
-                   out_shardings=layout.replicated)  # fmt: skip
+    return jax.jit(
+        step,
+        in_shardings=(layout.params(config), layout.rows),
+        out_shardings=layout.replicated,
+    )

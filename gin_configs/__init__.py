@@ -1,0 +1,1 @@
+"""Recipes: models, hardware, runs. A package only so that an installed `tulu` finds them."""

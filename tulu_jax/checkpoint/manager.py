@@ -1,0 +1,178 @@
+"""Checkpoints of a training run: saved in the background, found and restored whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
+from tulu_jax.errors import CheckpointError
+from tulu_jax.models import LlamaConfig
+from tulu_jax.parallel.rules import Layout, abstract_sharded_params
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, as the training loop uses them.
+
+    A save returns as soon as the state is copied off the devices and goes on in the background; a
+    failure in the background is raised by the next call. A save that is killed leaves nothing
+    that `latest` would find.
+    """
+
+    def __init__(self, run: str | Path, *, keep: int) -> None:
+        """Opens (and makes) the run's checkpoint folder, keeping the newest `keep`.
+
+        Raises:
+          CheckpointError: the folder cannot be written.
+        """
+        self.folder = checkpoints_dir(run)
+        self._run = run
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=options,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        steps = complete_steps(self._run)
+        return steps[-1] if steps else None
+
+    def save(self, state: Any, meta: dict[str, Any]) -> None:
+        """Starts saving `state` (with a `step` field) and `meta` under its step.
+
+        Raises:
+          CheckpointError: this save, or the one before it, could not be written.
+        """
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state._asdict()), meta=ocp.args.JsonSave(meta)
+        )
+        try:
+            self._manager.save(int(state.step), args=args)
+        except (OSError, ValueError) as error:
+            raise _unwritable(self.folder, error) from error
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state of `step`."""
+        return CheckpointReader(self._run, step).meta
+
+    def restore(self, step: int, target: Any) -> Any:
+        """The state of `step`, each array read straight into the sharding that `target` names.
+
+        Raises:
+          CheckpointError: arrays are missing, damaged, or of another shape.
+        """
+        tree = target._asdict()
+        args = ocp.args.PyTreeRestore(
+            item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
+        )
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(self.folder / str(step), error) from error
+        return type(target)(**restored["state"])
+
+    def wait(self) -> None:
+        """Returns when the save under way is complete.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise _unwritable(self.folder, error) from error
+
+    def __enter__(self) -> Checkpoints:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for the save under way and closes."""
+        self._manager.close()
+
+
+def restore_params(run: str | Path, config: LlamaConfig, layout: Layout) -> Any:
+    """The weights of a run's newest checkpoint, read straight into their shards; nothing else.
+
+    Raises:
+      CheckpointError: no complete checkpoint, or its arrays do not fit the model.
+    """
+    path = CheckpointReader(run).path / "state"
+    target = {"params": abstract_sharded_params(config, layout)}
+    args = ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(path, args=args)["params"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def saved_model_config(run: str | Path) -> LlamaConfig:
+    """The model a run's newest checkpoint is of.
+
+    Raises:
+      CheckpointError: no complete checkpoint, or its metadata names no model.
+    """
+    reader = CheckpointReader(run)
+    try:
+        return LlamaConfig(**reader.meta["model"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            "checkpoint does not say which model it is of",
+            got=error,
+            at=reader.path / "meta",
+            expected=", ".join(field.name for field in dataclasses.fields(LlamaConfig)),
+        ) from error
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `path` is a run folder (it has checkpoints), not a Hugging Face one."""
+    return checkpoints_dir(path).is_dir()
+
+
+def _unwritable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        "checkpoint cannot be written",
+        got=error,
+        at=folder,
+        expected="a writable folder with room for the state",
+        do="free space or set another MODEL_DIR; the last complete checkpoint is untouched",
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        "checkpoint cannot be restored",
+        got=f"{type(error).__name__}: {str(error)[:500]}",
+        at=path,
+        expected="all arrays of this model and optimizer",
+        do="it is damaged or of another model: delete that step's folder to use an older one",
+    )

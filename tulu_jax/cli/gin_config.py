@@ -1,0 +1,233 @@
+"""gin files and `--gin.NAME=VALUE` -> a checked `TrainConfig`. The only file that knows gin."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+
+import gin_configs
+from tulu_jax.data.config import DataConfig
+from tulu_jax.errors import ConfigError
+from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.parallel import MeshConfig
+from tulu_jax.train.config import OptimizerConfig, TrainConfig
+
+CONFIGURABLES = (TrainConfig, DataConfig, LlamaConfig, ComputeConfig, OptimizerConfig, MeshConfig)
+
+MACROS = {
+    "MODEL": "the model, @LlamaConfig() from gin_configs/models; None takes the checkpoint's",
+    "MODEL_DIR": "run folder (required)",
+    "INITIAL_CHECKPOINT_PATH": "run folder or Hugging Face folder to start from; None: random",
+    "MIXTURE_OR_TASK_NAME": "a task, or several joined by commas",
+    "TASK_FEATURE_LENGTHS": "{'targets': tokens in a row}",
+    "TOKENIZER": "folder of the tokenizer",
+    "ENCODING": "'hf', or 'paper' (token for token the paper's slow tokenizer)",
+    "DATA_DIR": "folder of tokenized stores",
+    "RAW_DIR": "folder of raw files: RAW_DIR/<dataset>/<file>",
+    "PACKING": "'best_fit', or 'padded' (one example a row, as in the paper)",
+    "HELDOUT_EXAMPLES": "examples of each task kept out of training to measure loss on",
+    "BATCH_SIZE": "rows in a global batch",
+    "MICRO_BATCHES": "parts a batch is cut into to save memory",
+    "TRAIN_STEPS": "optimizer steps; None trains for EPOCHS",
+    "EPOCHS": "passes over the data; None trains for TRAIN_STEPS",
+    "LEARNING_RATE": "peak learning rate",
+    "WARMUP_RATIO": "share of the steps that warm up",
+    "WEIGHT_DECAY": "decoupled weight decay",
+    "CLIP_NORM": "gradient norm to clip at; None never",
+    "LOSS_NORMALIZATION": "'token', or 'paper' (mean of per-micro-batch means)",
+    "DTYPE": "'bfloat16' or 'float32' compute",
+    "REMAT": "'none' or 'full': recompute layers in the backward pass",
+    "UNROLL_LAYERS": "layers traced in a row; more is faster on CPU, slower to compile",
+    "MESH_DATA": "copies of the weights",
+    "MESH_FSDP": "shards of the weights; -1: all devices left",
+    "MESH_TENSOR": "shards of every layer's matrices",
+    "EVAL_PERIOD": "steps between held-out losses; 0 never",
+    "LOG_PERIOD": "steps between log lines",
+    "CHECKPOINT_PERIOD": "steps between checkpoints",
+    "KEEP_CHECKPOINTS": "newest checkpoints kept",
+    "RANDOM_SEED": "seed of data order and fresh weights",
+    "WANDB": "True also logs to Weights & Biases",
+}
+"""What `--gin.NAME=VALUE` may set, as in t5x; gin_configs/runs/finetune.gin gives the defaults."""
+
+OVERRIDE = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
+
+
+@gin.configurable
+def row_length(feature_lengths: dict[str, int]) -> int:
+    """Tokens in a row, from t5x's TASK_FEATURE_LENGTHS.
+
+    Raises:
+      ConfigError: it does not say how long `targets` are.
+    """
+    if not isinstance(feature_lengths, dict) or set(feature_lengths) != {"targets"}:
+        raise ConfigError(
+            "TASK_FEATURE_LENGTHS is not understood",
+            got=feature_lengths,
+            expected="{'targets': tokens in a row}",
+        )
+    return feature_lengths["targets"]
+
+
+for _configurable in CONFIGURABLES:
+    gin.external_configurable(_configurable, _configurable.__name__)
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[str]:
+    """gin bindings from arguments of the form `--gin.NAME=VALUE`.
+
+    VALUE is a gin value (`2e-5`, `None`, `%OTHER`, `@LlamaConfig()`); anything else is text and
+    needs no quotes of its own: `--gin.MODEL_DIR=runs/first`.
+
+    Raises:
+      ConfigError: an argument of another form.
+    """
+    bindings = []
+    for argument in arguments:
+        match = OVERRIDE.fullmatch(argument)
+        if match is None:
+            raise ConfigError(
+                "unknown argument", got=repr(argument), expected="--gin.NAME=VALUE",
+                do="see `tulu train --help`",
+            )  # fmt: skip
+        bindings.append(f"{match[1]} = {_gin_value(match[2])}")
+    return bindings
+
+
+def _gin_value(text: str) -> str:
+    if text.startswith(("@", "%")):
+        return text
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return repr(text)
+    return text
+
+
+def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainConfig:
+    """The run that gin files and later bindings describe.
+
+    Files are looked for as given, then in the repository's gin_configs/.
+
+    Raises:
+      ConfigError: a file that is not there, malformed gin, an unknown name (the nearest ones are
+        given), or a value out of range.
+    """
+    gin.clear_config()
+    gin.add_config_file_search_path(str(config_folder()))
+    try:
+        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
+        _check_macros(files)
+        _require("MODEL_DIR")
+        return gin.get_configurable("TrainConfig")()
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            "gin file cannot be read", got=_first_line(error), expected=f"one of {_run_files()}"
+        ) from error
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise _readable(error) from error
+
+
+def config_folder() -> Path:
+    """The folder of the recipes that come with the project."""
+    return Path(next(iter(gin_configs.__path__)))
+
+
+def to_gin(config: Any) -> str:
+    """A whole config as gin text that loads to an equal one: every field, no macros."""
+    lines: list[str] = []
+    _write(config, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write(config: Any, lines: list[str]) -> None:
+    name = type(config).__name__
+    nested = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            nested.append(value)
+            lines.append(f"{name}.{field.name} = @{type(value).__name__}()")
+        else:
+            lines.append(f"{name}.{field.name} = {value!r}")
+    for value in nested:
+        lines.append("")
+        _write(value, lines)
+
+
+def _check_macros(files: Iterable[str]) -> None:
+    """Refuses macros that nothing reads: a typo would otherwise change nothing, silently."""
+    defined = {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
+    read = set(re.findall(r"%([\w./]+)", "\n".join(_texts(files))))
+    for name in sorted(defined - set(MACROS) - read):
+        near = difflib.get_close_matches(name.upper(), MACROS, n=3)
+        raise ConfigError(
+            "unknown setting", got=name, expected=" or ".join(near) or "a name of the list",
+            do="`tulu train --help` lists the names",
+        )  # fmt: skip
+
+
+def _texts(files: Iterable[str]) -> Iterable[str]:
+    for file in files:
+        path = Path(file) if Path(file).exists() else config_folder() / file
+        yield path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _require(macro: str) -> None:
+    try:
+        value = gin.query_parameter(f"%{macro}")
+    except ValueError:
+        value = None
+    if value is None:
+        raise ConfigError(
+            f"{macro} is not set", expected=MACROS[macro], do=f"add --gin.{macro}=..."
+        )
+
+
+def _readable(error: Exception) -> ConfigError:
+    """gin's own error, with the nearest names and the line that caused it."""
+    text = str(error)
+    where = re.search(
+        r"In (?:bindings string|file \"?([^\"\n]+)\"?),? line (\d+)\s*\n\s*(.+)", text
+    )
+    at = None
+    if where:
+        at = f"{where[1] or 'the command line'} line {where[2]}: {where[3].strip()}"
+    if found := re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text):
+        fields = {c.__name__: [f.name for f in dataclasses.fields(c)] for c in CONFIGURABLES}
+        near = difflib.get_close_matches(found[2], fields.get(found[1], []), n=3)
+        return ConfigError(
+            "unknown setting",
+            got=f"{found[1]}.{found[2]}",
+            at=at,
+            expected=" or ".join(near) or None,
+        )
+    if found := re.search(r"No configurable matching '([\w.]+)'", text):
+        names = [c.__name__ for c in CONFIGURABLES]
+        near = difflib.get_close_matches(found[1], names, n=3)
+        return ConfigError(
+            "unknown setting", got=found[1], at=at, expected=" or ".join(near or names)
+        )
+    if found := re.search(r"in scope '(\w+)'", text):
+        near = difflib.get_close_matches(found[1], MACROS, n=3)
+        return ConfigError("setting is used but not set", got=f"%{found[1]}", at=at,
+                           expected=" or ".join(near) or None)  # fmt: skip
+    return ConfigError("gin settings cannot be read", got=_first_line(error), at=at)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _run_files() -> str:
+    runs = sorted((config_folder() / "runs").glob("*.gin"))
+    return ", ".join(str(path.relative_to(config_folder())) for path in runs)

@@ -1,0 +1,63 @@
+"""The `tulu` command: one sub-command a file, each loading what it needs only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tulu_jax import __version__
+from tulu_jax.errors import TuluError
+
+COMMANDS = ("data", "train", "importer", "exporter")
+"""Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
+
+DESCRIPTION = """\
+Instruction fine-tuning of language models in JAX.
+
+  tulu data prepare ...    tokenize datasets into a store (train does it by itself if need be)
+  tulu train ...           fine-tune; the same command line resumes
+  tulu generate ...        answer prompts with a checkpoint
+  tulu export ...          hand the result to Hugging Face tools
+
+Start with `tulu demo`, or `make demo` in the repository."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The argument parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="tulu", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"tulu-jax {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"tulu_jax.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit status: 0 done, 2 a mistake the message explains, 130 interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = make_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "train":  # `train` takes --gin.NAME=VALUE
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    args.overrides = rest
+    try:
+        return int(args.func(args) or 0)
+    except TuluError as error:
+        print(f"tulu {args.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        at = f" at {error.filename}" if error.filename else ""
+        print(
+            f"tulu {args.command}: cannot read or write - got {error.strerror or error}{at}"
+            " - expected a readable file, or a writable folder with room",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(f"tulu {args.command}: interrupted", file=sys.stderr)
+        return 130

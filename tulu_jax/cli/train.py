@@ -1,0 +1,75 @@
+"""`tulu train`: a gin-configured fine-tuning run."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+
+EXAMPLES = """\
+examples:
+  tulu train --gin_file=runs/demo.gin --gin.MODEL_DIR=runs/demo
+  tulu train --gin_file=runs/alpaca_stories260k.gin --gin.MODEL_DIR=runs/alpaca \\
+      --gin.INITIAL_CHECKPOINT_PATH=stories260k --gin.TOKENIZER=stories260k \\
+      --gin.RAW_DIR=raw --gin.TRAIN_STEPS=200
+
+The same command line resumes a run that was stopped, killed or pre-empted. Values that are not gin
+values are text: quotes are not needed. Fields below the macros can be set too, such as
+--gin.OptimizerConfig.b2=0.95. --print_config shows what a run would do and stops.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the command to the `tulu` parser."""
+    parser = subparsers.add_parser(
+        "train",
+        help="fine-tune a model; the same command line resumes",
+        description="Fine-tunes a model on instruction data, as gin files describe it.",
+        epilog=EXAMPLES,
+        formatter_class=_MacroHelp,
+        usage="tulu train --gin_file=FILE [--gin.NAME=VALUE ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="recipe, as a path or within gin_configs/; may be repeated, later ones win",
+    )
+    parser.add_argument(
+        "--gin_bindings", action="append", default=[], metavar="'NAME = VALUE'",
+        help="one gin binding, quoted as gin wants it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the resolved settings and stop"
+    )
+    parser.set_defaults(func=run)
+
+
+class _MacroHelp(argparse.RawDescriptionHelpFormatter):
+    """Lists the macros, which live in a module that is slow to import."""
+
+    def format_help(self) -> str:
+        from tulu_jax.cli.gin_config import MACROS
+
+        rows = [f"  {name:24} {textwrap.shorten(text, 90)}" for name, text in MACROS.items()]
+        return super().format_help() + "\nsettings:\n" + "\n".join(rows) + "\n"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads the settings, prints them, trains."""
+    from tulu_jax.cli.gin_config import load_train_config, parse_overrides, to_gin
+
+    config = load_train_config(args.gin_file, args.gin_bindings + parse_overrides(args.overrides))
+    settings = to_gin(config)
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.rule("settings")
+    console.print(settings, markup=False, soft_wrap=True)
+    if args.print_config:
+        return 0
+    from tulu_jax.train.loop import train
+
+    train(config, settings=settings, console=console)
+    return 0

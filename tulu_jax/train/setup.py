@@ -1,0 +1,231 @@
+"""Everything a run needs, built and checked before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from rich.console import Console
+
+from tulu_jax.checkpoint.manager import (
+    Checkpoints,
+    is_run,
+    restore_params,
+    saved_model_config,
+)
+from tulu_jax.data.ensure import TrainingData, open_training_data
+from tulu_jax.data.report import dataset_report, report_table
+from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.models import LlamaConfig
+from tulu_jax.parallel import Layout, layout_for, make_mesh
+from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.guards import check_model_fits_data
+from tulu_jax.train.optimizer import make_optimizer
+from tulu_jax.train.state import TrainState, abstract_state, create_state
+
+MUST_AGREE = ("model", "tokenizer", "stores", "rows")
+"""Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A checked run: what the loop works on."""
+
+    config: TrainConfig
+    model: LlamaConfig
+    data: TrainingData
+    layout: Layout
+    optimizer: optax.GradientTransformation
+    total_steps: int
+    settings: str
+    """The resolved gin settings, as saved and printed."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.model_dir)
+
+    def meta(self) -> dict[str, Any]:
+        """What every checkpoint says about itself, as JSON values."""
+        data = self.config.data
+        return {
+            "model": dataclasses.asdict(self.model),
+            "tokenizer": self.data.tokenizer.fingerprint,
+            "stores": {store.name: store.fingerprint for store in self.data.stores},
+            "rows": {
+                "seed": data.seed,
+                "length": data.length,
+                "batch_size": data.batch_size,
+                "packing": data.packing,
+                "heldout_examples": data.heldout_examples,
+                "encoding": data.encoding,
+            },
+            "tokenizer_path": str(Path(data.tokenizer).absolute()),
+            "encoding": data.encoding,
+            "total_steps": self.total_steps,
+            "loss_normalization": self.config.loss_normalization,
+            "optimizer": dataclasses.asdict(self.config.optimizer),
+            "settings": self.settings,
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("jax", "flax", "optax", "orbax-checkpoint")
+            },
+        }
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a restart does not compile again.
+
+    In `$TULU_CACHE_DIR`, by default `~/.cache/tulu_jax`; set it empty to keep nothing.
+    """
+    folder = os.environ.get("TULU_CACHE_DIR", str(Path.home() / ".cache" / "tulu_jax"))
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
+    """Opens data (preparing it if need be), model and mesh, and checks that they fit together.
+
+    Raises:
+      TuluError: whatever does not fit, before anything is allocated.
+    """
+    make_run_folder(Path(config.model_dir), settings)
+    model = config.model or initial_model_config(str(config.initial_checkpoint))
+    layout = layout_for(model, make_mesh(config.mesh))
+    layout.check_rows(
+        config.data.batch_size // config.micro_batches, name="BATCH_SIZE / MICRO_BATCHES"
+    )
+    data = open_training_data(config.data)
+    check_model_fits_data(
+        model,
+        vocab_size=data.tokenizer.vocab_size,
+        bos_id=data.tokenizer.bos_id,
+        eos_id=data.tokenizer.eos_id,
+        length=config.data.length,
+    )
+    reports = dataset_report(
+        data.stores, row_length=config.data.length, packing=config.data.packing
+    )
+    console.print(report_table(reports))
+    total_steps = _total_steps(config, data)
+    optimizer = make_optimizer(config.optimizer, total_steps)
+    return Run(config, model, data, layout, optimizer, total_steps, settings)
+
+
+def _total_steps(config: TrainConfig, data: TrainingData) -> int:
+    """Optimizer steps of the whole run, from TRAIN_STEPS or EPOCHS."""
+    by_epochs = data.train.num_steps(config.data.batch_size)
+    if (config.train_steps is None) == (by_epochs is None):
+        raise ConfigError(
+            "the length of the run is not clear",
+            got=f"TRAIN_STEPS={config.train_steps} and EPOCHS={config.data.epochs}",
+            expected="one of them to be a number, the other None",
+        )
+    return config.train_steps or by_epochs or 0
+
+
+def make_run_folder(folder: Path, settings: str) -> None:
+    """Makes the run folder and writes the resolved settings into it.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.gin").write_text(settings)
+    except OSError as error:
+        raise ConfigError(
+            "run folder cannot be written", got=error, at=folder, do="set another MODEL_DIR"
+        ) from error
+
+
+def initial_model_config(path: str) -> LlamaConfig:
+    """The model of a run folder or a Hugging Face folder.
+
+    Raises:
+      CheckpointError: there is neither at `path`.
+    """
+    from tulu_jax.checkpoint import hf
+
+    return saved_model_config(path) if is_run(path) else hf.open_folder(path).config
+
+
+def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
+    """The state to go on from: the run's own newest checkpoint, else the initial one, else fresh.
+
+    Raises:
+      CheckpointError: the checkpoint is of another model, tokenizer or data, or damaged.
+    """
+    latest = checkpoints.latest()
+    if latest is not None:
+        saved, current = checkpoints.meta(latest), run.meta()
+        check_same_run(saved, current, where=checkpoints.folder / str(latest))
+        for name in ("total_steps", "loss_normalization", "optimizer"):
+            if saved.get(name) != current[name]:
+                console.print(f"[bold yellow]{name} changed: {saved.get(name)} when saved, "
+                              f"{current[name]} from now on")  # fmt: skip
+        console.print(f"Resuming from step {latest:,} of {checkpoints.folder}")
+        target = abstract_state(run.model, run.optimizer, run.layout)
+        return checkpoints.restore(latest, target)
+    path = run.config.initial_checkpoint
+    if path is None:
+        console.print(f"Starting from fresh weights, seed {run.config.seed}")
+        return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed)
+    console.print(f"Starting from the weights of {path}")
+    return create_state(run.model, run.optimizer, run.layout, params=_load_params(run, path))
+
+
+def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Path) -> None:
+    """Refuses to resume a checkpoint of another model, tokenizer or data.
+
+    Raises:
+      CheckpointError: naming the first part that differs, old and new.
+    """
+    for part in MUST_AGREE:
+        old, new = saved.get(part), current[part]
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            old = {key: old.get(key) for key in changed}
+            new = {key: new.get(key) for key in changed}
+        raise CheckpointError(
+            f"checkpoint is of a run with another {part.removesuffix('s')}",
+            got=f"{new} now",
+            at=where,
+            expected=f"{old}, as saved",
+            do="restore the old settings, or start a new run with another MODEL_DIR",
+        )
+
+
+def _load_params(run: Run, path: str) -> Any:
+    """Weights of a run folder or Hugging Face folder, one parameter at a time onto the devices."""
+    if is_run(path):
+        saved = saved_model_config(path)
+        if saved != run.model:
+            raise CheckpointError(
+                "initial checkpoint is of another model", got=saved, at=path, expected=run.model
+            )
+        return restore_params(path, run.model, run.layout)
+    from tulu_jax.checkpoint import hf
+
+    folder = hf.open_folder(path)
+    if folder.config != run.model:
+        raise CheckpointError(
+            "initial checkpoint is of another model",
+            got=folder.config,
+            at=path,
+            expected=run.model,
+        )
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, sharding: jax.device_put(
+            folder.read(tuple(key.key for key in keys)), sharding
+        ),
+        run.layout.params(run.model),
+    )
