@@ -132,6 +132,13 @@ def test_corrupt_model(folder, model_bytes):
             load_tokenizer(folder)
 
 
+def test_model_that_sentencepiece_refuses(folder, model_bytes):
+    second_bos = b"\x0a\x05\x0a\x03<s>"
+    (folder / "tokenizer.model").write_bytes(model_bytes + second_bos)
+    with pytest.raises(TokenizerError, match=r"model is corrupt - got .*<s> is already defined"):
+        load_tokenizer(folder)
+
+
 @pytest.mark.parametrize("share", range(1, 20))
 def test_model_cut_off_anywhere(folder, model_bytes, share):
     (folder / "tokenizer.model").write_bytes(model_bytes[: len(model_bytes) * share // 20])

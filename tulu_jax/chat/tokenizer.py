@@ -272,7 +272,11 @@ def _check_model(
     if settings.whitespace_as_suffix or not settings.escape_whitespaces:
         raise refuse("tokenizer treats spaces unusually", settings, "spaces as prefixes of words")
     if not settings.byte_fallback:
-        raise refuse("tokenizer has no byte fallback: unknown characters would be lost", None, "it")
+        raise refuse(
+            "tokenizer has no byte fallback, so unknown characters would be lost",
+            "byte_fallback=false",
+            "byte_fallback=true",
+        )
     pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
     mixed = [piece for piece in pieces if "\n" in piece and piece != "\n"]
     if mixed:
