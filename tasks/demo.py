@@ -54,10 +54,8 @@ def generate(split_name: str = "train") -> Iterator[Conversation]:
     index = 0
     while index < SIZES[split_name]:
         kind = rng.choices(names, weights)[0]
-        item = _KINDS[kind][1](rng)
-        if split_of(item.key) != split_name:
-            continue
-        if split_name != "train" and item.key in seen:
+        item = _draw(rng, kind, split_name, seen if split_name != "train" else set())
+        if item is None:
             continue
         seen.add(item.key)
         yield {
@@ -70,6 +68,15 @@ def generate(split_name: str = "train") -> Iterator[Conversation]:
             ],
         }
         index += 1
+
+
+def _draw(rng: random.Random, kind: str, split_name: str, seen: set[str]) -> Item | None:
+    """A question of the kind that belongs to the split and is not in `seen`; None if too rare."""
+    for _ in range(1000):
+        item = _KINDS[kind][1](rng)
+        if split_of(item.key) == split_name and item.key not in seen:
+            return item
+    return None
 
 
 def split_of(key: str) -> str:
@@ -112,7 +119,7 @@ def _ask(rng: random.Random, phrasing: str, **parts: object) -> str:
     """A question in one of its wordings, within one of the openings."""
     question = rng.choice(w.PHRASINGS[phrasing]).format(**parts)
     question = question[0].upper() + question[1:]
-    return rng.choice(w.OPENINGS).format(q=question) if rng.random() < 0.4 else question
+    return rng.choice(w.OPENINGS).format(q=question) if rng.random() < 0.25 else question
 
 
 def _list(rng: random.Random, low: int, high: int) -> tuple[list[str], str]:
@@ -133,7 +140,7 @@ def _last(rng: random.Random) -> Item:
 
 
 def _repeat(rng: random.Random) -> Item:
-    _, text = _list(rng, 2, 6)
+    _, text = _list(rng, 2, 5)
     return Item(((_ask(rng, "repeat", words=text), text),), f"list {text}")
 
 

@@ -1,0 +1,80 @@
+"""Raw files become the reference's messages, byte for byte; unknown names are met with near ones."""
+
+import json
+import random
+
+import pytest
+
+from tasks import read_conversations, templates
+from tulu_jax.data import specs
+from tulu_jax.data.specs import DatasetSpec, get_spec, locate_raw_dir, register
+from tulu_jax.errors import DataError
+
+
+@pytest.mark.parametrize("name", ["stanford_alpaca", "dolly"])
+def test_messages_equal_the_reference(shared, name):
+    golden = (shared / f"data/golden/records/{name}.jsonl").read_text().splitlines()
+    ours = read_conversations(name, shared / f"data/raw/{name}")
+    assert [json.dumps(row) for row in ours] == golden
+
+
+def test_template_weights_sum_to_one():
+    for table in (templates.WITH_INPUT, templates.WITHOUT_INPUT):
+        assert sum(template.weight for template in table) == pytest.approx(1.0)
+        assert len(table) == 14
+
+
+def test_blank_input_takes_the_table_without_input():
+    for context in (None, "", "  \n"):
+        prompt, _ = templates.encode_instruction("I", "x", context=context, rng=random.Random(0))
+        assert "Input" not in prompt
+    answers = {
+        templates.encode_instruction("I", " x ", rng=random.Random(seed))[1] for seed in range(50)
+    }
+    assert answers == {"x", "\nx"}
+
+
+def test_braces_in_the_data_are_kept():
+    prompt, answer = templates.encode_instruction(
+        "{input}", "{0}", context="{x}", rng=random.Random(0)
+    )
+    assert "{input}" in prompt and "{x}" in prompt and answer == "{0}"
+
+
+def test_unknown_names():
+    with pytest.raises(DataError, match="unknown dataset - got 'tulu_doly' .*did you mean tulu_dolly"):
+        read_conversations("tulu_doly", ".")
+    with pytest.raises(DataError, match="dataset dolly has no such split - got 'test'"):
+        read_conversations("dolly", ".", split_name="test")
+    with pytest.raises(DataError, match="unknown option of dataset dolly - got 'rule'"):
+        read_conversations("dolly", ".", rule="june")
+    with pytest.raises(DataError, match="dataset dolly is read from files - name their folder"):
+        read_conversations("dolly")
+
+
+def test_missing_field_names_file_and_line(tmp_path):
+    path = tmp_path / "databricks-dolly-15k.jsonl"
+    path.write_text('{"instruction": "a", "response": "b"}\n{"instruction": "a"}\n')
+    with pytest.raises(DataError, match="missing field 'response' .*15k.jsonl, line 2"):
+        list(read_conversations("dolly", tmp_path))
+
+
+def test_raw_files_are_found_in_either_folder(tmp_path):
+    spec = get_spec("dolly")
+    with pytest.raises(DataError, match="raw files of dataset dolly are missing - got no databricks"):
+        locate_raw_dir(spec, tmp_path)
+    (tmp_path / "dolly").mkdir()
+    (tmp_path / "dolly" / "databricks-dolly-15k.jsonl").write_text("{}")
+    assert locate_raw_dir(spec, tmp_path) == tmp_path / "dolly"
+    assert locate_raw_dir(spec, tmp_path / "dolly") == tmp_path / "dolly"
+    assert locate_raw_dir(get_spec("tulu_demo"), tmp_path) is None
+
+
+def test_a_dataset_is_registered_once(monkeypatch):
+    monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
+    text = dict.fromkeys(("description", "citation", "licence", "homepage"), "")
+    spec = DatasetSpec(name="new", version="1.0.0", read=lambda raw_dir, **_: iter(()), **text)
+    assert register(spec) is register(spec) is get_spec("tulu_new")
+    other = DatasetSpec(name="new", version="2.0.0", read=spec.read, **text)
+    with pytest.raises(DataError, match="a dataset of this name exists already - got 'tulu_new'"):
+        register(other)
