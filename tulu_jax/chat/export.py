@@ -79,10 +79,6 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
     """
     vocab = {tokenizer.model.id_to_piece(i): i for i in range(tokenizer.model.vocab_size())}
     _check_exportable(tokenizer, len(vocab))
-    bos = tokenizer.piece(tokenizer.bos_id)
-    front = {"SpecialToken": {"id": bos, "type_id": 0}}
-    first = {"Sequence": {"id": "A", "type_id": 0}}
-    second = [{"SpecialToken": {"id": bos, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
     return {
         "version": "1.0",
         "truncation": None,
@@ -95,12 +91,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
             "prepend_scheme": "first",
             "split": False,
         },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [front, first],
-            "pair": [front, first, *second],
-            "special_tokens": {bos: {"id": bos, "ids": [tokenizer.bos_id], "tokens": [bos]}},
-        },
+        "post_processor": _bos_in_front(tokenizer),
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -122,6 +113,19 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
             "vocab": vocab,
             "merges": _merges(tokenizer),
         },
+    }
+
+
+def _bos_in_front(tokenizer: Tokenizer) -> Json:
+    """The rule that puts BOS before each text, for those who tokenize with special tokens."""
+    bos = tokenizer.piece(tokenizer.bos_id)
+    first = [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    second = [{"SpecialToken": {"id": bos, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {
+        "type": "TemplateProcessing",
+        "single": first,
+        "pair": [*first, *second],
+        "special_tokens": {bos: {"id": bos, "ids": [tokenizer.bos_id], "tokens": [bos]}},
     }
 
 
