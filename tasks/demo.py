@@ -128,30 +128,26 @@ def _list(rng: random.Random, low: int, high: int) -> tuple[list[str], str]:
 
 
 def _nth(rng: random.Random) -> Item:
-    words, text = _list(rng, 3, 5)
-    place = rng.randrange(3)
-    question = _ask(rng, "nth", n=w.ORDINALS[place], words=text)
-    return Item(((question, words[place]),), f"list {text}")
-
-
-def _last(rng: random.Random) -> Item:
-    words, text = _list(rng, 3, 5)
-    return Item(((_ask(rng, "last", words=text), words[-1]),), f"list {text}")
+    words, text = _list(rng, 3, 3)
+    place = rng.randrange(4)
+    ordinal = "last" if place == 3 else w.ORDINALS[place]
+    question = _ask(rng, "nth", n=ordinal, words=text)
+    return Item(((question, words[min(place, 2)]),), f"list {text}")
 
 
 def _repeat(rng: random.Random) -> Item:
-    _, text = _list(rng, 2, 5)
+    _, text = _list(rng, 3, 3)
     return Item(((_ask(rng, "repeat", words=text), text),), f"list {text}")
 
 
 def _reverse(rng: random.Random) -> Item:
-    words, text = _list(rng, 2, 3)
+    words, text = _list(rng, 3, 3)
     answer = " ".join(reversed(words))
     return Item(((_ask(rng, "reverse", words=text), answer),), f"list {text}")
 
 
 def _member(rng: random.Random) -> Item:
-    words, text = _list(rng, 2, 4)
+    words, text = _list(rng, 3, 3)
     present = rng.random() < 0.5
     word = rng.choice(words if present else [t for t in w.THINGS if t not in words])
     question = _ask(rng, "member", word=word, words=text)
@@ -164,8 +160,7 @@ def _count(rng: random.Random) -> Item:
 
 
 def _owner_context(rng: random.Random) -> tuple[str, list[str], list[str]]:
-    count = rng.randint(2, 3)
-    names, things = rng.sample(w.NAMES, count), rng.sample(w.THINGS, count)
+    names, things = rng.sample(w.NAMES, 2), rng.sample(w.THINGS, 2)
     facts = [f"{name} has a {thing}." for name, thing in zip(names, things, strict=True)]
     return " ".join(facts), names, things
 
@@ -181,12 +176,6 @@ def _owner(rng: random.Random) -> Item:
     pick = rng.randrange(len(names))
     question, answer = _owner_question(rng, names[pick], things[pick])
     return Item(((f"{context} {question}", answer),), context)
-
-
-def _echo(rng: random.Random) -> Item:
-    make = rng.choice((_owner_context, _colour_context))
-    context = make(rng)[0]
-    return Item(((_ask(rng, "echo", words=context), context),), context)
 
 
 def _owner_twice(rng: random.Random) -> Item:
@@ -221,7 +210,10 @@ def _colour_twice(rng: random.Random) -> Item:
 def _place(rng: random.Random) -> Item:
     things, places = rng.sample(w.THINGS, 2), rng.sample(w.PLACES, 2)
     pattern = rng.choice(
-        ("The {0} is in the {1}. The {2} is in the {3}.", "I put the {0} in the {1}, the {2} in the {3}.")
+        (
+            "The {0} is in the {1}. The {2} is in the {3}.",
+            "I put the {0} in the {1}, the {2} in the {3}.",
+        )
     )
     context = pattern.format(things[0], places[0], things[1], places[1])
     pick = rng.randrange(2)
@@ -230,14 +222,15 @@ def _place(rng: random.Random) -> Item:
 
 
 def _list_twice(rng: random.Random) -> Item:
-    words, text = _list(rng, 3, 4)
-    first = (_ask(rng, "nth", n="first", words=text), words[0])
-    return Item((first, ("And the last one?", words[-1])), f"list {text}")
+    words, text = _list(rng, 3, 3)
+    one, two = rng.sample(range(3), 2)
+    first = (_ask(rng, "nth", n=w.ORDINALS[one], words=text), words[one])
+    return Item((first, (f"And the {w.ORDINALS[two]}?", words[two])), f"list {text}")
 
 
 def _compare(rng: random.Random) -> Item:
     kind = rng.choice(("larger", "smaller"))
-    a, b = rng.sample(range(1, 100), 2)
+    a, b = rng.sample(range(10, 100), 2)
     answer = max(a, b) if kind == "larger" else min(a, b)
     return Item(((_ask(rng, kind, a=a, b=b), str(answer)),), f"numbers {a} {b}")
 
@@ -289,31 +282,29 @@ _TOMORROW = dict(zip(w.DAYS, w.DAYS[1:] + w.DAYS[:1], strict=True))
 _BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
 
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
-    "nth": (9, _nth),
-    "last": (5, _last),
-    "repeat": (10, _repeat),
-    "echo": (8, _echo),
-    "reverse": (6, _reverse),
+    "nth": (12, _nth),
+    "repeat": (8, _repeat),
+    "reverse": (7, _reverse),
     "member": (2, _member),
-    "count": (3, _count),
-    "owner": (10, _owner),
-    "colour": (6, _colour),
-    "place": (6, _place),
-    "compare": (7, _compare),
-    "next": (4, _next),
-    "add": (5, _add),
-    "opposite": (3, _fact("opposite", _BOTH_WAYS)),
-    "plural": (3, _fact("plural", w.PLURALS)),
-    "thing_colour": (2, _fact("thing_colour", w.NATURAL_COLOURS)),
-    "sound": (2, _fact("sound", w.SOUNDS)),
-    "category": (3, _fact("category", w.KINDS_OF_THING)),
-    "day": (2, _fact("day", _TOMORROW)),
-    "spell": (3, _spell),
-    "letter": (3, _letter),
-    "owner_twice": (6, _owner_twice),
-    "colour_twice": (3, _colour_twice),
-    "list_twice": (4, _list_twice),
-    "next_twice": (2, _next_twice),
+    "count": (4, _count),
+    "owner": (4, _owner),
+    "colour": (5, _colour),
+    "place": (4, _place),
+    "compare": (6, _compare),
+    "next": (5, _next),
+    "add": (6, _add),
+    "opposite": (5, _fact("opposite", _BOTH_WAYS)),
+    "plural": (4, _fact("plural", w.PLURALS)),
+    "thing_colour": (3, _fact("thing_colour", w.NATURAL_COLOURS)),
+    "sound": (3, _fact("sound", w.SOUNDS)),
+    "category": (4, _fact("category", w.KINDS_OF_THING)),
+    "day": (3, _fact("day", _TOMORROW)),
+    "spell": (5, _spell),
+    "letter": (4, _letter),
+    "owner_twice": (2, _owner_twice),
+    "colour_twice": (4, _colour_twice),
+    "list_twice": (5, _list_twice),
+    "next_twice": (3, _next_twice),
 }
 
 SPEC = register(

@@ -6,7 +6,10 @@ NAMES = "Anna Ben Carl Dora Emma Hugo Leo Nina".split()
 THINGS = "cup kite ball hat book drum lamp coin ring map bell boat key box tree star".split()
 COLOURS = "red blue green black white pink".split()
 PLACES = "garden kitchen park school shop barn".split()
-LETTER_WORDS = (*THINGS, *"red blue pink park shop barn fish bird cat dog pen bag sock moon".split())
+LETTER_WORDS = (
+    *THINGS,
+    *"red blue pink park shop barn fish bird cat dog pen bag sock moon".split(),
+)
 
 OPPOSITES = {
     "hot": "cold",
@@ -90,41 +93,32 @@ KINDS_OF_THING = {
     "Friday": "day",
 }
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-ORDINALS = ("first", "second", "third", "fourth")
+ORDINALS = ("first", "second", "third")
 
 OPENINGS = (
-    "{q}",
     "Please answer: {q}",
     "I have a question. {q}",
     "Hello! {q}",
     "Tell me: {q}",
-    "{q} Thank you.",
-    "{q} Answer briefly.",
     "Quick question: {q}",
 )
 
+# Lists stand at the end of a question: "the second word" is then a place, which a small model
+# finds within a million tokens. A list in mid-sentence took it three times as many.
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "nth": (
         "What is the {n} word of this list: {words}?",
         "Say the {n} word: {words}.",
-        "Here is a list: {words}. Which word is {n}?",
-        "Look at {words}. Write the {n} word.",
-        "From the words {words} give me the {n} one.",
-    ),
-    "last": (
-        "What is the last word of this list: {words}?",
-        "Say the last word: {words}.",
-        "Here is a list: {words}. Which word is last?",
-        "Look at {words}. Write the last word.",
-        "From the words {words} give me the last one.",
+        "Which word is {n} in the list {words}?",
+        "Write the {n} word of {words}.",
+        "Give me the {n} one of the words {words}.",
     ),
     "repeat": (
         "Repeat these words: {words}.",
         "Say this again: {words}.",
         "Copy the words {words}.",
-        "Write {words} once more.",
+        "Write once more: {words}.",
     ),
-    "echo": ("Repeat this: {words}", "Say this again: {words}", "Copy this text: {words}"),
     "reverse": (
         "Write these words in reverse order: {words}.",
         "Say this backwards, word by word: {words}.",
@@ -133,29 +127,29 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     ),
     "member": (
         "Is {word} in this list: {words}?",
-        "Here is a list: {words}. Is {word} in it?",
-        "Look at {words}. Do you see {word}?",
+        "Do you see {word} among the words {words}?",
+        "Does the word {word} stand here: {words}?",
     ),
     "count": (
         "How many words are in this list: {words}?",
         "Count the words: {words}.",
-        "Here is a list: {words}. How many words is that?",
+        "How long is the list {words}?",
     ),
     "what": ("What does {name} have?", "Which thing does {name} own?", "Name the thing of {name}."),
     "who": ("Who has the {thing}?", "Whose is the {thing}?", "Name the owner of the {thing}."),
     "where": ("Where is the {thing}?", "In which place is the {thing}?", "Find the {thing}."),
     "colour": ("What colour is the {thing}?", "Which colour has the {thing}?"),
     "larger": (
-        "Which number is larger, {a} or {b}?",
+        "Which number is larger: {a} or {b}?",
         "Pick the larger number: {a} or {b}.",
-        "Of {a} and {b}, which is more?",
-        "Write the bigger one of {a} and {b}.",
+        "Which is more: {a} or {b}?",
+        "Write the bigger one of {a} or {b}.",
     ),
     "smaller": (
-        "Which number is smaller, {a} or {b}?",
+        "Which number is smaller: {a} or {b}?",
         "Pick the smaller number: {a} or {b}.",
-        "Of {a} and {b}, which is less?",
-        "Write the lesser one of {a} and {b}.",
+        "Which is less: {a} or {b}?",
+        "Write the lesser one of {a} or {b}.",
     ),
     "next": (
         "What number comes after {a}?",

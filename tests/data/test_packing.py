@@ -71,5 +71,7 @@ def test_errors():
         pack(np.array([3, 9]), 8)
     with pytest.raises(DataError, match="example does not fit a row - got 0 tokens"):
         pack(np.array([0]), 8)
-    with pytest.raises(ConfigError, match="unknown packing mode - got 'tight' .*best_fit or padded"):
+    with pytest.raises(
+        ConfigError, match="unknown packing mode - got 'tight' .*best_fit or padded"
+    ):
         pack(np.array([1]), 8, mode="tight")

@@ -166,7 +166,9 @@ class FullDisk:
 
 def test_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "ArrayRecordWriter", FullDisk)
-    with pytest.raises(DataError, match="cannot write the store - got .*No space left .* free some"):
+    with pytest.raises(
+        DataError, match="cannot write the store - got .*No space left .* free some"
+    ):
         write_store(tmp_path / "s", make_examples([3]), meta=META)
     assert list(tmp_path.iterdir()) == []
 

@@ -42,7 +42,9 @@ def test_braces_in_the_data_are_kept():
 
 
 def test_unknown_names():
-    with pytest.raises(DataError, match="unknown dataset - got 'tulu_doly' .*did you mean tulu_dolly"):
+    with pytest.raises(
+        DataError, match="unknown dataset - got 'tulu_doly' .*did you mean tulu_dolly"
+    ):
         read_conversations("tulu_doly", ".")
     with pytest.raises(DataError, match="dataset dolly has no such split - got 'test'"):
         read_conversations("dolly", ".", split_name="test")
@@ -61,7 +63,9 @@ def test_missing_field_names_file_and_line(tmp_path):
 
 def test_raw_files_are_found_in_either_folder(tmp_path):
     spec = get_spec("dolly")
-    with pytest.raises(DataError, match="raw files of dataset dolly are missing - got no databricks"):
+    with pytest.raises(
+        DataError, match="raw files of dataset dolly are missing - got no databricks"
+    ):
         locate_raw_dir(spec, tmp_path)
     (tmp_path / "dolly").mkdir()
     (tmp_path / "dolly" / "databricks-dolly-15k.jsonl").write_text("{}")

@@ -43,7 +43,7 @@ def test_empty_json_list_has_no_record(tmp_path):
         ('[\n{"a": 1},', "malformed or truncated JSON - got end of file at .*, line 2"),
         ('{"a": 1}', "malformed .*, line 1 - expected a JSON list, starting with"),
         ('[{"a": 1}]\nx', "malformed .*, line 2 - expected nothing after the closing"),
-        ('[\n3]', "record has the wrong type - got int 3 at .*, line 2 - expected a JSON object"),
+        ("[\n3]", "record has the wrong type - got int 3 at .*, line 2 - expected a JSON object"),
         ("", "raw file is empty - at |raw file is empty"),
         (b'[\n{"a": "\xff"}]', "file is not UTF-8 - got byte 0xff at .*, line 2 - expected UTF-8"),
     ],

@@ -119,9 +119,10 @@ class LossGuard:
                 do="look at it with `tulu data inspect`, or raise max_length",
             )
         if self.loss_tokens == self.tokens:
+            shown = preview(self.first.tokens, self.first.loss_mask, self.tokenizer)
             raise GuardError(
                 "every token of the dataset carries loss",
-                got=f"loss share 100 %, first row: {preview(self.first, self.tokenizer)}",
+                got=f"loss share 100 %, first row: {shown}",
                 at=self.place,
                 expected="prompts without loss",
                 do="check the roles of its messages",

@@ -226,6 +226,4 @@ def make_rows(
     if examples is not None:
         lengths = lengths[examples]
     plan = pack(lengths, row_length, mode=packing, seed=seed)
-    return RowSource(
-        stores, plan, examples=examples, seed=seed, epochs=epochs, pad_id=pad_id or 0
-    )
+    return RowSource(stores, plan, examples=examples, seed=seed, epochs=epochs, pad_id=pad_id or 0)

@@ -278,7 +278,9 @@ class _ConfiguredVocabulary(seqio.Vocabulary):
         return _configured().tokenizer.decode(list(ids))
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        return tf.numpy_function(lambda t: np.array(self._encode(t.decode()), np.int32), [s], tf.int32)
+        return tf.numpy_function(
+            lambda t: np.array(self._encode(t.decode()), np.int32), [s], tf.int32
+        )
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         return tf.numpy_function(lambda i: self._decode(i.tolist()).encode(), [ids], tf.string)

@@ -120,7 +120,9 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> DataError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else None
-    return DataError(f"unknown {what}", got=repr(name), expected=", ".join(known) or "none", do=hint)
+    return DataError(
+        f"unknown {what}", got=repr(name), expected=", ".join(known) or "none", do=hint
+    )
 
 
 def locate_raw_dir(spec: DatasetSpec, raw_dir: str | Path | None) -> Path | None:

@@ -1,0 +1,82 @@
+"""Data that is not prepared yet is prepared by a child process; the trainer sees no TensorFlow."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from tasks import demo
+from tulu_jax.data import ensure
+from tulu_jax.data.config import DataConfig
+from tulu_jax.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def raw_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "dolly").mkdir()
+    rows = [
+        {"instruction": f"What is {i} plus 1?", "context": "", "response": str(i + 1)}
+        for i in range(50)
+    ]
+    path = folder / "dolly" / "databricks-dolly-15k.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return folder
+
+
+def config(folder, raw_dir, **changes):
+    arguments = {
+        "mixture": "tulu_dolly",
+        "tokenizer": str(demo.TOKENIZER_DIR),
+        "length": 256,
+        "batch_size": 2,
+        "heldout_examples": 5,
+        "data_dir": str(folder / "data"),
+        "raw_dir": str(raw_dir),
+    }
+    return DataConfig(**{**arguments, **changes})
+
+
+@pytest.mark.slow
+def test_missing_data_is_prepared_by_a_child(tmp_path, raw_dir, capfd):
+    chosen = config(tmp_path, raw_dir)
+    data = ensure.open_training_data(chosen)
+    assert "dolly train" in capfd.readouterr().out
+    assert len(data.stores) == 1 and len(data.stores[0]) == 50
+    assert len(data.train.examples) == 45 and len(data.heldout["tulu_dolly"].examples) == 5
+    assert not set(data.train.examples) & set(data.heldout["tulu_dolly"].examples)
+    assert data.train.batch(0, 2)["tokens"].shape == (2, 256)
+
+    again = ensure.open_training_data(chosen)  # found now, with no child
+    assert capfd.readouterr().out == ""
+    assert np.array_equal(again.train.batch(0, 2)["tokens"], data.train.batch(0, 2)["tokens"])
+    assert ensure.open_training_data(config(tmp_path, raw_dir, heldout_examples=0)).heldout == {}
+
+    script = f"""
+        import sys
+        from tulu_jax.data.config import DataConfig
+        from tulu_jax.data.ensure import open_training_data
+        from tulu_jax.data.loader import open_batches
+        data = open_training_data({chosen!r})
+        next(open_batches(data.train, batch_size=2))
+        loaded = {{"tensorflow", "seqio", "tensorflow_datasets", "torch"}} & set(sys.modules)
+        sys.exit(f"loaded {{loaded}}" if loaded else 0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_a_child_that_fails_is_reported(tmp_path, raw_dir, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(
+        DataError, match="preparing the data failed - got exit status 1 at tulu_dolly"
+    ):
+        ensure.ensure_prepared(config(tmp_path, raw_dir))
+
+
+def test_a_child_that_leaves_nothing_is_reported(tmp_path, raw_dir, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "true")
+    with pytest.raises(DataError, match="no tokenized store"):
+        ensure.ensure_prepared(config(tmp_path, raw_dir))

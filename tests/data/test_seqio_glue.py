@@ -1,0 +1,120 @@
+"""From plain SeqIO and TFDS: the same conversations, the same tokens as in the store."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tasks import demo, read_conversations
+from tulu_jax.data.keys import PrepareOptions
+from tulu_jax.data.prepare import prepare
+from tulu_jax.data.specs import get_spec
+from tulu_jax.errors import ConfigError, DataError
+
+pytestmark = [
+    pytest.mark.slow,  # importing TensorFlow alone takes seconds
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+LENGTHS = {"targets": 256, "loss_mask": 256}
+
+
+@pytest.fixture(scope="module")
+def glue():
+    from tulu_jax.data import seqio_glue
+
+    return seqio_glue
+
+
+@pytest.fixture
+def raw_dir(tmp_path):
+    folder = tmp_path / "raw" / "dolly"
+    folder.mkdir(parents=True)
+    rows = [
+        {"instruction": f"What is {i} plus 1?", "context": "", "response": str(i + 1)}
+        for i in range(40)
+    ]
+    rows[3]["instruction"] = "cup " * 400  # fills the row: is dropped
+    rows[4]["response"] = "cup \u00e4\u2028 \U0001f600" * 40  # is cut
+    text = "\n".join(json.dumps(row) for row in rows)
+    (folder / "databricks-dolly-15k.jsonl").write_text(text)
+    return tmp_path / "raw"
+
+
+def test_tasks_are_registered(glue):
+    import seqio
+
+    names = {"tulu_demo", "tulu_dolly", "tulu_stanford_alpaca"}
+    assert names <= set(seqio.TaskRegistry.names())
+    assert glue.builder_class("tulu_demo").name == "tulu_demo"
+
+
+def test_builder_gives_the_conversations_in_file_order(glue, tmp_path, raw_dir):
+    spec = get_spec("dolly")
+    got = list(glue.read_prepared(spec, "train", data_dir=tmp_path / "d", raw_dir=raw_dir))
+    assert got == list(read_conversations("dolly", raw_dir / "dolly"))
+    builder = glue.prepared_builder(spec, data_dir=tmp_path / "d", raw_dir=raw_dir)
+    assert builder.info.splits["train"].num_examples == 40
+    assert "Databricks" in builder.info.citation or "Dolly" in builder.info.citation
+    assert len(builder.as_data_source("train")) == 40
+
+
+def test_changed_raw_files_are_read_anew(glue, tmp_path, raw_dir):
+    spec = get_spec("dolly")
+    path = raw_dir / "dolly" / "databricks-dolly-15k.jsonl"
+    for count in (2, 3):
+        path.write_text('{"instruction": "a", "response": "b"}\n' * count)
+        got = glue.read_prepared(spec, "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
+        assert len(list(got)) == count
+
+
+def test_faults_in_raw_files_come_through(glue, tmp_path, raw_dir):
+    path = raw_dir / "dolly" / "databricks-dolly-15k.jsonl"
+    path.write_text('{"instruction": "a", "response": "b"}\n{"instruction": "a", ')
+    with pytest.raises(DataError, match="malformed or truncated JSON .*jsonl, line 2"):
+        glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
+
+
+def test_unwritable_folder(glue, tmp_path, raw_dir):
+    (tmp_path / "d").write_text("")
+    with pytest.raises(DataError, match="cannot prepare dataset dolly .*--data_dir"):
+        glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
+
+
+def test_unconfigured_tasks_say_so(glue, monkeypatch):
+    import seqio
+
+    monkeypatch.setattr(glue, "_settings", None)
+    task = seqio.get_mixture_or_task("tulu_dolly")
+    with pytest.raises(ConfigError, match="no tokenizer yet - call .*seqio_glue.configure"):
+        task.get_dataset(sequence_length=LENGTHS, split="train")
+
+
+def test_seqio_gives_what_the_store_holds(glue, tmp_path, raw_dir, monkeypatch):
+    import seqio
+
+    monkeypatch.setattr(glue, "_settings", None)
+    data_dir, tokenizer = str(tmp_path / "data"), str(demo.TOKENIZER_DIR)
+    options = PrepareOptions(
+        tokenizer=tokenizer, max_length=256, data_dir=data_dir, raw_dir=str(raw_dir)
+    )
+
+    def reader(spec, split):
+        return glue.read_prepared(spec, split, data_dir=data_dir, raw_dir=raw_dir)
+
+    (store,) = prepare("tulu_dolly", options, reader=reader)
+    assert len(store) == 39 and store.meta["counts"]["truncated"] == 1
+
+    glue.configure(tokenizer=tokenizer, data_dir=data_dir, raw_dir=raw_dir)
+    task = seqio.get_mixture_or_task("tulu_dolly")
+    dataset = task.get_dataset(sequence_length=LENGTHS, split="train", shuffle=False)
+    examples = list(dataset.as_numpy_iterator())
+    assert len(examples) == len(store)
+    for example, (tokens, mask) in zip(examples, store, strict=True):
+        assert example["targets"].dtype == example["loss_mask"].dtype == np.int32
+        assert np.array_equal(example["targets"], tokens)
+        assert np.array_equal(example["loss_mask"], mask)
+    vocabulary = task.output_features["targets"].vocabulary
+    assert vocabulary.vocab_size == store.meta["vocab_size"]
+    assert (vocabulary.bos_token_id, vocabulary.eos_id, vocabulary.unk_id) == (1, 2, 0)
+    assert vocabulary.decode(vocabulary.encode("a cup")) == "a cup"
