@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig, LlamaConfig
-from tulu_jax.ops import apply_rotary, attend, rms_norm, rotary_angles
+from tulu_jax.ops import apply_rotary, attend, linear, rms_norm, rotary_angles
 
 INIT_STDDEV = 0.02
 ACTIVATION_AXES = ("batch", "length", "activation_embed")
@@ -88,11 +88,12 @@ class Attention(nn.Module):
             }
             key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
         mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
-        return jnp.einsum("BTNH,NHD->BTD", mixed, w_out.astype(x.dtype)), cache
+        mixed = mixed.reshape(*x.shape[:2], n * h)
+        return linear(mixed, w_out.reshape(n * h, d)), cache
 
 
 def _project(x: Float[Array, "B T D"], weight: Array, heads: str) -> Float[Array, "B T heads H"]:
-    out = jnp.einsum("BTD,DNH->BTNH", x, weight.astype(x.dtype))
+    out = linear(x, weight).reshape(*x.shape[:2], *weight.shape[1:])
     return nn.with_logical_constraint(out, ("batch", "length", heads, "head_dim"))
 
 
@@ -116,9 +117,9 @@ class FeedForward(nn.Module):
         gate = _weight(self, "gate", (d, f), ("embed", "mlp"))
         up = _weight(self, "up", (d, f), ("embed", "mlp"))
         down = _weight(self, "down", (f, d), ("mlp", "embed"))
-        hidden = jax.nn.silu(x @ gate.astype(x.dtype)) * (x @ up.astype(x.dtype))
+        hidden = jax.nn.silu(linear(x, gate)) * linear(x, up)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        return hidden @ down.astype(x.dtype)
+        return linear(hidden, down)
 
 
 class Layer(nn.Module):

