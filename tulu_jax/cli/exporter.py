@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="folder with tokenizer.model (default: the run's own; 'none' writes no tokenizer)",
+        help="folder with tokenizer.model (default: the run's own; 'none': weights only)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a model that OUTPUT already holds"
@@ -124,28 +124,43 @@ def model_config(reader: CheckpointReader) -> LlamaConfig:
 def find_tokenizer(
     run_dir: str | Path, given: str | None, meta: dict[str, Any]
 ) -> Tokenizer | None:
-    """The tokenizer given, or else the one that lies in the run folder; None for 'none'.
+    """The tokenizer given, else the run's own (in its folder, or where it was trained from).
+
+    The path 'none' gives None.
 
     Raises:
       ConfigError: none is given and the run has none.
-      TokenizerError: it is damaged.
+      TokenizerError: it is damaged, or not the one whose fingerprint the checkpoint holds.
     """
     from tulu_jax.chat import load_tokenizer
+    from tulu_jax.errors import TokenizerError
 
     if given == "none":
         return None
-    encoding = meta.get("encoding", "hf")
-    if given is not None:
-        return load_tokenizer(given, encoding)
-    for folder in (Path(run_dir) / "tokenizer", Path(run_dir)):
-        if (folder / "tokenizer.model").is_file():
-            return load_tokenizer(folder, encoding)
-    raise ConfigError(
-        "no tokenizer",
-        at=run_dir,
-        expected="tokenizer/tokenizer.model in the run folder",
-        do="give --tokenizer PATH (or --tokenizer none to write weights only)",
-    )
+    places = [Path(run_dir) / "tokenizer", Path(run_dir), Path(meta.get("tokenizer_path", run_dir))]
+    found = [place for place in places if _holds_tokenizer(place)]
+    if given is None and not found:
+        raise ConfigError(
+            "no tokenizer",
+            at=run_dir,
+            expected="tokenizer/tokenizer.model in the run folder",
+            do="give --tokenizer PATH",
+        )
+    tokenizer = load_tokenizer(given or found[0], meta.get("encoding", "hf"))
+    wanted = meta.get("tokenizer", tokenizer.fingerprint)
+    if tokenizer.fingerprint != wanted:
+        raise TokenizerError(
+            "tokenizer is not the one the model was trained with",
+            got=f"fingerprint {tokenizer.fingerprint[:12]}",
+            at=tokenizer.path,
+            expected=str(wanted)[:12],
+            do=f"give the run's own with --tokenizer ({meta.get('tokenizer_path')})",
+        )
+    return tokenizer
+
+
+def _holds_tokenizer(path: Path) -> bool:
+    return path.is_file() or (path / "tokenizer.model").is_file()
 
 
 def parse_size(text: str) -> int:

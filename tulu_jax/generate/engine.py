@@ -294,7 +294,7 @@ def _decode(
         )
         logits = _logits(config, params, states[:, 0])
         token = next_tokens(logits, _fold(now.keys, now.num_new), sampling)
-        token = jnp.where(now.done, stops[0], token)
+        token = jnp.where(now.done, 0, token)
         buffer = buffer.at[:, now.num_new - begin].set(token)
         done = now.done | jnp.isin(token, stops)
         return _State(cache, token, now.slot + 1, now.num_new + 1, done, now.keys), buffer

@@ -240,8 +240,9 @@ def _tensors(
                 expected=f"{wanted[0]} x {wanted[1]} numbers",
             )
         for name, layer in zip(names, layers, strict=True):
-            yield name, cast(row.to_hf(layer, config), dtype, name)
-        del param, layers, layer
+            tensor = cast(row.to_hf(layer, config), dtype, name)
+            yield name, np.array(tensor, order="C")  # a copy: a view would keep `param` alive
+        del param, layers, layer, tensor
 
 
 def _reported(

@@ -1,0 +1,154 @@
+import subprocess
+import sys
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from tulu_jax.checkpoint.arrays import (
+    CheckpointReader,
+    LazyArray,
+    TreeReader,
+    checkpoints_dir,
+    complete_steps,
+    save_params,
+)
+from tulu_jax.errors import CheckpointError
+
+PARAMS = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}, "c": np.ones(4, np.float16)}
+
+
+def test_round_trip(tmp_path):
+    assert (
+        save_params(tmp_path / "run", PARAMS, {"model": {"d": 1}}) == tmp_path / "run/checkpoints/0"
+    )
+    reader = CheckpointReader(tmp_path / "run")
+    assert (reader.step, reader.meta) == (0, {"model": {"d": 1}})
+    assert set(reader.paths()) == {("a", "b"), ("c",)}
+    assert (reader.shape(("a", "b")), reader.dtype(("c",))) == ((2, 3), np.float16)
+    for path in reader.paths():
+        np.testing.assert_array_equal(reader.read(path), TreeReader(PARAMS).read(path))
+
+
+def test_lazy_arrays_are_loaded_one_after_another(tmp_path):
+    log = []
+
+    def lazy(name):
+        def load():
+            log.append(name)
+            return np.full((2, 2), len(log), np.float32)
+
+        return LazyArray((2, 2), np.dtype(np.float32), load)
+
+    save_params(tmp_path, {"a": lazy("a"), "b": lazy("b")}, {})
+    assert sorted(log) == ["a", "b"]
+    reader = CheckpointReader(tmp_path)
+    assert {float(reader.read((name,))[0, 0]) for name in log} == {1.0, 2.0}
+
+
+def test_orbax_restores_it_as_it_does_a_training_checkpoint(tmp_path):
+    save_params(tmp_path, PARAMS, {})
+    with ocp.CheckpointManager(
+        checkpoints_dir(tmp_path), item_handlers={"state": ocp.PyTreeCheckpointHandler()}
+    ) as manager:
+        args = ocp.args.PyTreeRestore(
+            restore_args={
+                "params": {
+                    "a": {"b": ocp.RestoreArgs(restore_type=np.ndarray)},
+                    "c": ocp.RestoreArgs(restore_type=np.ndarray),
+                }
+            },
+            item={"params": PARAMS},
+        )
+        state = manager.restore(0, args=ocp.args.Composite(state=args))["state"]
+    np.testing.assert_array_equal(state["params"]["a"]["b"], PARAMS["a"]["b"])
+
+
+def test_a_run_that_has_checkpoints_is_kept(tmp_path):
+    save_params(tmp_path, PARAMS, {})
+    with pytest.raises(CheckpointError, match="run folder already holds checkpoints - got"):
+        save_params(tmp_path, PARAMS, {})
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="checkpoint cannot be written"):
+        save_params(tmp_path / "file" / "run", PARAMS, {})
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path):
+    step = save_params(tmp_path, PARAMS, {})
+    step.rename(step.with_name("0.orbax-checkpoint-tmp-7"))
+    assert complete_steps(tmp_path) == []
+    with pytest.raises(
+        CheckpointError, match=r"no complete checkpoint - got .*orbax-checkpoint-tmp"
+    ):
+        CheckpointReader(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["state/_METADATA", "meta/metadata", "_CHECKPOINT_METADATA"])
+def test_checkpoints_without_their_metadata_do_not_count(tmp_path, lost):
+    (save_params(tmp_path, PARAMS, {}) / lost).unlink()
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        CheckpointReader(tmp_path)
+
+
+def test_step_that_is_not_there(tmp_path):
+    save_params(tmp_path, PARAMS, {})
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint of step=5 - got .* \[0\]"):
+        CheckpointReader(tmp_path, 5)
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        CheckpointReader(tmp_path / "nowhere")
+
+
+def test_damaged_metadata(tmp_path):
+    step = save_params(tmp_path, PARAMS, {})
+    (step / "meta/metadata").write_text("{")
+    with pytest.raises(CheckpointError, match="metadata is unreadable"):
+        CheckpointReader(tmp_path)
+    (step / "meta/metadata").write_text("[]")
+    with pytest.raises(CheckpointError, match="metadata is malformed - got list"):
+        CheckpointReader(tmp_path)
+    (step / "meta/metadata").write_text("{}")
+    (step / "state/_METADATA").write_text("{}")
+    with pytest.raises(CheckpointError, match="checkpoint is corrupt"):
+        CheckpointReader(tmp_path)
+
+
+def test_lost_data(tmp_path):
+    step = save_params(tmp_path, {"c": PARAMS["c"]}, {})
+    for file in (step / "state").rglob("*"):
+        if file.is_file() and file.name != "_METADATA" and file.stat().st_size:
+            file.write_bytes(b"\0" * file.stat().st_size)
+    with pytest.raises(CheckpointError, match=r"corrupt|cannot be read"):
+        CheckpointReader(tmp_path).read(("c",))
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from tulu_jax.checkpoint.arrays import CheckpointReader, LazyArray, save_params
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+one = LazyArray((16, 2**20), np.dtype(np.float32), lambda: np.ones((16, 2**20), np.float32))
+save_params(sys.argv[1] + "/warm", {"a": np.ones(3)}, {})
+CheckpointReader(sys.argv[1] + "/warm").read(("a",))
+before = peak()
+save_params(sys.argv[1] + "/run", {str(i): one for i in range(8)}, {})
+written = peak()
+reader = CheckpointReader(sys.argv[1] + "/run")
+for path in reader.paths():
+    assert reader.read(path)[3, 5] == 1
+print(written - before, peak() - before)
+"""
+
+
+def test_peak_memory_is_far_below_the_model(tmp_path):
+    # eight arrays of 64 MiB: all of them are 512 MiB
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    written, read = map(int, result.stdout.split())
+    assert written < 200, f"{written} MiB to write eight arrays of 64 MiB"
+    assert read < 260, f"{read} MiB to write and read eight arrays of 64 MiB"
