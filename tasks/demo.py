@@ -159,30 +159,32 @@ def _count(rng: random.Random) -> Item:
     return Item(((_ask(rng, "count", words=text), str(len(words))),), f"list {text}")
 
 
-def _owner_context(rng: random.Random) -> tuple[str, list[str], list[str]]:
-    names, things = rng.sample(w.NAMES, 2), rng.sample(w.THINGS, 2)
-    facts = [f"{name} has a {thing}." for name, thing in zip(names, things, strict=True)]
-    return " ".join(facts), names, things
+def _scene_context(rng: random.Random) -> tuple[str, dict[str, str]]:
+    parts = {
+        "name": rng.choice(w.NAMES),
+        "thing": rng.choice(w.THINGS),
+        "colour": rng.choice(w.COLOURS),
+        "place": rng.choice(w.PLACES),
+    }
+    return rng.choice(w.SCENES).format(**parts), parts
 
 
-def _owner_question(rng: random.Random, name: str, thing: str) -> tuple[str, str]:
-    if rng.random() < 0.5:
-        return rng.choice(w.PHRASINGS["what"]).format(name=name), f"a {thing}"
-    return rng.choice(w.PHRASINGS["who"]).format(thing=thing), name
+def _scene_question(rng: random.Random, asked: str, parts: dict[str, str]) -> tuple[str, str]:
+    question = rng.choice(w.PHRASINGS[f"scene_{asked}"]).format(**parts)
+    return question, f"in the {parts[asked]}" if asked == "place" else parts[asked]
 
 
-def _owner(rng: random.Random) -> Item:
-    context, names, things = _owner_context(rng)
-    pick = rng.randrange(len(names))
-    question, answer = _owner_question(rng, names[pick], things[pick])
+def _scene(rng: random.Random) -> Item:
+    context, parts = _scene_context(rng)
+    question, answer = _scene_question(rng, rng.choice(list(parts)), parts)
     return Item(((f"{context} {question}", answer),), context)
 
 
-def _owner_twice(rng: random.Random) -> Item:
-    context, names, things = _owner_context(rng)
-    one, two = rng.sample(range(len(names)), 2)
-    question, answer = _owner_question(rng, names[one], things[one])
-    second = _owner_question(rng, names[two], things[two])
+def _scene_twice(rng: random.Random) -> Item:
+    context, parts = _scene_context(rng)
+    one, two = rng.sample(list(parts), 2)
+    question, answer = _scene_question(rng, one, parts)
+    second = _scene_question(rng, two, parts)
     return Item(((f"{context} {question}", answer), second), context)
 
 
@@ -207,20 +209,6 @@ def _colour_twice(rng: random.Random) -> Item:
     return Item(((f"{context} {question}", colours[one]), second), context)
 
 
-def _place(rng: random.Random) -> Item:
-    things, places = rng.sample(w.THINGS, 2), rng.sample(w.PLACES, 2)
-    pattern = rng.choice(
-        (
-            "The {0} is in the {1}. The {2} is in the {3}.",
-            "I put the {0} in the {1}, the {2} in the {3}.",
-        )
-    )
-    context = pattern.format(things[0], places[0], things[1], places[1])
-    pick = rng.randrange(2)
-    question = rng.choice(w.PHRASINGS["where"]).format(thing=things[pick])
-    return Item(((f"{context} {question}", f"in the {places[pick]}"),), context)
-
-
 def _list_twice(rng: random.Random) -> Item:
     words, text = _list(rng, 3, 3)
     one, two = rng.sample(range(3), 2)
@@ -230,7 +218,7 @@ def _list_twice(rng: random.Random) -> Item:
 
 def _compare(rng: random.Random) -> Item:
     kind = rng.choice(("larger", "smaller"))
-    a, b = rng.sample(range(10, 100), 2)
+    a, b = rng.sample(range(1, 21), 2)
     answer = max(a, b) if kind == "larger" else min(a, b)
     return Item(((_ask(rng, kind, a=a, b=b), str(answer)),), f"numbers {a} {b}")
 
@@ -282,29 +270,28 @@ _TOMORROW = dict(zip(w.DAYS, w.DAYS[1:] + w.DAYS[:1], strict=True))
 _BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
 
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
-    "nth": (12, _nth),
-    "repeat": (8, _repeat),
-    "reverse": (7, _reverse),
-    "member": (2, _member),
+    "scene": (20, _scene),
+    "scene_twice": (9, _scene_twice),
+    "nth": (7, _nth),
+    "repeat": (4, _repeat),
+    "reverse": (3, _reverse),
+    "list_twice": (3, _list_twice),
+    "member": (1, _member),
     "count": (4, _count),
-    "owner": (4, _owner),
-    "colour": (5, _colour),
-    "place": (4, _place),
-    "compare": (6, _compare),
+    "colour": (3, _colour),
+    "colour_twice": (2, _colour_twice),
+    "compare": (5, _compare),
     "next": (5, _next),
+    "next_twice": (3, _next_twice),
     "add": (6, _add),
-    "opposite": (5, _fact("opposite", _BOTH_WAYS)),
-    "plural": (4, _fact("plural", w.PLURALS)),
-    "thing_colour": (3, _fact("thing_colour", w.NATURAL_COLOURS)),
-    "sound": (3, _fact("sound", w.SOUNDS)),
+    "opposite": (6, _fact("opposite", _BOTH_WAYS)),
+    "plural": (5, _fact("plural", w.PLURALS)),
+    "thing_colour": (4, _fact("thing_colour", w.NATURAL_COLOURS)),
+    "sound": (4, _fact("sound", w.SOUNDS)),
     "category": (4, _fact("category", w.KINDS_OF_THING)),
     "day": (3, _fact("day", _TOMORROW)),
-    "spell": (5, _spell),
-    "letter": (4, _letter),
-    "owner_twice": (2, _owner_twice),
-    "colour_twice": (4, _colour_twice),
-    "list_twice": (5, _list_twice),
-    "next_twice": (3, _next_twice),
+    "spell": (6, _spell),
+    "letter": (5, _letter),
 }
 
 SPEC = register(

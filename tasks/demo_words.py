@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-NAMES = "Anna Ben Carl Dora Emma Hugo Leo Nina".split()
-THINGS = "cup kite ball hat book drum lamp coin ring map bell boat key box tree star".split()
-COLOURS = "red blue green black white pink".split()
-PLACES = "garden kitchen park school shop barn".split()
-LETTER_WORDS = (
+NAMES = ["Anna", "Ben", "Carl", "Dora", "Emma", "Hugo", "Leo", "Nina"]
+THINGS = [
+    *("cup", "kite", "ball", "hat", "book", "drum", "lamp", "coin"),
+    *("ring", "map", "bell", "boat", "key", "box", "tree", "star"),
+]
+COLOURS = ["red", "blue", "green", "black", "white", "pink"]
+PLACES = ["garden", "kitchen", "park", "school", "shop", "barn"]
+LETTER_WORDS = [
     *THINGS,
-    *"red blue pink park shop barn fish bird cat dog pen bag sock moon".split(),
-)
+    *("red", "blue", "pink", "park", "shop", "barn", "fish"),
+    *("bird", "cat", "dog", "pen", "bag", "sock", "moon"),
+]
 
 OPPOSITES = {
     "hot": "cold",
@@ -92,7 +96,7 @@ KINDS_OF_THING = {
     "Monday": "day",
     "Friday": "day",
 }
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 ORDINALS = ("first", "second", "third")
 
 OPENINGS = (
@@ -105,6 +109,13 @@ OPENINGS = (
 
 # Lists stand at the end of a question: "the second word" is then a place, which a small model
 # finds within a million tokens. A list in mid-sentence took it three times as many.
+SCENES = (
+    "{name} has a {colour} {thing} in the {place}.",
+    "In the {place} {name} sees a {colour} {thing}.",
+    "There is a {colour} {thing} in the {place}. It belongs to {name}.",
+    "I was in the {place} and found a {thing}. It was {colour}. Now {name} has it.",
+)
+
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "nth": (
         "What is the {n} word of this list: {words}?",
@@ -135,9 +146,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "Count the words: {words}.",
         "How long is the list {words}?",
     ),
-    "what": ("What does {name} have?", "Which thing does {name} own?", "Name the thing of {name}."),
-    "who": ("Who has the {thing}?", "Whose is the {thing}?", "Name the owner of the {thing}."),
-    "where": ("Where is the {thing}?", "In which place is the {thing}?", "Find the {thing}."),
+    "scene_name": ("Who is named here?", "Which person is it?", "Tell me the name."),
+    "scene_thing": ("Which thing is it?", "What thing is named here?", "Tell me the thing."),
+    "scene_colour": ("What colour is the {thing}?", "Tell me the colour.", "Which colour is it?"),
+    "scene_place": ("Where is the {thing}?", "Which place is it?", "Tell me the place."),
     "colour": ("What colour is the {thing}?", "Which colour has the {thing}?"),
     "larger": (
         "Which number is larger: {a} or {b}?",

@@ -79,14 +79,14 @@ WITHOUT_INPUT = (
 def encode_instruction(
     instruction: str, answer: str, *, context: str | None = None, rng: random.Random
 ) -> tuple[str, str]:
-    """The prompt and completion of one row, under a template drawn from `rng` (one draw).
+    r"""The prompt and completion of one row, under a template drawn from `rng` (one draw).
 
     All three texts are stripped first; a missing or blank `context` takes the table without input.
 
     >>> encode_instruction("Add.", " 3 ", context="1 2", rng=random.Random(42))
-    ('Task: Add.\\nInput: 1 2\\nOutput:', '3')
+    ('Task: Add.\nInput: 1 2\nOutput:', '3')
     >>> encode_instruction("Say hi.", "hi", rng=random.Random(1))
-    ('Say hi.\\n\\n', 'hi')
+    ('Say hi.\n\n', 'hi')
     """
     instruction, answer = instruction.strip(), answer.strip()
     context = context.strip() if context else ""

@@ -48,7 +48,7 @@ def tulu(*arguments):
 
 def test_prepare_then_stats(tmp_path, small, capsys):
     where = ["--data_dir", str(tmp_path / "data"), "--max_length", "64"]
-    with pytest.raises(DataError, match="no tokenized store .* run `tulu data prepare`"):
+    with pytest.raises(DataError, match=r"no tokenized store .* run `tulu data prepare`"):
         tulu("stats", "tulu_small", *TOKENIZER, *where)
     assert tulu("prepare", "tulu_small", *TOKENIZER, *where) == 0
     out = capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_inspect_says_what_is_cut_and_dropped(tmp_path, capsys):
 
 def test_unknown_task(small):
     with pytest.raises(
-        DataError, match="unknown dataset - got 'tulu_smal' .* did you mean tulu_small"
+        DataError, match=r"unknown dataset - got 'tulu_smal' .* did you mean tulu_small"
     ):
         tulu("prepare", "tulu_smal", *TOKENIZER)
 

@@ -71,12 +71,12 @@ def test_missing_data_is_prepared_by_a_child(tmp_path, raw_dir, capfd):
 def test_a_child_that_fails_is_reported(tmp_path, raw_dir, monkeypatch):
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(
-        DataError, match="preparing the data failed - got exit status 1 at tulu_dolly"
+        DataError, match=r"preparing the data failed - got exit status 1 at tulu_dolly"
     ):
         ensure.ensure_prepared(config(tmp_path, raw_dir))
 
 
 def test_a_child_that_leaves_nothing_is_reported(tmp_path, raw_dir, monkeypatch):
     monkeypatch.setattr(sys, "executable", "true")
-    with pytest.raises(DataError, match="no tokenized store"):
+    with pytest.raises(DataError, match=r"no tokenized store"):
         ensure.ensure_prepared(config(tmp_path, raw_dir))

@@ -69,9 +69,9 @@ def test_no_example_gives_no_row():
 def test_errors():
     with pytest.raises(DataError, match=r"does not fit a row - got 9 tokens \(1 such .* example 1"):
         pack(np.array([3, 9]), 8)
-    with pytest.raises(DataError, match="example does not fit a row - got 0 tokens"):
+    with pytest.raises(DataError, match=r"example does not fit a row - got 0 tokens"):
         pack(np.array([0]), 8)
     with pytest.raises(
-        ConfigError, match="unknown packing mode - got 'tight' .*best_fit or padded"
+        ConfigError, match=r"unknown packing mode - got 'tight' .*best_fit or padded"
     ):
         pack(np.array([1]), 8, mode="tight")

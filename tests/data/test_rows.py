@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from data.fixtures import small_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.fixtures import small_store
 from tulu_jax.axes import BATCH_KEYS
 from tulu_jax.data.loader import open_batches
 from tulu_jax.data.packing import pack
@@ -135,9 +135,9 @@ def test_a_loader_without_end_can_be_closed(stores):
 
 def test_batch_that_does_not_divide(stores):
     rows = make_rows(stores, row_length=8)
-    with pytest.raises(ConfigError, match="does not divide among the hosts - got 3 rows"):
+    with pytest.raises(ConfigError, match=r"does not divide among the hosts - got 3 rows"):
         rows.batch(0, 3, process_index=0, process_count=2)
-    with pytest.raises(ConfigError, match="does not divide .* multiple of 2 - change BATCH_SIZE"):
+    with pytest.raises(ConfigError, match=r"does not divide .* multiple of 2 - change BATCH_SIZE"):
         open_batches(rows, batch_size=3, process_count=2)
 
 
@@ -153,13 +153,13 @@ def test_heldout_is_apart_from_training(stores):
     other = examples_in(held.batch(0, held.num_rows))
     assert len(seen) == len(kept) and not set(seen) & set(other)
     assert len(choose_heldout(stores[0], 0, seed=1)[1]) == 0
-    with pytest.raises(ConfigError, match="heldout_examples takes all .* expected at most 10"):
+    with pytest.raises(ConfigError, match=r"heldout_examples takes all .* expected at most 10"):
         choose_heldout(stores[0], 11, seed=1)
 
 
 def test_plan_of_other_examples(stores):
-    with pytest.raises(DataError, match="packing plan is not of these examples - got 1 packed"):
+    with pytest.raises(DataError, match=r"packing plan is not of these examples - got 1 packed"):
         RowSource(stores, pack(np.array([3]), 8))
     empty = np.array([], dtype=int)
-    with pytest.raises(DataError, match="no rows - got 0 examples"):
+    with pytest.raises(DataError, match=r"no rows - got 0 examples"):
         make_rows(stores, row_length=8, examples=empty)

@@ -71,13 +71,13 @@ def test_changed_raw_files_are_read_anew(glue, tmp_path, raw_dir):
 def test_faults_in_raw_files_come_through(glue, tmp_path, raw_dir):
     path = raw_dir / "dolly" / "databricks-dolly-15k.jsonl"
     path.write_text('{"instruction": "a", "response": "b"}\n{"instruction": "a", ')
-    with pytest.raises(DataError, match="malformed or truncated JSON .*jsonl, line 2"):
+    with pytest.raises(DataError, match=r"malformed or truncated JSON .*jsonl, line 2"):
         glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
 
 
 def test_unwritable_folder(glue, tmp_path, raw_dir):
     (tmp_path / "d").write_text("")
-    with pytest.raises(DataError, match="cannot prepare dataset dolly .*--data_dir"):
+    with pytest.raises(DataError, match=r"cannot prepare dataset dolly .*--data_dir"):
         glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
 
 
@@ -86,7 +86,7 @@ def test_unconfigured_tasks_say_so(glue, monkeypatch):
 
     monkeypatch.setattr(glue, "_settings", None)
     task = seqio.get_mixture_or_task("tulu_dolly")
-    with pytest.raises(ConfigError, match="no tokenizer yet - call .*seqio_glue.configure"):
+    with pytest.raises(ConfigError, match=r"no tokenizer yet - call .*seqio_glue.configure"):
         task.get_dataset(sequence_length=LENGTHS, split="train")
 
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from data.fixtures import META, make_examples, small_store
 
+from data.fixtures import META, make_examples, small_store
 from tulu_jax.data import store as store_module
 from tulu_jax.data.store import Example, open_store, write_store
 from tulu_jax.errors import DataError
@@ -77,7 +77,7 @@ def test_a_failing_source_leaves_no_store(tmp_path):
         yield from make_examples([3, 4])
         raise DataError("bad row")
 
-    with pytest.raises(DataError, match="bad row"):
+    with pytest.raises(DataError, match=r"bad row"):
         write_store(tmp_path / "s", examples(), meta=META)
     assert list(tmp_path.iterdir()) == []
 
@@ -102,13 +102,21 @@ def test_a_killed_writer_leaves_no_store(tmp_path):
     with child:
         assert child.stdout.readline() == b"half\n"
         os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match="no tokenized store .* run `tulu data prepare`"):
+    with pytest.raises(DataError, match=r"no tokenized store .* run `tulu data prepare`"):
         open_store(path)
     assert len(list(tmp_path.iterdir())) == 1  # what the killed writer left is not a store
     with pytest.raises(DataError, match=r"half-written store - got no meta.json"):
         open_store(next(tmp_path.iterdir()))
     store, _ = small_store(path, [5])
     assert len(store) == 1
+    assert [left.name for left in tmp_path.iterdir()] == ["s"]
+
+
+def test_of_two_writers_of_one_store_the_first_stays(tmp_path):
+    first, _ = small_store(tmp_path / "s", [3, 4])
+    before = (first.path / "meta.json").stat().st_ino
+    small_store(tmp_path / "s", [3, 4])
+    assert (first.path / "meta.json").stat().st_ino == before
 
 
 def damage(path, change):
@@ -126,10 +134,10 @@ def test_damaged_files_are_noticed(tmp_path, name):
         open_store(path)
     (path / name).write_bytes(whole)
     damage(path / name, lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:])
-    with pytest.raises(DataError, match="truncated or corrupt - got another checksum"):
+    with pytest.raises(DataError, match=r"truncated or corrupt - got another checksum"):
         open_store(path)
     (path / name).unlink()
-    with pytest.raises(DataError, match="truncated or corrupt - got no file"):
+    with pytest.raises(DataError, match=r"truncated or corrupt - got no file"):
         open_store(path)
 
 
@@ -138,16 +146,16 @@ def test_damaged_meta_is_noticed(tmp_path):
     small_store(path, LENGTHS)
     meta = json.loads((path / "meta.json").read_text())
     (path / "meta.json").write_text(json.dumps(meta | {"format": 0}))
-    with pytest.raises(DataError, match="store of another format - got 0 .* expected 1"):
+    with pytest.raises(DataError, match=r"store of another format - got 0 .* expected 1"):
         open_store(path)
     (path / "meta.json").write_text('{"format": 1, ')
-    with pytest.raises(DataError, match="truncated or corrupt - got unreadable JSON"):
+    with pytest.raises(DataError, match=r"truncated or corrupt - got unreadable JSON"):
         open_store(path)
 
 
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write the store - got .* --data_dir"):
+    with pytest.raises(DataError, match=r"cannot write the store - got .* --data_dir"):
         write_store(tmp_path / "file" / "s", make_examples([3]), meta=META)
 
 
@@ -167,7 +175,7 @@ class FullDisk:
 def test_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "ArrayRecordWriter", FullDisk)
     with pytest.raises(
-        DataError, match="cannot write the store - got .*No space left .* free some"
+        DataError, match=r"cannot write the store - got .*No space left .* free some"
     ):
         write_store(tmp_path / "s", make_examples([3]), meta=META)
     assert list(tmp_path.iterdir()) == []
@@ -178,17 +186,17 @@ def test_full_disk_at_the_end(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store_module.np, "savez", no_space)
-    with pytest.raises(DataError, match="cannot write the store - got No space left on device"):
+    with pytest.raises(DataError, match=r"cannot write the store - got No space left on device"):
         write_store(tmp_path / "s", make_examples([3]), meta=META)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_examples_that_cannot_be_stored(tmp_path):
     wrong = Example("a", np.array([1, 1000]), np.array([False, True]))
-    with pytest.raises(DataError, match="token id outside the vocabulary - got 1000 at example a"):
+    with pytest.raises(DataError, match=r"token id outside the vocabulary - got 1000 at example a"):
         write_store(tmp_path / "s", [wrong], meta=META)
     uneven = Example("b", np.array([1, 2]), np.array([True]))
-    with pytest.raises(DataError, match="tokens and mask do not fit .* example b"):
+    with pytest.raises(DataError, match=r"tokens and mask do not fit .* example b"):
         write_store(tmp_path / "s", [uneven], meta=META)
 
 

@@ -1,4 +1,4 @@
-"""Raw files become the reference's messages, byte for byte; unknown names are met with near ones."""
+"""Raw files become the reference's messages, byte for byte; a wrong name is met with near ones."""
 
 import json
 import random
@@ -43,28 +43,28 @@ def test_braces_in_the_data_are_kept():
 
 def test_unknown_names():
     with pytest.raises(
-        DataError, match="unknown dataset - got 'tulu_doly' .*did you mean tulu_dolly"
+        DataError, match=r"unknown dataset - got 'tulu_doly' .*did you mean tulu_dolly"
     ):
         read_conversations("tulu_doly", ".")
-    with pytest.raises(DataError, match="dataset dolly has no such split - got 'test'"):
+    with pytest.raises(DataError, match=r"dataset dolly has no such split - got 'test'"):
         read_conversations("dolly", ".", split_name="test")
-    with pytest.raises(DataError, match="unknown option of dataset dolly - got 'rule'"):
+    with pytest.raises(DataError, match=r"unknown option of dataset dolly - got 'rule'"):
         read_conversations("dolly", ".", rule="june")
-    with pytest.raises(DataError, match="dataset dolly is read from files - name their folder"):
+    with pytest.raises(DataError, match=r"dataset dolly is read from files - name their folder"):
         read_conversations("dolly")
 
 
 def test_missing_field_names_file_and_line(tmp_path):
     path = tmp_path / "databricks-dolly-15k.jsonl"
     path.write_text('{"instruction": "a", "response": "b"}\n{"instruction": "a"}\n')
-    with pytest.raises(DataError, match="missing field 'response' .*15k.jsonl, line 2"):
+    with pytest.raises(DataError, match=r"missing field 'response' .*15k.jsonl, line 2"):
         list(read_conversations("dolly", tmp_path))
 
 
 def test_raw_files_are_found_in_either_folder(tmp_path):
     spec = get_spec("dolly")
     with pytest.raises(
-        DataError, match="raw files of dataset dolly are missing - got no databricks"
+        DataError, match=r"raw files of dataset dolly are missing - got no databricks"
     ):
         locate_raw_dir(spec, tmp_path)
     (tmp_path / "dolly").mkdir()
@@ -80,5 +80,5 @@ def test_a_dataset_is_registered_once(monkeypatch):
     spec = DatasetSpec(name="new", version="1.0.0", read=lambda raw_dir, **_: iter(()), **text)
     assert register(spec) is register(spec) is get_spec("tulu_new")
     other = DatasetSpec(name="new", version="2.0.0", read=spec.read, **text)
-    with pytest.raises(DataError, match="a dataset of this name exists already - got 'tulu_new'"):
+    with pytest.raises(DataError, match=r"a dataset of this name exists already - got 'tulu_new'"):
         register(other)

@@ -75,8 +75,10 @@ def test_answers_are_right(splits):
         assert int(second) == int(first) + 1
     for question, answer in answers("spell", splits):
         assert answer.replace(" ", "") in question
-    for question, answer in answers("owner", splits):
-        assert answer in question
+    for question, answer in answers("scene", splits):
+        assert answer.removeprefix("in ") in question
+    for question, first, _, second in answers("scene_twice", splits):
+        assert second.removeprefix("in ") in question and first != second
 
 
 def test_answers_are_short(splits):
@@ -88,7 +90,7 @@ def test_eval_items_end_in_the_question():
     items = demo.eval_items("test")
     assert len(items) == demo.SIZES["test"]
     assert all(item.messages[-1]["role"] == "user" for item in items)
-    two = next(item for item in items if item.kind == "owner_twice")
+    two = next(item for item in items if item.kind == "scene_twice")
     assert [m["role"] for m in two.messages] == ["user", "assistant", "user"]
 
 

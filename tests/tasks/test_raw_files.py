@@ -69,16 +69,16 @@ def test_faults_of_jsonl(tmp_path, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match="cannot read raw file - got No such file"):
+    with pytest.raises(DataError, match=r"cannot read raw file - got No such file"):
         list(read_jsonl(tmp_path / "absent.jsonl"))
 
 
 def test_missing_field_and_wrong_type():
-    with pytest.raises(DataError, match="missing field 'output' - got fields a, b at f, line 3"):
+    with pytest.raises(DataError, match=r"missing field 'output' - got fields a, b at f, line 3"):
         text_field({"a": "", "b": ""}, "output", at="f, line 3")
     with pytest.raises(DataError, match=re.escape("field 'a' has the wrong type - got list [1]")):
         text_field({"a": [1]}, "a", at="f, line 3")
-    with pytest.raises(DataError, match="field 'a' has the wrong type - got NoneType"):
+    with pytest.raises(DataError, match=r"field 'a' has the wrong type - got NoneType"):
         text_field({"a": None}, "a", at="f, line 3")
     assert text_field({"a": None}, "a", at="", optional=True) == ""
     assert text_field({}, "a", at="", optional=True) == ""

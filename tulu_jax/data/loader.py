@@ -7,7 +7,7 @@ from typing import Any
 
 import grain.python as grain
 
-from tulu_jax.data.rows import RowSource, Rows
+from tulu_jax.data.rows import Rows, RowSource
 from tulu_jax.errors import ConfigError
 
 _NO_END = 1 << 40
@@ -63,7 +63,7 @@ def open_batches(
     threads: int = 2,
     read_ahead: int = 4,
 ) -> Batches:
-    """This host's batches from `start_step` on, until the epochs of `rows` are over.
+    """The batches of this host from `start_step` on, until the epochs of `rows` are over.
 
     Equal to `rows.batch(start_step, ...)`, `rows.batch(start_step + 1, ...)` and so on, made
     ahead of time by `threads` threads.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -174,11 +173,11 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 
 def _checked(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
-    seen: Counter[str] = Counter()
+    seen: set[str] = set()
     for conversation in conversations:
-        seen[conversation["id"]] += 1
-        if seen[conversation["id"]] > 1:
+        if conversation["id"] in seen:
             raise DataError("two conversations have one id", got=repr(conversation["id"]))
+        seen.add(conversation["id"])
         yield conversation
 
 

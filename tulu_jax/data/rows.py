@@ -69,7 +69,7 @@ class RowSource:
     def batch(
         self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
     ) -> Rows:
-        """This host's rows of the batch: `tokens, loss_mask, segment_ids, positions`, int32[B, T].
+        """The batch's rows for this host: `tokens, loss_mask, segment_ids, positions`, int32[B, T].
 
         Host i of n takes the i-th of n equal shares of the batch; the shares of all hosts, one
         after the other, are the same batch for any number of hosts.
@@ -152,7 +152,8 @@ class RowSource:
     def _gather(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tokens, masks and lengths of these examples of the concatenated stores, in order."""
         if len(self.stores) == 1:
-            return tuple(self.stores[0].gather(examples))
+            got = self.stores[0].gather(examples)
+            return got.tokens, got.loss_mask, got.lengths
         which = self._store_of(examples)
         lengths = self._lengths[examples]
         owner = np.repeat(which.astype(np.int16), lengths)

@@ -43,7 +43,6 @@ from tulu_jax.data.specs import (
 )
 from tulu_jax.errors import ConfigError, DataError
 
-
 _READ_BATCH = 512
 
 
@@ -217,7 +216,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._raw_dir is not None:
             return Path(self._raw_dir)
         try:
-            return locate_raw_dir(self.spec, dl_manager.manual_dir)
+            return locate_raw_dir(self.spec, str(dl_manager.manual_dir))
         except (AssertionError, DataError):  # nothing was put there by hand
             return _download(self.spec, dl_manager)
 
@@ -342,7 +341,7 @@ def _register(spec: DatasetSpec) -> None:
         return
     seqio.TaskRegistry.add(
         spec.task_name,
-        source=seqio.FunctionDataSource(
+        source=seqio.FunctionDataSource(  # type: ignore[arg-type]
             dataset_fn=functools.partial(_dataset, spec.task_name),
             splits=spec.splits,
             num_input_examples=dict(spec.expected_examples) or None,

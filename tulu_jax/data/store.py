@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,9 @@ def write_store(path: str | Path, examples: Iterable[Example], *, meta: dict[str
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        _remove_leftovers(path)
+        prefix = f".{path.name}.partial-{socket.gethostname()}-{os.getpid()}-"
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -141,7 +144,7 @@ class Store:
     def gather(self, indices: Int[np.ndarray, "examples"]) -> Gathered:
         """The named examples, read in one go and decoded together."""
         indices = np.asarray(indices, dtype=np.int64)
-        if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"example index outside 0..{len(self) - 1} in {self.path}")
         records = self._reader().read(indices.tolist()) if len(indices) else []
         words = np.frombuffer(b"".join(records), dtype=self._dtype)
@@ -266,11 +269,35 @@ def _check_written(path: Path, expected: int) -> None:
 
 
 def _publish(work: Path, path: Path) -> None:
-    """Renames the finished folder; whatever lay there before was stale or broken."""
-    if path.exists():
-        shutil.rmtree(path)
+    """Renames the finished folder; what lay there before is replaced unless it is the same."""
     os.chmod(work, 0o755)
+    if path.exists():
+        try:
+            if open_store(path).meta["files"] == _read_meta(work)["files"]:
+                return  # another process was faster
+        except DataError:
+            pass  # half-written or broken
+        shutil.rmtree(path)
     os.replace(work, path)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Deletes temporary folders of writers on this machine that no longer run."""
+    prefix = f".{path.name}.partial-{socket.gethostname()}-"
+    for folder in path.parent.glob(f"{prefix}*"):
+        writer = folder.name.removeprefix(prefix).split("-")[0]
+        if not _runs(int(writer)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
