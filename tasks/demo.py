@@ -146,12 +146,22 @@ def _reverse(rng: random.Random) -> Item:
     return Item(((_ask(rng, "reverse", words=text), answer),), f"list {text}")
 
 
-def _member(rng: random.Random) -> Item:
-    words, text = _list(rng, 3, 3)
-    present = rng.random() < 0.5
-    word = rng.choice(words if present else [t for t in w.THINGS if t not in words])
-    question = _ask(rng, "member", word=word, words=text)
-    return Item(((question, "yes" if present else "no"),), f"list {text}")
+def _pick(rng: random.Random) -> Item:
+    kinds = {"person": w.NAMES, "colour": w.COLOURS, "thing": w.THINGS, "place": w.PLACES}
+    words = {kind: rng.choice(kinds[kind]) for kind in rng.sample(list(kinds), 3)}
+    text = " ".join(words.values())
+    kind = rng.choice(list(words))
+    return Item(((_ask(rng, "pick", kind=kind, words=text), words[kind]),), f"list {text}")
+
+
+def _is_a(rng: random.Random) -> Item:
+    kinds = {"name": w.NAMES, "colour": w.COLOURS, "place": w.PLACES}
+    kind, other = rng.sample(list(kinds), 2)
+    yes = rng.random() < 0.5
+    word = rng.choice(kinds[kind if yes else other])
+    return Item(
+        ((_ask(rng, "is_a", word=word, kind=kind), "yes" if yes else "no"),), f"{word} {kind}"
+    )
 
 
 def _count(rng: random.Random) -> Item:
@@ -272,15 +282,16 @@ _BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
     "scene": (20, _scene),
     "scene_twice": (9, _scene_twice),
-    "nth": (7, _nth),
-    "repeat": (4, _repeat),
-    "reverse": (3, _reverse),
-    "list_twice": (3, _list_twice),
-    "member": (1, _member),
+    "pick": (9, _pick),
+    "is_a": (3, _is_a),
+    "nth": (4, _nth),
+    "list_twice": (2, _list_twice),
+    "repeat": (2, _repeat),
+    "reverse": (1, _reverse),
     "count": (4, _count),
-    "colour": (3, _colour),
+    "colour": (2, _colour),
     "colour_twice": (2, _colour_twice),
-    "compare": (5, _compare),
+    "compare": (4, _compare),
     "next": (5, _next),
     "next_twice": (3, _next_twice),
     "add": (6, _add),

@@ -136,11 +136,13 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "Reverse the list {words}.",
         "Turn the order around: {words}.",
     ),
-    "member": (
-        "Is {word} in this list: {words}?",
-        "Do you see {word} among the words {words}?",
-        "Does the word {word} stand here: {words}?",
+    "pick": (
+        "Which of these is a {kind}: {words}?",
+        "Find the {kind}: {words}.",
+        "Which word is a {kind}: {words}?",
+        "Pick the {kind} from {words}.",
     ),
+    "is_a": ("Is {word} a {kind}?", "Does {word} mean a {kind}?", "Yes or no: {word} is a {kind}."),
     "count": (
         "How many words are in this list: {words}?",
         "Count the words: {words}.",

@@ -24,7 +24,7 @@ def read(raw_dir: Path, **_: Any) -> Iterator[Conversation]:
             context=text_field(row, "context", at=at, optional=True),
             rng=rng,
         )
-        yield single_turn("dolly", index, prompt, completion)
+        yield single_turn("dolly", index, prompt=prompt, completion=completion)
 
 
 SPEC = register(

@@ -24,7 +24,7 @@ def read(raw_dir: Path, **_: Any) -> Iterator[Conversation]:
             context=text_field(row, "input", at=at, optional=True),
             rng=rng,
         )
-        yield single_turn("stanford_alpaca", index, prompt, completion)
+        yield single_turn("stanford_alpaca", index, prompt=prompt, completion=completion)
 
 
 SPEC = register(

@@ -97,7 +97,7 @@ def encode_instruction(
     return prompt, template.answer_prefix + answer
 
 
-def single_turn(dataset: str, index: int | str, prompt: str, completion: str) -> dict:
+def single_turn(dataset: str, index: int | str, *, prompt: str, completion: str) -> dict:
     """The unified record of one question and its answer."""
     return {
         "dataset": dataset,

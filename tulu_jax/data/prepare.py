@@ -44,8 +44,13 @@ def prepare(
         for key in store_keys(spec, options, tokenizer=tokenizer).values():
             store = None if rebuild else find_store(key, options)
             if store is None:
-                conversations = reader(spec, key.split)
-                store = prepare_split(spec, key, options, tokenizer, conversations=conversations)
+                store = prepare_split(
+                    spec,
+                    key,
+                    options=options,
+                    tokenizer=tokenizer,
+                    conversations=reader(spec, key.split),
+                )
             stores.append(store)
     return stores
 
@@ -61,9 +66,9 @@ def find_store(key: StoreKey, options: PrepareOptions) -> Store | None:
 def prepare_split(
     spec: DatasetSpec,
     key: StoreKey,
+    *,
     options: PrepareOptions,
     tokenizer: Tokenizer,
-    *,
     conversations: Iterable[Conversation],
 ) -> Store:
     """The store of one split, made from its conversations under a progress bar."""
