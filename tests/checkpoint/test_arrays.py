@@ -76,6 +76,28 @@ def test_folder_that_cannot_be_made(tmp_path):
         save_params(tmp_path / "file" / "run", PARAMS, {})
 
 
+FULL = """
+import resource, sys
+import numpy as np
+from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.errors import CheckpointError
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    save_params(sys.argv[1], {"a": np.random.default_rng(0).normal(size=(300, 300))}, {})
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_disk_that_fills_up(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("checkpoint cannot be written - got ")
+    assert complete_steps(tmp_path) == []
+    save_params(tmp_path, PARAMS, {})  # what is left over does not stand in the way
+    assert complete_steps(tmp_path) == [0]
+
+
 def test_half_written_checkpoints_do_not_count(tmp_path):
     step = save_params(tmp_path, PARAMS, {})
     step.rename(step.with_name("0.orbax-checkpoint-tmp-7"))

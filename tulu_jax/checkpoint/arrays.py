@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
-from tulu_jax.errors import CheckpointError
+from tulu_jax.errors import CheckpointError, TuluError
 
 ParamPath = tuple[str, ...]
 """Where a weight lies in the tree, such as ("layers", "attention", "query")."""
@@ -99,10 +99,11 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
       CheckpointError: the run has checkpoints already, or the folder cannot be written.
     """
     folder = checkpoints_dir(run)
-    if folder.is_dir() and any(folder.iterdir()):
+    steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any(step.isdecimal() for step in steps):
         raise CheckpointError(
             "run folder already holds checkpoints",
-            got=sorted(child.name for child in folder.iterdir())[:5],
+            got=sorted(steps)[:5],
             at=folder,
             do="choose another --model_dir",
         )
@@ -113,7 +114,9 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
             (LazyArray, _LazyHandler(deepcopy_host_arrays=False)),
         )
     )
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
     handlers = {"state": handler, "meta": ocp.JsonCheckpointHandler()}
     try:
@@ -125,9 +128,14 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
                     meta=ocp.args.JsonSave(dict(meta)),
                 ),
             )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # tensorstore tells of a full disk by ValueError
+        if isinstance(error, TuluError):
+            raise
         raise CheckpointError(
-            "checkpoint cannot be written", got=error, at=folder, do="free space or choose another"
+            "checkpoint cannot be written",
+            got=str(error)[:300],
+            at=folder,
+            do="free space or choose another --model_dir; nothing is left that looks complete",
         ) from error
     return folder / "0"
 

@@ -103,10 +103,8 @@ class Conversation:
             self._console.print("conversation forgotten", style="dim")
         elif name == "/system":
             self.begin(rest.strip() or None)
-            said = (
-                "new conversation with this system message" if rest.strip() else "no system message"
-            )
-            self._console.print(said, style="dim")
+            said = "with this" if rest.strip() else "without"
+            self._console.print(f"new conversation {said} system message", style="dim")
         else:
             if name != "/help":
                 self._console.print(f"unknown command {name}", style="red", markup=False)

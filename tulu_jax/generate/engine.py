@@ -191,7 +191,7 @@ class Generator:
         rows = jnp.asarray([*indices, *[0] * (num_rows - len(indices))], jnp.uint32)
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
         alive = jnp.arange(num_rows) < len(prompts)
-        stop_array = jnp.asarray(stops, jnp.int32)
+        stop_array = _pad_stops(stops)
         state = self._prefill(
             self.params, tokens, lengths, alive, keys, stop_array,
             cache_length=cache_length, sampling=sampling,
@@ -232,6 +232,11 @@ def _pad(
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     return tokens, lengths
+
+
+def _pad_stops(stops: Sequence[int]) -> Int[np.ndarray, " stops"]:
+    """Stop tokens filled up with -1, which is no token, to a multiple of 8: one shape for most."""
+    return np.array([*stops, *[-1] * (-len(stops) % 8 or 8 * (not stops))], np.int32)
 
 
 def _until_stop(row: np.ndarray, stops: list[int], ended: list[bool], index: int) -> list[int]:

@@ -1,0 +1,147 @@
+"""`tulu generate` and `tulu chat`."""
+
+import json
+
+import pytest
+
+from tulu_jax.cli.chat import HELP
+from tulu_jax.errors import CheckpointError, ConfigError, DataError
+
+from .small_model import tulu, typed, write_model
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "hf")
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    tulu("import", "--hf", model, "--model_dir", model.parent / "run")
+    return model.parent / "run"
+
+
+SHORT = ("--max_new_tokens", "8")
+
+
+def test_one_prompt_from_both_kinds_of_folder(model, run, capsys):
+    printed = []
+    for path in (model, run):
+        assert tulu("generate", "--model", path, "--prompt", "Name a colour.", *SHORT) == 0
+        out, err = capsys.readouterr()
+        printed.append(out)
+        assert "tokens/s" in err
+    assert printed[0].strip()
+    assert printed[0] == printed[1]
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_file_of_prompts(model, tmp_path, capsys):
+    asked = [
+        {"id": 1, "prompt": "Say hello."},
+        {"id": 2, "messages": [{"role": "user", "content": "Say hello."}]},
+        {"id": 3, "prompt": "A longer question, which makes another batch: why?"},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n\n".join(json.dumps(row) for row in asked))
+    options = ("--model", model, "--input", tmp_path / "in.jsonl", "--batch_size", "2", *SHORT)
+    assert tulu("generate", *options, "--output", tmp_path / "out.jsonl") == 0
+    answered = rows(tmp_path / "out.jsonl")
+    assert [row["id"] for row in answered] == [1, 2, 3]
+    assert answered[0]["output"] == answered[1]["output"]
+    for row in answered:
+        assert row["output_tokens"] <= 8
+        assert row["stopped"] == ("length" if row["output_tokens"] == 8 else "eos")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+    assert "3 answers" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"output exists .* add --overwrite"):
+        tulu("generate", *options, "--output", tmp_path / "out.jsonl")
+
+
+def test_raw_text_and_sampling(model, capsys):
+    words = ("--model", model, "--raw", "--prompt", "Once", "--temperature", "1", *SHORT)
+    printed = []
+    for seed in ("1", "1", "2"):
+        tulu("generate", *words, "--top_p", "0.9", "--seed", seed)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": ', r"line is not JSON - got .*in.jsonl line 2"),
+        (b'{"prompt": "\xff"}', "line is not JSON"),
+        (b"[]", "line holds no prompt - at"),
+        (b'{"text": "a"}', "line holds no prompt"),
+        (b'{"prompt": 3}', "prompt is not text - got int"),
+        (b'{"messages": []}', "row 1"),
+        (b'{"messages": [{"role": "bot", "content": "x"}]}', "row 1"),
+        (b"\n", "input is empty"),
+    ],
+)
+def test_bad_input(model, tmp_path, content, message):
+    (tmp_path / "in.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        tulu("generate", "--model", model, "--input", tmp_path / "in.jsonl")
+
+
+def test_other_mistakes(model, tmp_path):
+    with pytest.raises(DataError, match="input cannot be read"):
+        tulu("generate", "--model", model, "--input", tmp_path / "none.jsonl")
+    with pytest.raises(CheckpointError, match="no model - at"):
+        tulu("generate", "--model", tmp_path, "--prompt", "x")
+    with pytest.raises(ConfigError, match="--batch_size is impossible - got 0"):
+        tulu("generate", "--model", model, "--prompt", "x", "--batch_size", "0")
+    with pytest.raises(ConfigError, match="top_p is impossible"):
+        tulu("generate", "--model", model, "--prompt", "x", "--top_p", "2")
+    with pytest.raises(DataError, match=r"longer than the model's sequences"):
+        tulu("generate", "--model", model, "--prompt", "x", "--max_new_tokens", "500")
+    with pytest.raises(ConfigError, match="output cannot be written"):
+        out = tmp_path / "no" / "out.jsonl"
+        tulu("generate", "--model", model, "--prompt", "x", "--output", out)
+
+
+def chat(monkeypatch, capsys, model, text, *words):
+    typed(monkeypatch, text)
+    assert tulu("chat", "--model", model, *SHORT, *words) == 0
+    return capsys.readouterr().out
+
+
+def test_chat_keeps_the_conversation(monkeypatch, capsys, model):
+    out = chat(monkeypatch, capsys, model, "Hi\nHi\n/reset\nHi\n/quit\nnever read\n")
+    first, second, after, third = out.split("you> ")[1:5]
+    assert "conversation forgotten" in after
+    assert first == third
+    assert first != second
+
+
+def test_chat_commands(monkeypatch, capsys, model):
+    text = "/help\n/nonsense\n/system Be kind.\nHi\n/reset\nHi\n/system\nHi\n\n"
+    out = chat(monkeypatch, capsys, model, text).split("you> ")
+    assert HELP in out[1]
+    assert "unknown command /nonsense" in out[2]
+    assert "with this system message" in out[3]
+    assert out[4] == out[6]
+    assert "without system message" in out[7]
+    assert out[8].strip() != out[4].strip()
+
+
+def test_chat_that_grows_too_long_says_so(monkeypatch, capsys, model):
+    out = chat(monkeypatch, capsys, model, "word " * 200 + "\nHi\n").split("you> ")
+    assert "conversation is too long for the model - got" in out[1]
+    assert "/reset starts a new one" in out[1]
+    assert "too long" not in out[2]
+
+
+def test_chat_shows_what_generate_prints(monkeypatch, capsys, model):
+    out = chat(monkeypatch, capsys, model, "Name a colour.\n").split("you> ")[1]
+    tulu("generate", "--model", model, "--prompt", "Name a colour.", *SHORT)
+    assert out.strip() == capsys.readouterr().out.strip()

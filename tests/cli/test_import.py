@@ -1,0 +1,56 @@
+"""`tulu import`."""
+
+import numpy as np
+import pytest
+
+from tulu_jax.checkpoint import hf
+from tulu_jax.checkpoint.arrays import CheckpointReader
+from tulu_jax.errors import CheckpointError
+
+from .small_model import tulu, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "hf")
+
+
+def test_import_makes_checkpoint_0(model, tmp_path, capsys):
+    assert tulu("import", "--hf", model, "--model_dir", tmp_path / "run") == 0
+    reader = CheckpointReader(tmp_path / "run")
+    config, params = hf.load(model)
+    assert reader.meta["model"]["num_kv_heads"] == config.num_kv_heads == 1
+    assert reader.meta["source"]["format"] == "huggingface"
+    np.testing.assert_array_equal(reader.read(("lm_head",)), params["lm_head"])
+    printed = capsys.readouterr().out
+    assert "weights as float32" in printed
+    assert "12/12" in printed
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.model").is_file()
+
+
+def test_dtype_and_a_folder_without_tokenizer(model, tmp_path, capsys):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    out = tmp_path / "run"
+    assert tulu("import", "--hf", tmp_path, "--model_dir", out, "--dtype", "bfloat16") == 0
+    assert CheckpointReader(out).dtype(("embedding",)).name == "bfloat16"
+    assert "none found: give --tokenizer" in capsys.readouterr().out
+
+
+def test_second_import_keeps_the_first(model, tmp_path):
+    tulu("import", "--hf", model, "--model_dir", tmp_path)
+    with pytest.raises(CheckpointError, match="already holds checkpoints"):
+        tulu("import", "--hf", model, "--model_dir", tmp_path)
+
+
+def test_bad_folder_makes_nothing(tmp_path):
+    (tmp_path / "hf").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        tulu("import", "--hf", tmp_path / "hf", "--model_dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        tulu("import", "--help")
+    assert "tulu export --model_dir" in capsys.readouterr().out
