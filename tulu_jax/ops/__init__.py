@@ -6,4 +6,12 @@ from tulu_jax.ops.linear import linear
 from tulu_jax.ops.norm import rms_norm
 from tulu_jax.ops.rotary import apply_rotary, rotary_angles
 
-__all__ = ["apply_rotary", "attend", "linear", "rms_norm", "rotary_angles", "token_nll", "weighted_nll"]
+__all__ = [
+    "apply_rotary",
+    "attend",
+    "linear",
+    "rms_norm",
+    "rotary_angles",
+    "token_nll",
+    "weighted_nll",
+]

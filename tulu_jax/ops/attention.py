@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -49,8 +51,9 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Softmax attention over the visible keys; each of K key heads serves N / K query heads.
 
-    This dense form is the reference every faster kernel is tested against. Scores and softmax are
-    float32. Padding queries get the mean of all values: never read, but finite.
+    When T = S, slots must be 0 .. T-1 in order (a training row): queries then go block by block
+    over the keys up to their block's end, which skips what causality hides. Scores and softmax
+    are float32. Padding queries get the mean of some values: never read, but finite.
 
     Differs from HF: nothing in float32; in bfloat16 the scores stay float32 here.
 
@@ -59,9 +62,85 @@ def attend(
     batch, length, heads, width = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, width)
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", grouped, key, preferred_element_type=jnp.float32)
-    mask = visible(query_segments, key_segments, query_slots)[:, None, None]
-    scores = jnp.where(mask, scores * width**-0.5, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    mixed = jnp.einsum("BKGTS,BSKH->BTKGH", weights, value)
+    mask = visible(query_segments, key_segments, query_slots)
+    mixed = _attend(grouped, key, value, mask)
     return mixed.reshape(batch, length, heads, width)
+
+
+def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
+    """Queries of each block, and the keys they can see; four blocks for rows of 256 and more.
+
+    Rows of 4 x 512 with 8 heads of 64, forward and backward, on 2 CPU cores: 0.16 s in four
+    blocks, 0.27 s in one, 0.35 s by JAX's own gradient.
+    """
+    size = max(64, length // 4)
+    if length != slots or length % size:
+        return [(slice(0, length), slice(0, slots))]
+    return [
+        (slice(start, start + size), slice(0, start + size)) for start in range(0, length, size)
+    ]
+
+
+class _Block(NamedTuple):
+    """What the backward pass needs of one block of queries."""
+
+    shifted: Float[Array, "B K G T S"]
+    """exp(score - the row's largest score)."""
+    normaliser: Float[Array, "B T K G 1"]
+
+
+@jax.custom_vjp
+def _attend(
+    query: Float[Array, "B T K G H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B T S"],
+) -> Float[Array, "B T K G H"]:
+    return _forward(query, key, value, mask)[0]
+
+
+def _forward(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array, tuple]:
+    scale = query.shape[-1] ** -0.5
+    outputs, blocks = [], []
+    for rows, keys in _blocks(query.shape[1], key.shape[1]):
+        scores = _dot("BTKGH,BSKH->BKGTS", query[:, rows], key[:, keys]) * scale
+        scores = jnp.where(mask[:, None, None, rows, keys], scores, MASKED)
+        top = jnp.max(scores, axis=-1, keepdims=True)
+        shifted = jnp.exp(scores - top).astype(value.dtype)
+        # Dividing after the product costs a pass over [T, H] in place of one over [T, S].
+        normaliser = jnp.sum(shifted, axis=-1, dtype=jnp.float32).transpose(0, 3, 1, 2)[..., None]
+        mixed = _dot("BKGTS,BSKH->BTKGH", shifted, value[:, keys]) / normaliser
+        outputs.append(mixed.astype(value.dtype))
+        blocks.append(_Block(shifted, normaliser))
+    output = jnp.concatenate(outputs, axis=1)
+    return output, (query, key, value, output, blocks)
+
+
+def _backward(saved: tuple, upstream: Array) -> tuple[Array, Array, Array, None]:
+    query, key, value, output, blocks = saved
+    scale = query.shape[-1] ** -0.5
+    query_grads = []
+    key_grad = jnp.zeros(key.shape, jnp.float32)
+    value_grad = jnp.zeros(value.shape, jnp.float32)
+    layout = _blocks(query.shape[1], key.shape[1])
+    for (rows, keys), (shifted, normaliser) in zip(layout, blocks, strict=True):
+        pull = upstream[:, rows].astype(jnp.float32) / normaliser
+        kept = jnp.sum(pull * output[:, rows], axis=-1).transpose(0, 2, 3, 1)[..., None]
+        pull = pull.astype(value.dtype)
+        score_grad = _dot("BTKGH,BSKH->BKGTS", pull, value[:, keys]) - kept
+        score_grad = (shifted * score_grad * scale).astype(query.dtype)
+        query_grads.append(_dot("BKGTS,BSKH->BTKGH", score_grad, key[:, keys]))
+        key_part = _dot("BKGTS,BTKGH->BSKH", score_grad, query[:, rows])
+        value_part = _dot("BKGTS,BTKGH->BSKH", shifted, pull)
+        key_grad = key_grad.at[:, keys].add(key_part)
+        value_grad = value_grad.at[:, keys].add(value_part)
+    query_grad = jnp.concatenate(query_grads, axis=1).astype(query.dtype)
+    return query_grad, key_grad.astype(key.dtype), value_grad.astype(value.dtype), None
+
+
+def _dot(pattern: str, left: Array, right: Array) -> Array:
+    """A product accumulated in float32."""
+    return jnp.einsum(pattern, left, right, preferred_element_type=jnp.float32)
+
+
+_attend.defvjp(_forward, _backward)
