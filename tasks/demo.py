@@ -228,7 +228,7 @@ def _list_twice(rng: random.Random) -> Item:
 
 def _compare(rng: random.Random) -> Item:
     kind = rng.choice(("larger", "smaller"))
-    a, b = rng.sample(range(1, 21), 2)
+    a, b = rng.sample(range(10), 2)
     answer = max(a, b) if kind == "larger" else min(a, b)
     return Item(((_ask(rng, kind, a=a, b=b), str(answer)),), f"numbers {a} {b}")
 
@@ -281,20 +281,20 @@ _BOTH_WAYS = w.OPPOSITES | {b: a for a, b in w.OPPOSITES.items()}
 
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Item]]] = {
     "scene": (20, _scene),
-    "scene_twice": (9, _scene_twice),
+    "scene_twice": (11, _scene_twice),
     "pick": (9, _pick),
     "is_a": (3, _is_a),
-    "nth": (4, _nth),
-    "list_twice": (2, _list_twice),
-    "repeat": (2, _repeat),
+    "nth": (3, _nth),
+    "list_twice": (1, _list_twice),
+    "repeat": (1, _repeat),
     "reverse": (1, _reverse),
     "count": (4, _count),
     "colour": (2, _colour),
     "colour_twice": (2, _colour_twice),
-    "compare": (4, _compare),
+    "compare": (3, _compare),
     "next": (5, _next),
     "next_twice": (3, _next_twice),
-    "add": (6, _add),
+    "add": (7, _add),
     "opposite": (6, _fact("opposite", _BOTH_WAYS)),
     "plural": (5, _fact("plural", w.PLURALS)),
     "thing_colour": (4, _fact("thing_colour", w.NATURAL_COLOURS)),
