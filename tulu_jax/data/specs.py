@@ -78,10 +78,26 @@ class DatasetSpec:
         return {**self.options, **options}
 
     def code_fingerprint(self) -> str:
-        """sha256 (hex) of the source file that reads this dataset."""
-        path = inspect.getsourcefile(self.read)
-        content = Path(path).read_bytes() if path else b""
-        return hashlib.sha256(content).hexdigest()
+        """sha256 (hex) of the source files that read this dataset.
+
+        They are the file of `read` and the files of its own package that it imports.
+        """
+        digest = hashlib.sha256()
+        for path in _source_files(self.read):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()
+
+
+def _source_files(read: Callable[..., Any]) -> list[Path]:
+    home = inspect.getmodule(read)
+    if home is None:
+        return []
+    modules = {home}
+    for value in vars(home).values():
+        found = value if inspect.ismodule(value) else inspect.getmodule(value)
+        if found and found.__name__.split(".")[0] == home.__name__.split(".")[0]:
+            modules.add(found)
+    return sorted(Path(m.__file__) for m in modules if m.__file__ is not None)
 
 
 _SPECS: dict[str, DatasetSpec] = {}
