@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: saved in the background, found and restored whole or not at all."""
+"""Checkpoints of a run: saved in the background, found and restored whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
 from tulu_jax.errors import CheckpointError
@@ -16,6 +18,10 @@ from tulu_jax.models import LlamaConfig
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 
 logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint that looks complete cannot be read."""
 
 
 class Checkpoints:
@@ -38,9 +44,11 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+        self.set_aside_at_start = self._set_aside_incomplete()
+        """Where half-written checkpoints of earlier processes went."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -56,6 +64,26 @@ class Checkpoints:
         steps = complete_steps(self._run)
         return steps[-1] if steps else None
 
+    def oldest(self) -> int | None:
+        """The oldest complete step, or None."""
+        steps = complete_steps(self._run)
+        return steps[0] if steps else None
+
+    def set_aside(self, step: int) -> Path:
+        """The new path of a damaged step's folder: renamed, so that it no longer counts.
+
+        Orbax would count it, and silently not save any step up to it.
+        """
+        path = _rename_aside(self.folder, step)
+        self._manager.reload()
+        return path
+
+    def _set_aside_incomplete(self) -> list[Path]:
+        steps = sorted(int(c.name) for c in self.folder.iterdir() if c.name.isdecimal())
+        whole = complete_steps(self._run)
+        _wait_for_hosts("looked for half-written checkpoints")
+        return [_rename_aside(self.folder, step) for step in steps if step not in whole]
+
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Starts saving `state` (with a `step` field) and `meta` under its step.
 
@@ -66,19 +94,28 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state._asdict()), meta=ocp.args.JsonSave(meta)
         )
         try:
-            self._manager.save(int(state.step), args=args)
+            saved = self._manager.save(int(state.step), args=args)
         except (OSError, ValueError) as error:
             raise _unwritable(self.folder, error) from error
+        if not saved:
+            raise _unwritable(self.folder, f"step {int(state.step)} when later steps exist")
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state of `step`."""
-        return CheckpointReader(self._run, step).meta
+        """What was saved beside the state of `step`.
+
+        Raises:
+          DamagedCheckpointError: it cannot be read.
+        """
+        try:
+            return CheckpointReader(self._run, step).meta
+        except CheckpointError as error:
+            raise _unreadable(self.folder / str(step), error) from error
 
     def restore(self, step: int, target: Any) -> Any:
         """The state of `step`, each array read straight into the sharding that `target` names.
 
         Raises:
-          CheckpointError: arrays are missing, damaged, or of another shape.
+          DamagedCheckpointError: arrays are missing, damaged, or of another shape.
         """
         tree = target._asdict()
         args = ocp.args.PyTreeRestore(
@@ -112,7 +149,11 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         """Waits for the save under way and closes."""
-        self._manager.close()
+        try:
+            self._manager.close()
+        except (OSError, ValueError) as error:
+            if kind is None:
+                raise _unwritable(self.folder, error) from error
 
 
 def restore_params(run: str | Path, config: LlamaConfig, layout: Layout) -> Any:
@@ -158,7 +199,23 @@ def is_run(path: str | Path) -> bool:
     return checkpoints_dir(path).is_dir()
 
 
-def _unwritable(folder: Path, error: Exception) -> CheckpointError:
+def _rename_aside(folder: Path, step: int) -> Path:
+    taken = {child.name for child in folder.iterdir()}
+    names = (f"damaged-{step}{more}" for more in ("", *(f"-{n}" for n in range(2, 1000))))
+    path = folder / next(name for name in names if name not in taken)
+    _wait_for_hosts(f"set aside {path.name}")
+    if jax.process_index() == 0:
+        (folder / str(step)).rename(path)
+    _wait_for_hosts(f"have set aside {path.name}")
+    return path
+
+
+def _wait_for_hosts(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _unwritable(folder: Path, error: object) -> CheckpointError:
     return CheckpointError(
         "checkpoint cannot be written",
         got=error,
@@ -168,8 +225,8 @@ def _unwritable(folder: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
+def _unreadable(path: Path, error: Exception) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
         "checkpoint cannot be restored",
         got=f"{type(error).__name__}: {str(error)[:500]}",
         at=path,

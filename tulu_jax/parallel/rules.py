@@ -56,6 +56,28 @@ class Layout:
         """Into how many parts the rows of a batch are split."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
+    def row_share(self) -> tuple[int, int]:
+        """(i, n): the devices of this process hold the i-th of n equal shares of a batch's rows.
+
+        Processes whose devices differ only along `tensor` hold, and must feed, the same share.
+
+        Raises:
+          ConfigError: some processes would share a part of their rows only.
+        """
+        shards: dict[int, set[int]] = {}
+        for shard, devices in enumerate(self.mesh.devices.reshape(self.num_row_shards, -1)):
+            for device in devices:
+                shards.setdefault(device.process_index, set()).add(shard)
+        shares = sorted({tuple(sorted(held)) for held in shards.values()})
+        if len(shares) * len(shares[0]) != self.num_row_shards or len({*map(len, shares)}) > 1:
+            raise ConfigError(
+                "hosts cannot share the rows of a batch evenly",
+                got=f"mesh {dict(self.mesh.shape)} over {len(shards)} hosts",
+                expected="data x fsdp that the number of hosts divides, or that divides it",
+                do="change MESH_DATA, MESH_FSDP or MESH_TENSOR",
+            )
+        return shares.index(tuple(sorted(shards[jax.process_index()]))), len(shares)
+
     def check_rows(self, rows: int, *, name: str = "BATCH_SIZE") -> None:
         """Refuses a number of rows that cannot be split evenly.
 

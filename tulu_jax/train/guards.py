@@ -99,6 +99,7 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
     Raises:
       GuardError: naming the step and the checkpoint to go back to.
     """
+    good = "none yet" if last_checkpoint is None else last_checkpoint
     for name in ("loss", "grad_norm"):
         value = float(metrics[name])
         if not np.isfinite(value):
@@ -107,6 +108,6 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
                 got=value,
                 at=f"step {step}",
                 expected="a finite number",
-                do=f"last good checkpoint: {'none yet' if last_checkpoint is None else last_checkpoint}"
-                "; lower LEARNING_RATE, or look at the rows of that step with `tulu data inspect`",
+                do=f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of that "
+                "step with `tulu data inspect`",
             )

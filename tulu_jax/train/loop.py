@@ -27,7 +27,13 @@ from tulu_jax.train.metrics import FLOP_FORMULA, peak_flops
 from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.reporter import Reporter
-from tulu_jax.train.setup import Run, set_up, start_state, use_compilation_cache
+from tulu_jax.train.setup import (
+    Run,
+    set_up,
+    start_state,
+    use_compilation_cache,
+    write_settings,
+)
 from tulu_jax.train.step import make_eval_step, make_train_step
 
 
@@ -56,7 +62,7 @@ def train(
     # ---- data, model, mesh -------------------------------------------------------------------
     use_compilation_cache()
     run = set_up(config, settings=settings, console=console)
-    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    process = dict(zip(("process_index", "process_count"), run.layout.row_share(), strict=True))
 
     # ---- guards before anything is paid for --------------------------------------------------
     with run.layout.activate():
@@ -70,6 +76,7 @@ def train(
         # ---- state and compiled steps --------------------------------------------------------
         with run.layout.activate():
             state = start_state(run, checkpoints, console)
+        write_settings(run)
         first_step = int(state.step)
         train_step = make_train_step(
             run.model,

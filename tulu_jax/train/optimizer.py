@@ -24,7 +24,11 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW; torch's defaults and update order."""
+    """Clip by global norm, then AdamW; torch's defaults and update order.
+
+    The optimizer's state has the same form with and without clipping, so a run may change that
+    when it resumes.
+    """
     adamw = optax.adamw(
         learning_rate_schedule(config, total_steps),
         b1=config.b1,
@@ -32,6 +36,6 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         eps=config.eps,
         weight_decay=config.weight_decay,
     )
-    if config.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    unclipped = config.clip_norm is None
+    clip = optax.identity() if unclipped else optax.clip_by_global_norm(config.clip_norm)
+    return optax.chain(clip, adamw)

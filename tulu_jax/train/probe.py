@@ -8,6 +8,7 @@ ways, and logits, loss and gradients are compared.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,11 +40,10 @@ def probe_packing(config: LlamaConfig, layout: Layout, *, compute: ComputeConfig
     layout = layout_for(small, layout.mesh)
     packed, apart = _two_ways(layout.num_row_shards)
     with layout.activate():
-        fresh = jax.jit(lambda: init_params(small, jax.random.key(0)))
-        # Weights of the usual size would make attention nearly uniform and a leak hard to see.
-        params = jax.tree.map(lambda weight: weight * 10, fresh())
-        run = jax.jit(lambda batch: _outputs(small, compute, params, batch))
-        together, separate = jax.device_get((run(packed), run(apart)))
+        # Weights are an argument, since a program cannot close over arrays on several hosts.
+        run = jax.jit(partial(_outputs, small, compute), out_shardings=layout.replicated)
+        params = jax.jit(_large_params, static_argnums=0)(small)
+        together, separate = jax.device_get((run(params, packed), run(params, apart)))
     together["states"] = _join(together["states"], packed)
     separate["states"] = _join(separate["states"], apart)
     worst = 0.0
@@ -58,6 +58,11 @@ def probe_packing(config: LlamaConfig, layout: Layout, *, compute: ComputeConfig
             )
         worst = max(worst, difference)
     return worst
+
+
+def _large_params(config: LlamaConfig) -> Any:
+    """Fresh weights times 10: the usual size makes attention nearly uniform and hides a leak."""
+    return jax.tree.map(lambda weight: weight * 10, init_params(config, jax.random.key(0)))
 
 
 def _two_ways(row_shards: int) -> tuple[Batch, Batch]:

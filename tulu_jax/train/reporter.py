@@ -37,7 +37,7 @@ class Reporter:
         self._wandb = _open_wandb(run) if run.config.wandb and self._main else None
         self._rows: list[dict[str, float]] = []
         self._clock = time.perf_counter()
-        self._compiled: int | None = None
+        self._compiled = 1
         self._first_logged = first_step
         self._progress = Progress(
             TextColumn("training"),
@@ -81,15 +81,16 @@ class Reporter:
         if not self._rows:
             return
         rows, self._rows = self._rows, []
-        seconds = (time.perf_counter() - self._clock) / len(rows)
+        # The first step of a process waits for compilation; the clock starts after it.
+        timed = len(rows) - (rows[0]["step"] == self._first_logged + 1)
+        seconds = (time.perf_counter() - self._clock) / max(timed, 1)
         line = self._summary(rows, seconds)
-        # The first interval of a process waits for compilation: its times say nothing.
-        if rows[0]["step"] == self._first_logged + 1 and len(rows) == 1:
+        if not timed:
             for name in ("tokens_per_s", "loss_tokens_per_s", "step_s", "mfu"):
                 line.pop(name)
         self._say(_sentence(line, self._run.total_steps))
         self._keep(line)
-        if self._compiled is not None and compiled > self._compiled:
+        if compiled > self._compiled:
             self._say(f"[bold yellow]The training step was compiled again before step {step:,}")
         self._compiled = compiled
         self._clock = time.perf_counter()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
+    DamagedCheckpointError,
     is_run,
     restore_params,
     saved_model_config,
@@ -95,7 +96,7 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     Raises:
       TuluError: whatever does not fit, before anything is allocated.
     """
-    make_run_folder(Path(config.model_dir), settings)
+    make_run_folder(Path(config.model_dir))
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     layout = layout_for(model, make_mesh(config.mesh))
     layout.check_rows(
@@ -130,19 +131,34 @@ def _total_steps(config: TrainConfig, data: TrainingData) -> int:
     return config.train_steps or by_epochs or 0
 
 
-def make_run_folder(folder: Path, settings: str) -> None:
-    """Makes the run folder and writes the resolved settings into it.
+def make_run_folder(folder: Path) -> None:
+    """Makes the run folder.
 
     Raises:
-      ConfigError: it cannot be written.
+      ConfigError: it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.gin").write_text(settings)
     except OSError as error:
-        raise ConfigError(
-            "run folder cannot be written", got=error, at=folder, do="set another MODEL_DIR"
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def write_settings(run: Run) -> None:
+    """Keeps the resolved settings in the run folder: once it is sure that the run is this one.
+
+    Raises:
+      ConfigError: they cannot be written.
+    """
+    try:
+        (run.folder / "settings.gin").write_text(run.settings)
+    except OSError as error:
+        raise _unwritable(run.folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        "run folder cannot be written", got=error, at=folder, do="set another MODEL_DIR"
+    )
 
 
 def initial_model_config(path: str) -> LlamaConfig:
@@ -159,26 +175,39 @@ def initial_model_config(path: str) -> LlamaConfig:
 def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
     """The state to go on from: the run's own newest checkpoint, else the initial one, else fresh.
 
+    A checkpoint that turns out to be damaged is set aside, aloud, for the one before it.
+
     Raises:
-      CheckpointError: the checkpoint is of another model, tokenizer or data, or damaged.
+      CheckpointError: the checkpoint is of another model, tokenizer or data, or all are damaged.
     """
-    latest = checkpoints.latest()
-    if latest is not None:
-        saved, current = checkpoints.meta(latest), run.meta()
-        check_same_run(saved, current, where=checkpoints.folder / str(latest))
-        for name in ("total_steps", "loss_normalization", "optimizer"):
-            if saved.get(name) != current[name]:
-                console.print(f"[bold yellow]{name} changed: {saved.get(name)} when saved, "
-                              f"{current[name]} from now on")  # fmt: skip
-        console.print(f"Resuming from step {latest:,} of {checkpoints.folder}")
-        target = abstract_state(run.model, run.optimizer, run.layout)
-        return checkpoints.restore(latest, target)
+    for folder in checkpoints.set_aside_at_start:
+        console.print(f"[bold yellow]Half-written checkpoint set aside as {folder}", soft_wrap=True)
+    while (latest := checkpoints.latest()) is not None:
+        try:
+            return _resume(run, checkpoints, latest, console)
+        except DamagedCheckpointError as error:
+            if checkpoints.oldest() == latest:
+                raise
+            folder = checkpoints.set_aside(latest)
+            console.print(f"[bold yellow]{error}[/]\nSet aside as {folder}", soft_wrap=True)
     path = run.config.initial_checkpoint
     if path is None:
         console.print(f"Starting from fresh weights, seed {run.config.seed}")
         return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed)
     console.print(f"Starting from the weights of {path}")
     return create_state(run.model, run.optimizer, run.layout, params=_load_params(run, path))
+
+
+def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> TrainState:
+    saved, current = checkpoints.meta(step), run.meta()
+    check_same_run(saved, current, where=checkpoints.folder / str(step))
+    for name in ("total_steps", "loss_normalization", "optimizer"):
+        if saved.get(name) != current[name]:
+            console.print(f"[bold yellow]{name} changed: {saved.get(name)} when saved, "
+                          f"{current[name]} from now on")  # fmt: skip
+    state = checkpoints.restore(step, abstract_state(run.model, run.optimizer, run.layout))
+    console.print(f"Resuming from step {step:,} of {checkpoints.folder}", soft_wrap=True)
+    return state
 
 
 def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Path) -> None:
