@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tulu_jax import __version__
 from tulu_jax.errors import TuluError
 
-COMMANDS = ("data", "train", "importer", "exporter")
+COMMANDS = ("demo", "data", "train", "importer", "exporter", "generate", "chat")
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
 DESCRIPTION = """\

@@ -1,0 +1,47 @@
+# Everything from a fresh clone: `make demo` trains and talks, `make test` checks.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo
+SHARED := $(if $(TULU_SHARED),$(abspath $(TULU_SHARED)))
+
+.PHONY: help demo test lint format bench constraints clean
+
+help:  ## list what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.core  ## train a small LLaMA on instructions, score it, export it
+	$(BIN)/tulu demo --dir $(DEMO_DIR)
+
+test: lint  ## lint, types and all tests (set TULU_SHARED for those on real data)
+	TULU_SHARED=$(SHARED) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test  ## our training step beside transformers + torch (nothing else may run)
+	$(BIN)/python benchmarks/train_step.py
+
+constraints: $(VENV)/.test  ## pin what is installed
+	(head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/^torch @.*/torch==2.13.0/; s/ @ .*//') > constraints.new
+	mv constraints.new constraints.txt
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@ $(VENV)/.core
+
+clean:  ## remove the virtual environment and the demo
+	rm -rf $(VENV) $(DEMO_DIR)
