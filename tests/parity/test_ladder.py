@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from tulu_jax.models import forward
+from tulu_jax import models
 from tulu_jax.models.llama import Layer, Where
 from tulu_jax.ops import apply_rotary, rms_norm, rotary_angles
 
@@ -17,6 +17,8 @@ from .reference import CONFIGS, max_diff, random_params, random_tokens, to_torch
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 NORM, EXACT = 1e-6, 1e-4
+
+forward = jax.jit(models.forward, static_argnums=0)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -79,7 +81,7 @@ def test_attention(pair):
     config, params, model = pair
     x, where, angles, mask = part_inputs(config, model)
     weights = {"params": layer_of(params, 0)["attention"]}
-    ours, _ = Attention(config).apply(weights, x, where, None)
+    ours, _ = jax.jit(Attention(config).apply)(weights, x, where, None)
     theirs = model.model.layers[0].self_attn(
         torch.tensor(x), position_embeddings=angles, attention_mask=mask
     )[0]
@@ -89,7 +91,7 @@ def test_attention(pair):
 def test_block(pair):
     config, params, model = pair
     x, where, angles, mask = part_inputs(config, model)
-    ours, _ = Layer(config).apply({"params": layer_of(params, 1)}, x, None, where)
+    ours, _ = jax.jit(Layer(config).apply)({"params": layer_of(params, 1)}, x, None, where)
     theirs = model.model.layers[1](torch.tensor(x), position_embeddings=angles, attention_mask=mask)
     theirs = theirs[0] if isinstance(theirs, tuple) else theirs
     assert max_diff(ours, theirs) <= EXACT
@@ -147,9 +149,8 @@ def test_gradients_of_packed_rows(pair):
 
     segments = np.concatenate([[i + 1] * n for i, n in enumerate(lengths)])[None].astype(np.int32)
     tokens, weights = np.concatenate(texts)[None], np.concatenate(masks)[None].astype(np.float32)
-    loss, gradients = jax.value_and_grad(lambda p: our_loss(config, p, tokens, segments, weights))(
-        jax.tree.map(jnp.asarray, params)
-    )
+    loss_and_gradients = jax.jit(jax.value_and_grad(our_loss, argnums=1), static_argnums=0)
+    loss, gradients = loss_and_gradients(config, params, tokens, segments, weights)
     assert abs(float(loss) - their_loss.item()) <= 1e-5
     theirs = {name: weight.grad for name, weight in model.named_parameters()}
     ours = to_torch(config, gradients)
