@@ -60,7 +60,7 @@ def report_table(reports: Sequence[DatasetReport]) -> Table:
     table.add_column("dataset", style="bold", no_wrap=True)
     for name in ("examples", "tokens", "loss", "cut", "dropped", "50/95/100 %", "full"):
         table.add_column(name, justify="right", no_wrap=True)
-    notes = ["loss: tokens that carry it; lengths: half, 95 % and all are at most so long"]
+    notes = ["loss: share of tokens that carry it", "50/95/100 %: so many are no longer than"]
     for report in reports:
         share = f"{report.loss_share:.1%}"
         if loss_share_alarm(report.loss_share):
