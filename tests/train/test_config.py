@@ -1,0 +1,73 @@
+"""Every setting out of range is refused by name."""
+
+import dataclasses
+
+import pytest
+
+from train.small import run_config
+from tulu_jax.errors import ConfigError
+from tulu_jax.train.config import OptimizerConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("learning_rate", 0.0, "a number above 0"),
+        ("learning_rate", float("nan"), "a number above 0"),
+        ("warmup_ratio", 1.0, r"a share in \[0, 1\)"),
+        ("warmup_ratio", -0.1, r"a share in \[0, 1\)"),
+        ("weight_decay", -1e-3, "0 or more"),
+        ("b1", 1.0, r"a number in \[0, 1\)"),
+        ("b2", -0.5, r"a number in \[0, 1\)"),
+        ("eps", 0.0, "a number above 0"),
+        ("clip_norm", 0.0, "above 0, or None"),
+    ],
+)
+def test_optimizer_fields(name, value, expected):
+    with pytest.raises(
+        ConfigError, match=rf"OptimizerConfig.{name} is out of range - got {value} - .*{expected}"
+    ):
+        OptimizerConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("train_steps", 0, "above 0"),
+        ("micro_batches", 0, "a whole number above 0"),
+        ("micro_batches", 3, "a divisor of the batch size 8"),
+        ("paper_rows", 0, "a whole number above 0"),
+        ("log_period", 0, "a whole number above 0"),
+        ("checkpoint_period", 0, "a whole number above 0"),
+        ("keep_checkpoints", 0, "a whole number above 0"),
+        ("eval_period", -1, "0 or more"),
+        ("loss_normalization", "sum", "token or paper"),
+    ],
+)
+def test_train_fields(tmp_path, name, value, expected):
+    with pytest.raises(
+        ConfigError, match=rf"TrainConfig.{name} is out of range - got {value} - .*{expected}"
+    ):
+        run_config(tmp_path, **{name: value})
+
+
+def test_paper_groups_must_divide_the_batch(tmp_path):
+    run_config(tmp_path, paper_rows=3)
+    with pytest.raises(
+        ConfigError, match=r"TrainConfig.paper_rows .* a divisor of the batch size 8"
+    ):
+        run_config(tmp_path, paper_rows=3, loss_normalization="paper")
+
+
+def test_a_run_needs_a_model(tmp_path):
+    with pytest.raises(
+        ConfigError,
+        match=r"the run has no model - got MODEL=None and INITIAL_CHECKPOINT_PATH=None .* "
+        r"include a file of gin_configs/models, or name a checkpoint",
+    ):
+        run_config(tmp_path, model=None)
+
+
+def test_configs_are_frozen(tmp_path):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run_config(tmp_path).seed = 1

@@ -1,0 +1,198 @@
+"""Runs of the loop: a run stopped and resumed is the run that was never stopped, bit for bit."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from train.small import (
+    MESHES,
+    assert_same_state,
+    final_state,
+    metric_lines,
+    run,
+    run_config,
+    training_data,
+)
+from tulu_jax.errors import ConfigError
+from tulu_jax.train import loop
+
+STEPS = 10
+EPOCH_END = 4.625
+"""37 rows an epoch in batches of 8: the second epoch begins within the fifth batch."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run of two epochs that was never stopped, with a checkpoint of each step."""
+    with pytest.MonkeyPatch.context() as patch:
+        config = run_config(tmp_path_factory.mktemp("whole") / "run", checkpoint_period=1,
+                            eval_period=5)  # fmt: skip
+        result, output = run(patch, config)
+    return config, result, output
+
+
+def copy_of(config, folder, *, step):
+    """The run as it would lie there had it been killed after the checkpoint of `step`."""
+    source = Path(config.model_dir)
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("tensorboard"))
+    for child in (folder / "checkpoints").iterdir():
+        if child.name.isdecimal() and int(child.name) > step:
+            shutil.rmtree(child)
+    return dataclasses.replace(config, model_dir=str(folder))
+
+
+def test_a_run_ends_with_all_its_files(uninterrupted):
+    config, result, output = uninterrupted
+    assert result.step == STEPS and result.finished
+    assert training_data(config.data).train.num_rows / config.data.batch_size == EPOCH_END
+    folder = Path(config.model_dir)
+    assert (folder / "settings.gin").read_text() == "x = 1\n"
+    assert (folder / "loss.png").stat().st_size > 5_000
+    assert any((folder / "tensorboard").iterdir())
+    for part in ("small train", "Packing probe: packed and apart agree", "Devices:", "MFU = (6 x",
+                 "First step done", f"step {STEPS}/{STEPS}", "loss tok/s", "held-out loss: tulu_small",
+                 f"Done: step {STEPS}"):  # fmt: skip
+        assert part in output
+    assert "compiled again" not in output
+    assert result.heldout["tulu_small"] > 0
+
+
+def test_metric_lines_say_everything(uninterrupted):
+    config = uninterrupted[0]
+    lines = [json.loads(x) for x in (Path(config.model_dir) / "metrics.jsonl").open()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
+    assert set(steps[-1]) == {
+        "step", "loss", "grad_norm", "learning_rate", "tokens_per_s", "loss_tokens_per_s",
+        "padding_share", "step_s", "mfu",
+    }  # fmt: skip
+    assert "step_s" not in steps[0]  # it waited for compilation
+    assert [line["step"] for line in lines if "heldout" in line] == [0, 5, 10]
+
+
+def test_loss_falls(uninterrupted):
+    held_out = [
+        x["heldout"]["tulu_small"] for x in metric_lines(uninterrupted[0]) if "heldout" in x
+    ]
+    assert held_out[-1] < held_out[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 4, 5, 9])
+def test_resumed_after_any_checkpoint_is_bit_equal(uninterrupted, tmp_path, monkeypatch, step):
+    """Steps 4 and 5 lie before and after the end of the first epoch."""
+    whole = uninterrupted[0]
+    shutil.copytree(Path(whole.data.data_dir), tmp_path / "store")
+    config = copy_of(whole, tmp_path / "run", step=step)
+    result, output = run(monkeypatch, config)
+    assert f"Resuming from step {step}" in output and result.finished
+    assert_same_state(final_state(config, STEPS), final_state(whole, STEPS))
+    assert metric_lines(config) == metric_lines(whole)
+    assert result.heldout == uninterrupted[1].heldout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 6])
+def test_signal_saves_and_the_same_command_resumes(uninterrupted, tmp_path, monkeypatch, stop_at):
+    whole = uninterrupted[0]
+    shutil.copytree(Path(whole.data.data_dir), tmp_path / "store")
+    config = dataclasses.replace(whole, model_dir=str(tmp_path / "run"), checkpoint_period=1000)
+    result, output = run(monkeypatch, config, stop_at=stop_at)
+    assert (result.step, result.finished) == (stop_at, False)
+    assert f"Stopped by SIGTERM: saved step {stop_at}; the same command resumes" in output
+    result, _ = run(monkeypatch, config)
+    assert result.finished
+    assert_same_state(final_state(config, STEPS), final_state(whole, STEPS))
+    steps = [line for line in metric_lines(config) if "loss" in line]
+    assert steps == [line for line in metric_lines(whole) if "loss" in line]
+
+
+def test_finished_run_has_nothing_left_to_do(uninterrupted, monkeypatch):
+    config = uninterrupted[0]
+    before = final_state(config, STEPS)
+    result, output = run(monkeypatch, config)
+    assert result.finished and f"Resuming from step {STEPS}" in output
+    assert f"Steps {STEPS} to {STEPS}" in output
+    assert_same_state(final_state(config, STEPS), before)
+
+
+@pytest.mark.slow
+def test_resumed_on_other_meshes(tmp_path, monkeypatch):
+    """1 device -> 8 fsdp -> 2 x 2 x 2: the same state to the bit, and the next 20 losses agree."""
+    common = {"epochs": None, "train_steps": 22, "checkpoint_period": 2}
+    one = run_config(tmp_path / "one", **common)
+    run(monkeypatch, one)
+    losses = [line["loss"] for line in metric_lines(one) if "loss" in line]
+    config = copy_of(one, tmp_path / "other", step=2)
+    config = dataclasses.replace(config, mesh=MESHES["fsdp"])
+    result, _ = run(monkeypatch, config, devices=None, stop_at=4)
+    assert result.step == 4
+    config = dataclasses.replace(config, mesh=MESHES["mixed"])
+    states = []
+    start_state = loop.start_state
+
+    def keep(*args):
+        states.append(start_state(*args))
+        return states[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "start_state", lambda *args: keep(*args))
+        patch.setattr(loop, "_print_plan", lambda *args: states.append(
+            jax.device_get(states[0]._asdict())))  # fmt: skip
+        run(monkeypatch, config, devices=None)
+    saved = final_state(config, 4)
+    restored = {
+        jax.tree_util.keystr(keys): leaf
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(states[1]["params"])
+    }
+    assert restored
+    for name, leaf in restored.items():
+        assert np.array_equal(saved[f"['params']{name}"], leaf)
+    again = [line["loss"] for line in metric_lines(config) if "loss" in line]
+    assert len(again) == 22
+    np.testing.assert_allclose(again[2:], losses[2:], rtol=1e-5)
+
+
+def test_recompile_is_reported(tmp_path, monkeypatch):
+    make = loop.make_train_step
+
+    def growing(*args, **options):
+        step = make(*args, **options)
+        calls = []
+
+        class Step:
+            def __call__(self, state, batch):
+                calls.append(1)
+                return step(state, batch)
+
+            def _cache_size(self):
+                return 1 + (len(calls) > 2)
+
+        return Step()
+
+    monkeypatch.setattr(loop, "make_train_step", growing)
+    config = run_config(tmp_path / "run", epochs=None, train_steps=6, log_period=2)
+    _, output = run(monkeypatch, config)
+    assert output.count("The training step was compiled again before step 4") == 1
+    assert "compiled again before step 2" not in output
+
+
+@pytest.mark.parametrize("settings", [{"epochs": None}, {"train_steps": 5, "epochs": 2}])
+def test_length_of_the_run_must_be_clear(tmp_path, monkeypatch, settings):
+    with pytest.raises(
+        ConfigError, match=r"length of the run is not clear - got TRAIN_STEPS=.* and EPOCHS=.* - "
+        r"expected one of them"
+    ):  # fmt: skip
+        run(monkeypatch, run_config(tmp_path / "run", **settings))
+
+
+def test_wandb_must_be_installed(tmp_path, monkeypatch):
+    with pytest.raises(
+        ConfigError, match=r"Weights & Biases is asked for but not installed .* pip"
+    ):
+        run(monkeypatch, run_config(tmp_path / "run", wandb=True))

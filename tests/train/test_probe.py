@@ -1,0 +1,74 @@
+"""The packing probe passes on a right model and refuses ways of getting packing wrong."""
+
+import jax.numpy as jnp
+import pytest
+
+from train.small import MESHES, MODEL, layout_on
+from tulu_jax.errors import GuardError
+from tulu_jax.models import ComputeConfig, llama
+from tulu_jax.train import probe
+from tulu_jax.train.probe import probe_packing
+
+
+@pytest.mark.parametrize("mesh", [None, "mixed"])
+def test_passes_in_float32(mesh):
+    layout = layout_on(MESHES.get(mesh))
+    with layout.activate():
+        assert probe_packing(MODEL, layout, compute=ComputeConfig()) < 1e-5
+
+
+def test_passes_in_bfloat16_with_remat():
+    layout = layout_on(None)
+    with layout.activate():
+        difference = probe_packing(
+            MODEL, layout, compute=ComputeConfig(dtype="bfloat16", remat="full", unroll_layers=2)
+        )
+    assert difference < probe.TOLERANCE["bfloat16"]
+
+
+def refused(dtype="float32"):
+    layout = layout_on(None)
+    with layout.activate(), pytest.raises(GuardError) as error:
+        probe_packing(MODEL, layout, compute=ComputeConfig(dtype=dtype))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_refuses_attention_that_ignores_segments(monkeypatch, dtype):
+    attend = llama.attend
+
+    def leaky(query, key, value, segments, key_segments, *rest, **options):
+        return attend(
+            query,
+            key,
+            value,
+            jnp.ones_like(segments),
+            jnp.ones_like(key_segments),
+            *rest,
+            **options,
+        )
+
+    monkeypatch.setattr(llama, "attend", leaky)
+    message = refused(dtype)
+    assert "packed conversations do not train as they would apart: states differ" in message
+    assert "got relative difference" in message and "PACKING='padded'" in message
+
+
+def test_refuses_positions_that_depend_on_the_row(monkeypatch):
+    """Rotary positions are relative: an equal shift of a whole conversation changes nothing, so
+    what must be refused is a wrong angle, as when slots of the row scale it."""
+    put = probe._put
+
+    def stretched(batch, row, start, tokens, segment):
+        put(batch, row, start, tokens, segment)
+        place = (row, slice(start, start + len(tokens)))
+        batch["positions"][place] *= 1 + start
+
+    monkeypatch.setattr(probe, "_put", stretched)
+    assert "states differ" in refused()
+
+
+def test_refuses_nan(monkeypatch):
+    attend = llama.attend
+    monkeypatch.setattr(llama, "attend", lambda *a, **k: attend(*a, **k) * jnp.nan)
+    assert "relative difference nan" in refused()
