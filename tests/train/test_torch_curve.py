@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 import torch
+from parity.reference import to_torch, torch_model
 from transformers import get_linear_schedule_with_warmup
 
-from parity.reference import to_torch, torch_model
 from train.small import MODEL, conversations, layout_on, random_params
 from train.small import batch_of as rows_of
 from tulu_jax.data.to_device import put_batch
