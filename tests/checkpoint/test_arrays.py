@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -62,6 +63,20 @@ def test_orbax_restores_it_as_it_does_a_training_checkpoint(tmp_path):
         )
         state = manager.restore(0, args=ocp.args.Composite(state=args))["state"]
     np.testing.assert_array_equal(state["params"]["a"]["b"], PARAMS["a"]["b"])
+
+
+def test_arrays_that_a_training_run_spread_over_devices(tmp_path):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    weight = np.arange(32, dtype=np.float32).reshape(16, 2)
+    state = {"params": {"w": jax.device_put(weight, split)}, "step": np.array(3)}
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(checkpoints_dir(tmp_path), item_handlers=handlers) as manager:
+        items = {"state": ocp.args.PyTreeSave(state), "meta": ocp.args.JsonSave({})}
+        manager.save(3, args=ocp.args.Composite(**items))
+    reader = CheckpointReader(tmp_path)
+    assert (reader.step, reader.paths()) == (3, [("w",)])
+    np.testing.assert_array_equal(reader.read(("w",)), weight)
 
 
 def test_a_run_that_has_checkpoints_is_kept(tmp_path):

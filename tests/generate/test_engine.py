@@ -124,13 +124,18 @@ def test_batches_are_reported(generator):
 
 
 def test_few_shapes_are_compiled():
-    generator = Generator(CONFIG, random_params(CONFIG))
+    config = dataclasses.replace(CONFIG, rope_theta=123.0)
+    generator = Generator(config, random_params(config))
     for length in range(1, 16):
         generator.generate([[1] * length], max_new_tokens=1)
     assert generator._prefill._cache_size() <= 2
+    again = Generator(config, random_params(config, seed=1))
+    again.generate([[1]], max_new_tokens=1)
+    assert again._prefill._cache_size() <= 2
     assert {bucket(n, 2048) for n in range(1, 2049)} == {
         16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048,
     }  # fmt: skip
+    assert [bucket(n, 2048) for n in (1, 17, 300, 2000)] == [16, 32, 512, 2048]
     assert bucket(300, 301) == 301
 
 

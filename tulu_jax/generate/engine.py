@@ -10,7 +10,7 @@ random numbers depend only on the seed, its index and the token's number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ class _State(NamedTuple):
 
 
 class Generator:
-    """A model ready to continue prompts. Keep one: it holds the compiled functions.
+    """A model ready to continue prompts. Models of one config share their compiled functions.
 
     >>> generator = Generator(config, params)  # doctest: +SKIP
     >>> generator.generate([[1, 403, 407]], max_new_tokens=64)  # doctest: +SKIP
@@ -65,15 +65,7 @@ class Generator:
         self.config = config
         self.compute = compute or ComputeConfig()
         self.params = jax.tree.map(lambda w: jnp.asarray(w, self.compute.dtype), params)
-        static = {"config": config, "compute": self.compute}
-        self._prefill = jax.jit(
-            partial(_prefill, **static), static_argnames=("cache_length", "sampling")
-        )
-        self._decode = jax.jit(
-            partial(_decode, **static),
-            static_argnames=("num_tokens", "sampling"),
-            donate_argnames=("state",),
-        )
+        self._prefill, self._decode = _jitted(config, self.compute)
 
     def generate(
         self,
@@ -208,6 +200,21 @@ class Generator:
             )  # fmt: skip
             made = int(state.num_new) - num_new
             new, num_new = np.asarray(buffer)[:, :made], num_new + made
+
+
+@lru_cache
+def _jitted(config: LlamaConfig, compute: ComputeConfig) -> tuple[Any, Any]:
+    """`_prefill` and `_decode` of a model, jitted once a process."""
+    prefill = jax.jit(
+        partial(_prefill, config=config, compute=compute),
+        static_argnames=("cache_length", "sampling"),
+    )
+    decode = jax.jit(
+        partial(_decode, config=config, compute=compute),
+        static_argnames=("num_tokens", "sampling"),
+        donate_argnames=("state",),
+    )
+    return prefill, decode
 
 
 def bucket(length: int, limit: int) -> int:
