@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,20 +123,40 @@ def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainCon
         given), or a value out of range.
     """
     gin.clear_config()
-    gin.add_config_file_search_path(str(config_folder()))
     try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
+        with _include_from(config_folder()):
+            gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
         _check_macros(files)
         _require("MODEL_DIR")
         return gin.get_configurable("TrainConfig")()
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        # gin appends where it was called from, which says nothing to a user.
+        raise ConfigError(_first_line(error)) from None
     except OSError as error:
+        missing = re.search(r"Unable to open file: (.+?)\. Searched", str(error))
         raise ConfigError(
-            "gin file cannot be read", got=_first_line(error), expected=f"one of {_run_files()}"
+            "gin file cannot be read",
+            got=missing[1] if missing else _first_line(error),
+            expected=f"a file, or one of {_run_files()}",
         ) from error
     except (ValueError, TypeError, SyntaxError) as error:
         raise _readable(error) from error
+
+
+@contextlib.contextmanager
+def _include_from(folder: Path) -> Iterator[None]:
+    """gin looks for files as given, then in `folder`, and nowhere else.
+
+    gin's own second reader takes `runs/demo.gin` for a file of a Python package `runs`: it logs
+    an error when there is none, and fails when there is any folder `runs` on Python's path.
+    """
+    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
+    gin.config._LOCATION_PREFIXES = ["", str(folder)]
+    gin.config._FILE_READERS = [(open, os.path.isfile)]
+    try:
+        yield
+    finally:
+        gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS = prefixes, readers
 
 
 def config_folder() -> Path:
@@ -201,17 +223,19 @@ def _readable(error: Exception) -> ConfigError:
     )
     at = None
     if where:
-        at = f"{where[1] or 'the command line'} line {where[2]}: {where[3].strip()}"
+        place = f"{where[1]} line {where[2]}" if where[1] else "the command line"
+        at = f"{place}: {where[3].strip()}"
     if found := re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text):
         fields = {c.__name__: [f.name for f in dataclasses.fields(c)] for c in CONFIGURABLES}
-        near = difflib.get_close_matches(found[2], fields.get(found[1], []), n=3)
+        names = fields.get(found[1], [])
+        near = difflib.get_close_matches(found[2], names, n=3) or names
         return ConfigError(
             "unknown setting",
             got=f"{found[1]}.{found[2]}",
             at=at,
             expected=" or ".join(near) or None,
         )
-    if found := re.search(r"No configurable matching '([\w.]+)'", text):
+    if found := re.search(r"No configurable matching (?:reference )?'@?([\w.]+)", text):
         names = [c.__name__ for c in CONFIGURABLES]
         near = difflib.get_close_matches(found[1], names, n=3)
         return ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import check_field_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         """Checks that the sizes fit together."""
+        check_field_types(self)
         for name in ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "num_kv_heads",
                      "head_dim", "max_length", "norm_eps", "rope_theta"):  # fmt: skip
             if not getattr(self, name) > 0:
@@ -89,7 +91,7 @@ class ComputeConfig:
     """How a model is run; changes speed and memory, and rounding, but never what is computed.
 
     Raises:
-      ConfigError: an unknown dtype or remat policy.
+      ConfigError: an unknown dtype or remat policy, or fewer than one layer in a row.
     """
 
     dtype: str = "float32"
@@ -102,8 +104,15 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         """Checks the names."""
+        check_field_types(self)
         _one_of("dtype", self.dtype, ("float32", "bfloat16"))
         _one_of("remat", self.remat, ("none", "full"))
+        if self.unroll_layers < 1:
+            raise ConfigError(
+                "ComputeConfig.unroll_layers is out of range",
+                got=self.unroll_layers,
+                expected="1 or more",
+            )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 
 from tulu_jax.axes import MESH_AXES
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import check_field_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         """Checks each size."""
+        check_field_types(self)
         for name, size in zip(MESH_AXES, self.sizes, strict=True):
             if size == 0 or size < -1:
                 raise ConfigError(

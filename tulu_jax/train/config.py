@@ -6,6 +6,7 @@ import dataclasses
 
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import check_field_types
 from tulu_jax.models import ComputeConfig, LlamaConfig
 from tulu_jax.parallel import MeshConfig
 
@@ -43,7 +44,8 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm; None never clips."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks types and ranges."""
+        check_field_types(self)
         _check(self, "learning_rate", self.learning_rate > 0, "a number above 0")
         _check(self, "warmup_ratio", 0 <= self.warmup_ratio < 1, "a share in [0, 1)")
         _check(self, "weight_decay", self.weight_decay >= 0, "0 or more")
@@ -91,7 +93,8 @@ class TrainConfig:
     """Also log to Weights & Biases, when it is installed."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks types and ranges."""
+        check_field_types(self)
         _check(self, "train_steps", self.train_steps is None or self.train_steps > 0, "above 0")
         for name in ("micro_batches", "paper_rows", "log_period", "checkpoint_period"):
             _check(self, name, getattr(self, name) > 0, "a whole number above 0")

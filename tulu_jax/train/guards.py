@@ -108,6 +108,6 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
                 got=value,
                 at=f"step {step}",
                 expected="a finite number",
-                do=f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of that "
-                "step with `tulu data inspect`",
+                do=f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of "
+                "that step with `tulu data inspect`",
             )

@@ -1,0 +1,204 @@
+"""gin files and overrides: what loads, and how every mistake is named."""
+
+import dataclasses
+import logging
+
+import jax
+import pytest
+
+from tulu_jax.cli.gin_config import (
+    MACROS,
+    config_folder,
+    load_train_config,
+    parse_overrides,
+    to_gin,
+)
+from tulu_jax.errors import ConfigError
+from tulu_jax.models import LlamaConfig, abstract_params
+
+DEMO = ["runs/demo.gin"]
+PUBLISHED = {
+    "7b": 6_738_415_616,
+    "13b": 13_015_864_320,
+    "30b": 32_528_943_616,
+    "65b": 65_285_660_672,
+    "58m": 58_073_600,
+    "1b": 1_100_048_384,
+}
+MODELS = sorted(path.stem for path in (config_folder() / "models").glob("*.gin"))
+RUNS = sorted(path.stem for path in (config_folder() / "runs").glob("*.gin"))
+
+
+def load(*overrides, files=DEMO):
+    return load_train_config(files, parse_overrides(["--gin.MODEL_DIR=x", *overrides]))
+
+
+def test_demo_loads():
+    config = load()
+    assert config.model_dir == "x" and config.data.mixture == "tulu_demo"
+    assert config.optimizer.learning_rate == 2e-3 and config.compute.dtype == "float32"
+    assert config.seed == config.data.seed == 42
+
+
+def test_values_need_no_quotes_of_their_own():
+    config = load(
+        "--gin.RAW_DIR=/raw data/it's",
+        "--gin.LEARNING_RATE=1e-5",
+        "--gin.CLIP_NORM=None",
+        "--gin.TASK_FEATURE_LENGTHS={'targets': 64}",
+        "--gin.LOSS_NORMALIZATION='paper'",
+        "--gin.OptimizerConfig.b2=0.95",
+        "--gin.EPOCHS=%BATCH_SIZE",
+    )
+    assert config.data.raw_dir == "/raw data/it's"
+    assert config.optimizer.learning_rate == 1e-5 and config.optimizer.clip_norm is None
+    assert config.data.length == 64 and config.loss_normalization == "paper"
+    assert config.optimizer.b2 == 0.95 and config.data.epochs == 32
+
+
+def test_later_files_win(tmp_path):
+    (tmp_path / "a.gin").write_text("BATCH_SIZE = 16\nLOG_PERIOD = 3\n")
+    (tmp_path / "b.gin").write_text("BATCH_SIZE = 64\n")
+    files = [*DEMO, str(tmp_path / "a.gin"), str(tmp_path / "b.gin")]
+    config = load(files=files)
+    assert (config.data.batch_size, config.log_period) == (64, 3)
+    assert load("--gin.BATCH_SIZE=8", files=files).data.batch_size == 8
+
+
+def test_a_file_may_have_names_of_its_own(tmp_path):
+    (tmp_path / "own.gin").write_text(
+        "include 'runs/demo.gin'\nPEAK = 0.5\nLEARNING_RATE = %PEAK\n"
+    )
+    assert load(files=[str(tmp_path / "own.gin")]).optimizer.learning_rate == 0.5
+
+
+def test_nothing_is_left_over_from_the_load_before():
+    load("--gin.OptimizerConfig.b1=0.5")
+    assert load().optimizer.b1 == 0.9
+
+
+def test_loading_says_nothing(caplog, capfd):
+    """gin logs an error for each folder in which an included file is not."""
+    with caplog.at_level(logging.WARNING):
+        load()
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
+def test_folders_named_like_recipes_do_no_harm(tmp_path, monkeypatch):
+    """`runs` is also where users keep their runs, and may lie on Python's path."""
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load().data.mixture == "tulu_demo"
+
+
+@pytest.mark.parametrize("overrides", [[], ["--gin.CLIP_NORM=None", "--gin.RAW_DIR=a'b\"c"]])
+def test_resolved_settings_load_to_an_equal_config(tmp_path, overrides):
+    config = load(*overrides)
+    (tmp_path / "settings.gin").write_text(to_gin(config))
+    again = tmp_path / "again.gin"
+    again.write_text("MODEL_DIR = 'x'\n" + to_gin(config))
+    assert load_train_config([str(again)], []) == config
+    assert load_train_config([str(tmp_path / "settings.gin")], ["MODEL_DIR = 'x'"]) == config
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_files(name):
+    config = load(f"--gin.MIXTURE_OR_TASK_NAME={name}", files=[*DEMO, f"models/{name}.gin"]).model
+    expected = PUBLISHED.get(name.removeprefix("llama_"))
+    leaves = jax.tree.leaves(abstract_params(config))
+    assert config.num_params == sum(leaf.size for leaf in leaves)
+    assert expected is None or config.num_params == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_file_sets_every_field(name):
+    """So that nothing is left of the model that a run file had included before it."""
+    text = (config_folder() / "models" / f"{name}.gin").read_text()
+    for field in dataclasses.fields(LlamaConfig):
+        assert f"\nLlamaConfig.{field.name} = " in text, field.name
+
+
+def test_all_published_sizes_are_there():
+    assert {f"llama_{name}" for name in PUBLISHED} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_run_files(name):
+    files = [f"runs/{name}.gin", "models/llama_tiny.gin"]
+    fill = ["--gin.MIXTURE_OR_TASK_NAME=tulu_demo", "--gin.TOKENIZER=tok"]
+    config = load(*fill, files=files)
+    assert dataclasses.is_dataclass(config.data)
+
+
+def test_every_macro_is_bound_by_the_defaults():
+    text = (config_folder() / "runs" / "finetune.gin").read_text()
+    for name in MACROS:
+        assert f"\n{name} = " in text and f"%{name}\n" in text + "\n", name
+
+
+UNKNOWN = "unknown setting - got"
+MISTAKES = {
+    "--gin.LEARNING_RAT=1e-3": rf"{UNKNOWN} LEARNING_RAT - expected LEARNING_RATE - `tulu train",
+    "--gin.learning_rate=1e-3": rf"{UNKNOWN} learning_rate - expected LEARNING_RATE",
+    "--gin.ZZZ=1": rf"{UNKNOWN} ZZZ - expected a name of the list",
+    "--gin.OptimizrConfig.b1=0.5": rf"{UNKNOWN} OptimizrConfig at the command line: "
+    r"OptimizrConfig.b1 = 0.5 - expected OptimizerConfig",
+    "--gin.OptimizerConfig.learning_rat=1": rf"{UNKNOWN} OptimizerConfig.learning_rat at .* - "
+    "expected learning_rate",
+    "--gin.DataConfig.zzz=1": rf"{UNKNOWN} DataConfig.zzz .* expected mixture or tokenizer or len",
+    "--gin.MODEL=@LlamaCfg()": rf"{UNKNOWN} LlamaCfg at .* - expected LlamaConfig",
+    "--gin.LEARNING_RATE=%BATCH_SIZ": "setting is used but not set - got %BATCH_SIZ.* - expected "
+    "BATCH_SIZE",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 8}": "TASK_FEATURE_LENGTHS is not understood - got "
+    "{'inputs': 8} - expected {'targets': tokens in a row}",
+    "--gin.TASK_FEATURE_LENGTHS=8": "TASK_FEATURE_LENGTHS is not understood - got 8",
+    "--gin.LEARNING_RATE=fast": "OptimizerConfig.learning_rate is not a number - got 'fast'",
+    "--gin.LEARNING_RATE=-1": "OptimizerConfig.learning_rate is out of range - got -1",
+    "--gin.TRAIN_STEPS=10.5": "TrainConfig.train_steps is not a whole number - got 10.5",
+    "--gin.MODEL_DIR=123": "TrainConfig.model_dir is not text - got 123",
+    "--gin.MESH_FSDP=2.5": "MeshConfig.fsdp is not a whole number",
+    "--gin.UNROLL_LAYERS=0": "ComputeConfig.unroll_layers is out of range - got 0",
+    "--gin.LlamaConfig.num_heads=5": "query heads cannot share key/value heads evenly",
+    "--gin.MIXTURE_OR_TASK_NAME=None": "mixture is not set - got None",
+    "--gin.MODEL=None": "the run has no model",
+    "--gin.MODEL_DIR=None": "MODEL_DIR is not set - expected run folder .* --gin.MODEL_DIR=",
+    "--lr=1": "unknown argument - got '--lr=1' - expected --gin.NAME=VALUE",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_mistakes_are_named(override):
+    with pytest.raises(ConfigError, match=MISTAKES[override]) as error:
+        load(override)
+    assert "\n" not in str(error.value)
+
+
+def test_model_dir_is_required():
+    with pytest.raises(ConfigError, match=r"MODEL_DIR is not set .* add --gin.MODEL_DIR=\.\.\."):
+        load_train_config(DEMO, [])
+
+
+@pytest.mark.parametrize("name", ["runs/nope.gin", "/nowhere/run.gin"])
+def test_missing_file(name):
+    with pytest.raises(
+        ConfigError, match=rf"gin file cannot be read - got {name} - expected a file, or one of "
+        r"runs/demo.gin"
+    ):  # fmt: skip
+        load(files=[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include 'runs/finetun.gin'\n", r"gin file cannot be read - got runs/finetun.gin"),
+        ("LEARNING_RATE = = 3\n", r"gin settings cannot be read - got .*bad.gin, line 1"),
+        ("\nDataConfig.mixtur = 'a'\n", r"got DataConfig.mixtur at .*bad.gin line 2: .* - expected "
+         r"mixture"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_files_are_located(tmp_path, text, message):
+    (tmp_path / "bad.gin").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(files=[*DEMO, str(tmp_path / "bad.gin")])
