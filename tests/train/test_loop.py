@@ -54,9 +54,17 @@ def test_a_run_ends_with_all_its_files(uninterrupted):
     assert (folder / "settings.gin").read_text() == "x = 1\n"
     assert (folder / "loss.png").stat().st_size > 5_000
     assert any((folder / "tensorboard").iterdir())
-    for part in ("small train", "Packing probe: packed and apart agree", "Devices:", "MFU = (6 x",
-                 "First step done", f"step {STEPS}/{STEPS}", "loss tok/s", "held-out loss: tulu_small",
-                 f"Done: step {STEPS}"):  # fmt: skip
+    for part in (
+        "small train",
+        "Packing probe: packed and apart agree",
+        "Devices:",
+        "MFU = (6 x",
+        "First step done",
+        f"step {STEPS}/{STEPS}",
+        "loss tok/s",
+        "held-out loss: tulu_small",
+        f"Done: step {STEPS}",
+    ):
         assert part in output
     assert "compiled again" not in output
     assert result.heldout["tulu_small"] > 0
@@ -64,7 +72,8 @@ def test_a_run_ends_with_all_its_files(uninterrupted):
 
 def test_metric_lines_say_everything(uninterrupted):
     config = uninterrupted[0]
-    lines = [json.loads(x) for x in (Path(config.model_dir) / "metrics.jsonl").open()]
+    text = (Path(config.model_dir) / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     assert set(steps[-1]) == {
@@ -192,7 +201,5 @@ def test_length_of_the_run_must_be_clear(tmp_path, monkeypatch, settings):
 
 
 def test_wandb_must_be_installed(tmp_path, monkeypatch):
-    with pytest.raises(
-        ConfigError, match=r"Weights & Biases is asked for but not installed .* pip"
-    ):
+    with pytest.raises(ConfigError, match=r"Weights & Biases is asked for but not installed .*pip"):
         run(monkeypatch, run_config(tmp_path / "run", wandb=True))

@@ -58,6 +58,7 @@ def train(
     """
     started = time.perf_counter()
     console = console or Console()
+    console.quiet = console.quiet or jax.process_index() != 0
 
     # ---- data, model, mesh -------------------------------------------------------------------
     use_compilation_cache()

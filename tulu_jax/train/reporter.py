@@ -30,7 +30,7 @@ class Reporter:
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
         self._writer = (
-            SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step)
+            SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step + 1)
             if self._main
             else None
         )

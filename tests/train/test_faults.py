@@ -1,0 +1,314 @@
+"""What a run refuses, and what it survives: signals, kills, damage, other hosts."""
+
+import dataclasses
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from train import small
+from train.small import (
+    MODEL,
+    TOKENIZER,
+    assert_same_state,
+    final_state,
+    metric_lines,
+    run,
+    run_config,
+    small_store,
+)
+from tulu_jax.data.store import write_store
+from tulu_jax.errors import CheckpointError, ConfigError, GuardError
+from tulu_jax.train import loop
+from tulu_jax.train.config import OptimizerConfig
+
+ROOT = Path(__file__).parent.parent.parent
+COMMON = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "heldout_examples": 0}
+
+
+# Orbax leaves coroutines and its event loop behind when a restore or a save fails.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collect_what_orbax_leaves():
+    """Now, and not within the next test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of four steps with checkpoints 2 and 4."""
+    config = run_config(tmp_path_factory.mktemp("faults") / "run", **COMMON)
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, config)
+    return config
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A run of its own to spoil."""
+    shutil.copytree(Path(finished.model_dir).parent, tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    data = dataclasses.replace(finished.data, data_dir=str(tmp_path / "copy" / "store"))
+    return dataclasses.replace(finished, model_dir=str(folder), data=data)
+
+
+def refused(monkeypatch, config, message):
+    with pytest.raises(CheckpointError, match=message):
+        run(monkeypatch, config)
+
+
+# ---- resuming what is another run ------------------------------------------------------------
+
+
+def test_resume_with_another_model(monkeypatch, copy):
+    model = dataclasses.replace(MODEL, norm_eps=1e-6)
+    message = (
+        r"checkpoint is of a run with another model - got {'norm_eps': 1e-06} now at .*/4 - "
+        r"expected {'norm_eps': 1e-05}, as saved - restore the old settings, or start a new run"
+    )
+    refused(monkeypatch, dataclasses.replace(copy, model=model), message)
+    assert (Path(copy.model_dir) / "settings.gin").read_text() == "x = 1\n"
+
+
+def test_resume_with_another_tokenizer(monkeypatch, copy):
+    other = SimpleNamespace(**{**vars(TOKENIZER), "fingerprint": "u" * 64})
+    monkeypatch.setattr(small, "TOKENIZER", other)
+    refused(monkeypatch, copy, r"checkpoint is of a run with another tokenizer - got uuu.* ttt")
+
+
+def test_resume_with_other_data(monkeypatch, copy):
+    shutil.rmtree(copy.data.data_dir)
+    write_store(copy.data.data_dir, small.conversations(seed=9), meta=small.META)
+    refused(monkeypatch, copy, r"checkpoint is of a run with another store - got {'tulu_small': ")
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 16}, {"seed": 4}, {"packing": "padded"}])
+def test_resume_with_other_rows(monkeypatch, copy, changes):
+    ((name, value),) = changes.items()
+    config = dataclasses.replace(copy, data=dataclasses.replace(copy.data, **changes))
+    refused(monkeypatch, config, rf"another row - got {{'{name}': '?{value}'?}} now")
+
+
+def test_refused_resume_keeps_the_settings_of_the_run(monkeypatch, copy):
+    settings = Path(copy.model_dir) / "settings.gin"
+    settings.write_text("old\n")
+    refused(
+        monkeypatch,
+        dataclasses.replace(copy, model=dataclasses.replace(MODEL, rope_theta=1e5)),
+        "another model",
+    )
+    assert settings.read_text() == "old\n"
+
+
+def test_a_changed_optimizer_is_said_aloud(monkeypatch, copy):
+    config = dataclasses.replace(
+        copy, train_steps=5, optimizer=OptimizerConfig(learning_rate=1e-4, clip_norm=None)
+    )
+    result, output = run(monkeypatch, config)
+    assert result.step == 5
+    assert "optimizer changed: {'learning_rate': 0.003" in output
+    assert "total_steps changed: 4 when saved, 5 from now on" in output
+
+
+# ---- damage ----------------------------------------------------------------------------------
+
+
+def truncate(folder):
+    for path in (folder / "state").rglob("*"):
+        if path.is_file() and "d" in path.relative_to(folder).parts:
+            os.truncate(path, path.stat().st_size // 2)
+
+
+def lose_marker(folder):
+    (folder / "_CHECKPOINT_METADATA").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, lose_marker])
+def test_damaged_checkpoint_gives_way_to_the_older_one(monkeypatch, finished, copy, damage):
+    folder = Path(copy.model_dir) / "checkpoints"
+    damage(folder / "4")
+    result, output = run(monkeypatch, copy)
+    assert result.step == 4 and "Resuming from step 2" in output
+    assert "et aside as" in output and (folder / "damaged-4").is_dir()
+    assert_same_state(final_state(copy, 4), final_state(finished, 4))
+
+
+def test_all_checkpoints_damaged(monkeypatch, copy):
+    folder = Path(copy.model_dir) / "checkpoints"
+    shutil.rmtree(folder / "2")
+    truncate(folder / "4")
+    refused(
+        monkeypatch, copy, r"checkpoint cannot be restored - got .* at .*/4 - expected all arrays"
+    )
+    assert (folder / "4").is_dir()
+
+
+def test_checkpoint_of_another_shape_than_it_says(monkeypatch, tmp_path, copy):
+    other = run_config(tmp_path / "other", **COMMON, model=dataclasses.replace(MODEL, d_ff=96))
+    run(monkeypatch, other)
+    folder = Path(copy.model_dir) / "checkpoints"
+    shutil.rmtree(folder / "2")
+    shutil.rmtree(folder / "4" / "state")
+    shutil.copytree(Path(other.model_dir) / "checkpoints" / "4" / "state", folder / "4" / "state")
+    refused(monkeypatch, copy, "checkpoint cannot be restored")
+
+
+def test_folder_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match=r"run folder cannot be written .* set another MODEL_DIR"):
+        run(monkeypatch, run_config(tmp_path / "run"))
+
+
+# ---- starting from weights -------------------------------------------------------------------
+
+
+def test_initial_checkpoint_of_a_run_gives_weights_only(monkeypatch, tmp_path, copy):
+    config = run_config(
+        tmp_path / "next", **COMMON | {"train_steps": 1}, model=None,
+        initial_checkpoint=copy.model_dir,
+    )  # fmt: skip
+    _, output = run(monkeypatch, config)
+    assert f"Starting from the weights of {copy.model_dir}" in output
+    # The first step of the warm-up has rate 0: the weights are still those of the checkpoint.
+    before, after = final_state(copy, 4), final_state(config, 1)
+    names = [name for name in before if name.startswith("['params']")]
+    assert len(names) == 12
+    assert all(np.array_equal(before[name], after[name]) for name in names)
+
+
+def test_initial_checkpoint_of_another_model(monkeypatch, tmp_path, copy):
+    config = run_config(
+        tmp_path / "next", **COMMON, model=dataclasses.replace(MODEL, d_ff=96),
+        initial_checkpoint=copy.model_dir,
+    )  # fmt: skip
+    refused(monkeypatch, config, r"initial checkpoint is of another model - got .*d_ff=48.*d_ff=96")
+
+
+# ---- NaN -------------------------------------------------------------------------------------
+
+
+def test_nan_stops_naming_step_and_checkpoint(monkeypatch, copy):
+    config = dataclasses.replace(copy, train_steps=8)
+    start_state = loop.start_state
+
+    def poisoned(*args):
+        state = start_state(*args)
+        scale = state.params["final_norm"]["scale"]
+        state.params["final_norm"]["scale"] = scale.at[3].set(np.nan)
+        return state
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "start_state", poisoned)
+        with pytest.raises(
+            GuardError, match=r"loss is not finite - got nan at step 5 - expected a finite "
+            r"number - last good checkpoint: 4; lower LEARNING_RATE"
+        ):  # fmt: skip
+            run(patch, config)
+    assert not (Path(copy.model_dir) / "checkpoints" / "5").exists()
+    result, _ = run(monkeypatch, config)
+    assert result.finished
+
+
+# ---- processes of their own ------------------------------------------------------------------
+
+
+def start(folder, options, *cluster, devices=1, cache):
+    flags = "" if devices == 1 else f"--xla_force_host_platform_device_count={devices}"
+    env = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "TULU_CACHE_DIR": str(cache),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/train/run_small.py"), str(folder), json.dumps(options),
+         *map(str, cluster)],
+        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process, text):
+    """Reads output until a line holds `text`."""
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"never said {text!r}: {process.stderr.read()[-3000:]}")
+
+
+def ended(process):
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+@pytest.mark.slow
+def test_signals_and_kills_of_a_process(tmp_path, monkeypatch):
+    """SIGTERM, SIGINT, then kill -9 at random moments, mostly during a save: the same command ends
+    with the weights of a run that nothing happened to."""
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 40, "checkpoint_period": 1, "heldout_examples": 0,
+               "keep_checkpoints": 3}  # fmt: skip
+    rng = random.Random(0)
+    for number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 8)):
+        process = start(tmp_path / "run", options, cache=tmp_path / "cache")
+        wait_for(process, f"step {step}/40")
+        process.send_signal(number)
+        out = ended(process)
+        assert f"Stopped by {number.name}: saved step " in out and "the same command resumes" in out
+        assert out.splitlines()[-1].endswith(" False")
+    for step in (13, 20, 27, 34):
+        process = start(tmp_path / "run", options, cache=tmp_path / "cache")
+        wait_for(process, f"step {step}  checkpoint")
+        time.sleep(rng.random() * 0.05)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    out = ended(start(tmp_path / "run", options, cache=tmp_path / "cache"))
+    assert "Resuming from step" in out and "RESULT 40 True" in out
+    whole = run_config(tmp_path / "whole", **options)
+    run(monkeypatch, whole)
+    killed = run_config(tmp_path / "run", **options)
+    assert_same_state(final_state(killed, 40), final_state(whole, 40))
+    assert metric_lines(killed) == metric_lines(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [[2, 2, 2], [1, 1, 8]])
+def test_two_processes_train_as_one(tmp_path, monkeypatch, mesh):
+    """In the second mesh both processes hold all rows and half of each matrix."""
+    small_store(tmp_path / "store")
+    model = dataclasses.replace(MODEL, num_heads=8)
+    options = {"epochs": None, "train_steps": 5, "eval_period": 5, "mesh": mesh}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    hosts = [
+        start(tmp_path / "two", options | {"num_heads": 8}, port, i, cache="") for i in range(2)
+    ]
+    for process in hosts:
+        assert "RESULT 5 True" in ended(process)
+    del options["mesh"]
+    one = run_config(tmp_path / "one", **options, model=model)
+    run(monkeypatch, one)
+    two = metric_lines(run_config(tmp_path / "two"))
+    for left, right in zip(two, metric_lines(one), strict=True):
+        held_out = left.pop("heldout", {}), right.pop("heldout", {})
+        assert held_out[0] == pytest.approx(held_out[1], rel=1e-5)
+        assert left == pytest.approx(right, rel=1e-5)
