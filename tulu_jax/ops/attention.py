@@ -63,22 +63,26 @@ def attend(
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, width)
     mask = visible(query_segments, key_segments, query_slots)
-    mixed = _attend(grouped, key, value, mask)
-    return mixed.reshape(batch, length, heads, width)
+    # Heads before positions: transposing once here, not in every product, halves the time on CPU.
+    mixed = _attend(
+        grouped.transpose(0, 2, 3, 1, 4),
+        key.transpose(0, 2, 1, 3),
+        value.transpose(0, 2, 1, 3),
+        mask,
+    )
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
 def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
     """Queries of each block, and the keys they can see; four blocks for rows of 256 and more.
 
-    Rows of 4 x 512 with 8 heads of 64, forward and backward, on 2 CPU cores: 0.16 s in four
-    blocks, 0.27 s in one, 0.35 s by JAX's own gradient.
+    Rows of 4 x 512 with 8 heads of 64, forward and backward, on 2 CPU cores: 0.12 s so, 0.24 s by
+    `jax.nn.dot_product_attention`.
     """
     size = max(64, length // 4)
     if length != slots or length % size:
         return [(slice(0, length), slice(0, slots))]
-    return [
-        (slice(start, start + size), slice(0, start + size)) for start in range(0, length, size)
-    ]
+    return [(slice(at, at + size), slice(0, at + size)) for at in range(0, length, size)]
 
 
 class _Block(NamedTuple):
@@ -86,56 +90,60 @@ class _Block(NamedTuple):
 
     shifted: Float[Array, "B K G T S"]
     """exp(score - the row's largest score)."""
-    normaliser: Float[Array, "B T K G 1"]
+    normaliser: Float[Array, "B K G T 1"]
 
 
 @jax.custom_vjp
 def _attend(
-    query: Float[Array, "B T K G H"],
-    key: Float[Array, "B S K H"],
-    value: Float[Array, "B S K H"],
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
     mask: Bool[Array, "B T S"],
-) -> Float[Array, "B T K G H"]:
+) -> Float[Array, "B K G T H"]:
     return _forward(query, key, value, mask)[0]
 
 
 def _forward(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array, tuple]:
     scale = query.shape[-1] ** -0.5
     outputs, blocks = [], []
-    for rows, keys in _blocks(query.shape[1], key.shape[1]):
-        scores = _dot("BTKGH,BSKH->BKGTS", query[:, rows], key[:, keys]) * scale
+    for rows, keys in _blocks(query.shape[3], key.shape[2]):
+        scores = _dot("BKGTH,BKSH->BKGTS", query[..., rows, :], key[:, :, keys]) * scale
         scores = jnp.where(mask[:, None, None, rows, keys], scores, MASKED)
         top = jnp.max(scores, axis=-1, keepdims=True)
         shifted = jnp.exp(scores - top).astype(value.dtype)
+        normaliser = jnp.sum(shifted, axis=-1, keepdims=True, dtype=jnp.float32)
         # Dividing after the product costs a pass over [T, H] in place of one over [T, S].
-        normaliser = jnp.sum(shifted, axis=-1, dtype=jnp.float32).transpose(0, 3, 1, 2)[..., None]
-        mixed = _dot("BKGTS,BSKH->BTKGH", shifted, value[:, keys]) / normaliser
+        mixed = _dot("BKGTS,BKSH->BKGTH", shifted, value[:, :, keys]) / normaliser
         outputs.append(mixed.astype(value.dtype))
         blocks.append(_Block(shifted, normaliser))
-    output = jnp.concatenate(outputs, axis=1)
+    output = jnp.concatenate(outputs, axis=3)
     return output, (query, key, value, output, blocks)
 
 
 def _backward(saved: tuple, upstream: Array) -> tuple[Array, Array, Array, None]:
     query, key, value, output, blocks = saved
     scale = query.shape[-1] ** -0.5
-    query_grads = []
-    key_grad = jnp.zeros(key.shape, jnp.float32)
-    value_grad = jnp.zeros(value.shape, jnp.float32)
-    layout = _blocks(query.shape[1], key.shape[1])
+    query_grads, key_grads, value_grads = [], [], []
+    layout = _blocks(query.shape[3], key.shape[2])
     for (rows, keys), (shifted, normaliser) in zip(layout, blocks, strict=True):
-        pull = upstream[:, rows].astype(jnp.float32) / normaliser
-        kept = jnp.sum(pull * output[:, rows], axis=-1).transpose(0, 2, 3, 1)[..., None]
+        pull = upstream[..., rows, :].astype(jnp.float32) / normaliser
+        kept = jnp.sum(pull * output[..., rows, :], axis=-1, keepdims=True)
         pull = pull.astype(value.dtype)
-        score_grad = _dot("BTKGH,BSKH->BKGTS", pull, value[:, keys]) - kept
+        score_grad = _dot("BKGTH,BKSH->BKGTS", pull, value[:, :, keys]) - kept
         score_grad = (shifted * score_grad * scale).astype(query.dtype)
-        query_grads.append(_dot("BKGTS,BSKH->BTKGH", score_grad, key[:, keys]))
-        key_part = _dot("BKGTS,BTKGH->BSKH", score_grad, query[:, rows])
-        value_part = _dot("BKGTS,BTKGH->BSKH", shifted, pull)
-        key_grad = key_grad.at[:, keys].add(key_part)
-        value_grad = value_grad.at[:, keys].add(value_part)
-    query_grad = jnp.concatenate(query_grads, axis=1).astype(query.dtype)
-    return query_grad, key_grad.astype(key.dtype), value_grad.astype(value.dtype), None
+        query_grads.append(_dot("BKGTS,BKSH->BKGTH", score_grad, key[:, :, keys]))
+        key_grads.append(_dot("BKGTS,BKGTH->BKSH", score_grad, query[..., rows, :]))
+        value_grads.append(_dot("BKGTS,BKGTH->BKSH", shifted, pull))
+    query_grad = jnp.concatenate(query_grads, axis=3).astype(query.dtype)
+    return query_grad, _add_prefixes(key_grads, key), _add_prefixes(value_grads, value), None
+
+
+def _add_prefixes(parts: list[Array], like: Array) -> Float[Array, "B K S H"]:
+    """The sum of arrays that each cover the first slots only, in the dtype of `like`."""
+    slots = like.shape[2]
+    rest = [((0, 0), (0, 0), (0, slots - part.shape[2]), (0, 0)) for part in parts]
+    padded = [jnp.pad(part, width) for part, width in zip(parts, rest, strict=True)]
+    return sum(padded[1:], start=padded[0]).astype(like.dtype)
 
 
 def _dot(pattern: str, left: Array, right: Array) -> Array:

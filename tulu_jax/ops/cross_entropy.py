@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
 
-CHUNK = 1024
-"""Positions whose logits exist at one time on a device; 1024 x 32,000 in float32 is 131 MB."""
+CHUNK = 512
+"""Positions whose logits exist at one time on a device; 512 x 32,000 in float32 is 66 MB."""
 
 
 class _Sums(NamedTuple):
