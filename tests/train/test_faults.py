@@ -181,10 +181,10 @@ def test_folder_that_cannot_be_written(monkeypatch, tmp_path):
 
 def test_initial_checkpoint_of_a_run_gives_weights_only(monkeypatch, tmp_path, copy):
     config = run_config(
-        tmp_path / "next", **COMMON | {"train_steps": 1}, model=None,
+        tmp_path / "next", **COMMON | {"train_steps": 5}, model=None,
         initial_checkpoint=copy.model_dir,
     )  # fmt: skip
-    _, output = run(monkeypatch, config)
+    _, output = run(monkeypatch, config, stop_at=1)
     assert f"Starting from the weights of {copy.model_dir}" in output
     # The first step of the warm-up has rate 0: the weights are still those of the checkpoint.
     before, after = final_state(copy, 4), final_state(config, 1)
