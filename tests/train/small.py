@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from tasks import demo
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import TrainingData
 from tulu_jax.data.rows import choose_heldout, make_rows
@@ -35,7 +36,24 @@ MODEL = LlamaConfig(
 )
 LENGTH = 32
 BATCH = 8
-TOKENIZER = SimpleNamespace(vocab_size=64, bos_id=1, eos_id=2, pad_id=0, fingerprint="t" * 64)
+
+
+class Tokenizer(SimpleNamespace):
+    """As much of a tokenizer as a run looks at."""
+
+    def fitting(self, vocab_size: int) -> "Tokenizer":
+        """Itself: it has no token to leave out."""
+        return self
+
+
+TOKENIZER = Tokenizer(
+    vocab_size=64,
+    bos_id=1,
+    eos_id=2,
+    pad_id=0,
+    fingerprint="t" * 64,
+    path=Path(demo.TOKENIZER_DIR) / "tokenizer.model",
+)
 META = {
     "task": "tulu_small",
     "split": "train",
@@ -89,7 +107,6 @@ def training_data(config: DataConfig) -> TrainingData:
         "row_length": config.length,
         "packing": config.packing,
         "seed": config.seed,
-        "pad_id": TOKENIZER.pad_id,
     }
     kept, heldout = choose_heldout(store, config.heldout_examples, seed=config.seed)
     sources = {}

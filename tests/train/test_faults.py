@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,7 +87,7 @@ def test_resume_with_another_model(monkeypatch, copy):
 
 
 def test_resume_with_another_tokenizer(monkeypatch, copy):
-    other = SimpleNamespace(**{**vars(TOKENIZER), "fingerprint": "u" * 64})
+    other = small.Tokenizer(**{**vars(TOKENIZER), "fingerprint": "u" * 64})
     monkeypatch.setattr(small, "TOKENIZER", other)
     refused(monkeypatch, copy, r"checkpoint is of a run with another tokenizer - got uuu.* ttt")
 

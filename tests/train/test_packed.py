@@ -20,7 +20,7 @@ def batches(tmp_path_factory):
     store = small_store(tmp_path_factory.mktemp("packed") / "store", count=24)
     found = {}
     for packing in ("best_fit", "padded"):
-        rows = make_rows([store], row_length=32, packing=packing, epochs=1, pad_id=0)
+        rows = make_rows([store], row_length=32, packing=packing, epochs=1)
         found[packing] = rows.batch(0, rows.num_rows)
     assert len(found["best_fit"]["tokens"]) < 20 < len(found["padded"]["tokens"])
     assert found["best_fit"]["segment_ids"].max() > 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.train.metrics import MetricLog, train_flops
@@ -29,11 +30,7 @@ class Reporter:
         self._peak, self._peak_source = peak_flops, peak_source
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
-        self._writer = (
-            SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step + 1)
-            if self._main
-            else None
-        )
+        self._writer = _open_tensorboard(run, first_step) if self._main else None
         self._wandb = _open_wandb(run) if run.config.wandb and self._main else None
         self._rows: list[dict[str, float]] = []
         self._clock = time.perf_counter()
@@ -183,6 +180,20 @@ def _sentence(line: dict[str, Any], total_steps: int) -> str:
     return "  ".join([*parts, f"pad {line['padding_share']:.1%}"])
 
 
+def _open_tensorboard(run: Run, first_step: int) -> Any:
+    """A writer of TensorBoard events; what a killed process wrote after `first_step` is hidden."""
+    # tensorboardX imports torch wherever it is installed, for seconds, and needs none of it.
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step + 1)
+
+
 def _open_wandb(run: Run) -> Any:
     if importlib.util.find_spec("wandb") is None:
         raise ConfigError(
@@ -190,6 +201,5 @@ def _open_wandb(run: Run) -> Any:
             got="TrainConfig.wandb=True",
             do="`pip install wandb`, or leave it off",
         )
-    import wandb
-
+    wandb = importlib.import_module("wandb")
     return wandb.init(project="tulu-jax", dir=str(run.folder), config=run.meta(), resume="allow")
