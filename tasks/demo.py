@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks import demo_words as w
+from tulu_jax.chat import Message
 from tulu_jax.data.specs import Conversation, DatasetSpec, register
 
 VERSION = "1.0.0"
@@ -39,7 +40,7 @@ class EvalItem:
 
     id: str
     kind: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
     reference: str
 
 

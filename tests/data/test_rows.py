@@ -33,7 +33,7 @@ def examples_in(batch):
 
 
 def test_one_row_holds_its_examples_side_by_side(stores):
-    rows = make_rows(stores[:1], row_length=8, pad_id=9)
+    rows = make_rows(stores[:1], row_length=8)
     for index in range(rows.num_rows):
         row = rows.row(index)
         at = 0
@@ -45,7 +45,7 @@ def test_one_row_holds_its_examples_side_by_side(stores):
             assert (row["segment_ids"][place] == segment).all()
             assert np.array_equal(row["positions"][place], np.arange(len(tokens)))
             at += len(tokens)
-        assert (row["tokens"][at:] == 9).all()
+        assert (row["tokens"][at:] == 0).all()
         assert all(not row[name][at:].any() for name in BATCH_KEYS[1:])
         assert all(row[name].dtype == np.int32 and row[name].shape == (8,) for name in BATCH_KEYS)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,6 +54,17 @@ class Tokenizer:
         """How many token ids there are, an added padding token included."""
         size = self._model.vocab_size()
         return size + (self.pad_id is not None and self.pad_id >= size)
+
+    def fitting(self, vocab_size: int) -> Tokenizer:
+        """The same tokenizer, as a model of `vocab_size` embeddings can use it.
+
+        Where its added padding token alone is too many, that is left out; else nothing changes.
+        Padding is told by segment 0 and no text becomes that token, so encodings stay the same.
+        """
+        pieces = self._model.vocab_size()
+        if self.pad_id == pieces == vocab_size:
+            return replace(self, pad_id=None, pad_piece=None)
+        return self
 
     @cached_property
     def fingerprint(self) -> str:

@@ -182,7 +182,15 @@ def saved_model_config(run: str | Path) -> LlamaConfig:
     Raises:
       CheckpointError: no complete checkpoint, or its metadata names no model.
     """
-    reader = CheckpointReader(run)
+    return model_config(CheckpointReader(run))
+
+
+def model_config(reader: CheckpointReader) -> LlamaConfig:
+    """The model that the checkpoint's metadata names.
+
+    Raises:
+      CheckpointError: the metadata names no model, or fields there are not.
+    """
     try:
         return LlamaConfig(**reader.meta["model"])
     except (KeyError, TypeError) as error:

@@ -130,10 +130,10 @@ def _print_kinds(console: Console, items: list[EvalItem], answers: list[str]) ->
 def _export(run_dir: Path, target: Path, tokenizer: Tokenizer) -> None:
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import save
-    from tulu_jax.checkpoint.manager import saved_model_config
+    from tulu_jax.checkpoint.manager import model_config
 
-    config = saved_model_config(run_dir)
-    save(target, config, CheckpointReader(run_dir), tokenizer=tokenizer, overwrite=True)
+    reader = CheckpointReader(run_dir)
+    save(target, model_config(reader), reader, tokenizer=tokenizer, overwrite=True)
 
 
 def _samples(items: list[EvalItem], answers: list[str]) -> list[tuple[EvalItem, str]]:

@@ -11,8 +11,6 @@ from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.checkpoint.arrays import CheckpointReader
-    from tulu_jax.models import LlamaConfig
 
 DESCRIPTION = """\
 Writes a checkpoint as a folder that transformers, vLLM and llama.cpp load: safetensors (split above
@@ -73,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import save
+    from tulu_jax.checkpoint.manager import model_config
 
     console = Console(highlight=False, soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
@@ -98,27 +97,6 @@ def run(args: argparse.Namespace) -> int:
         f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> [bold]{saved.folder}[/]"
     )
     return 0
-
-
-def model_config(reader: CheckpointReader) -> LlamaConfig:
-    """The model config that a checkpoint's metadata holds.
-
-    Raises:
-      CheckpointError: the metadata names no model or unknown fields.
-    """
-    from tulu_jax.errors import CheckpointError
-    from tulu_jax.models import LlamaConfig
-
-    fields = reader.meta.get("model")
-    try:
-        return LlamaConfig(**fields)  # pyright: ignore[reportCallIssue]
-    except TypeError as error:
-        raise CheckpointError(
-            "checkpoint's metadata does not describe a model",
-            got=error if isinstance(fields, dict) else repr(fields),
-            at=f"{reader.path}/meta, field model",
-            expected="the fields of LlamaConfig",
-        ) from error
 
 
 def find_tokenizer(

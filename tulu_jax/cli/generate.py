@@ -134,7 +134,8 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import open_folder
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
-    from tulu_jax.cli.exporter import find_tokenizer, model_config
+    from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.cli.exporter import find_tokenizer
     from tulu_jax.errors import CheckpointError
     from tulu_jax.generate import Generator
     from tulu_jax.models import ComputeConfig

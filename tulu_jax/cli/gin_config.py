@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config as gin_internals
 
 import gin_configs
 from tulu_jax.data.config import DataConfig
@@ -150,13 +151,13 @@ def _include_from(folder: Path) -> Iterator[None]:
     gin's own second reader takes `runs/demo.gin` for a file of a Python package `runs`: it logs
     an error when there is none, and fails when there is any folder `runs` on Python's path.
     """
-    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
-    gin.config._LOCATION_PREFIXES = ["", str(folder)]
-    gin.config._FILE_READERS = [(open, os.path.isfile)]
+    prefixes, readers = gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS
+    gin_internals._LOCATION_PREFIXES = ["", str(folder)]
+    gin_internals._FILE_READERS = [(open, os.path.isfile)]
     try:
         yield
     finally:
-        gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS = prefixes, readers
+        gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS = prefixes, readers
 
 
 def config_folder() -> Path:
@@ -188,7 +189,7 @@ def _write(config: Any, lines: list[str]) -> None:
 
 def _check_macros(files: Iterable[str]) -> None:
     """Refuses macros that nothing reads: a typo would otherwise change nothing, silently."""
-    defined = {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
+    defined = {scope for scope, selector in gin_internals._CONFIG if selector == "gin.macro"}
     read = set(re.findall(r"%([\w./]+)", "\n".join(_texts(files))))
     for name in sorted(defined - set(MACROS) - read):
         near = difflib.get_close_matches(name.upper(), MACROS, n=3)

@@ -78,7 +78,6 @@ def open_training_data(config: DataConfig) -> TrainingData:
         "row_length": config.length,
         "packing": config.packing,
         "seed": config.seed,
-        "pad_id": tokenizer.pad_id,
     }
     stores, chosen, heldout, offset = [], [], {}, 0
     for task, splits in prepared.items():

@@ -15,6 +15,9 @@ from tulu_jax.errors import ConfigError, DataError
 
 Rows = dict[str, np.ndarray]
 
+PAD_TOKEN = 0
+"""The token of padding positions: never read, as their segment is 0, but always a valid id."""
+
 
 class RowSource:
     """Packed rows over the examples of one or several stores, in an order fixed by the seed.
@@ -32,7 +35,6 @@ class RowSource:
         examples: Int[np.ndarray, "examples"] | None = None,
         seed: int = 0,
         epochs: int | None = None,
-        pad_id: int = 0,
     ) -> None:
         """Rows of `plan`, whose example i is example `examples[i]` of the concatenated stores."""
         sizes = [len(store) for store in stores]
@@ -47,7 +49,6 @@ class RowSource:
             raise DataError("no rows", got="0 examples", at=", ".join(s.name for s in stores))
         self.seed = seed
         self.epochs = epochs
-        self.pad_id = pad_id
         self._store_starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._lengths = np.concatenate([store.lengths for store in stores])
         self._permutation = lru_cache(maxsize=4)(self._make_permutation)
@@ -109,7 +110,7 @@ class RowSource:
         # the tokens in order. A boolean mask is three times as fast here as index arithmetic.
         taken = np.arange(self.row_length) < filled[:, None]
         return {
-            "tokens": _place(tokens, taken, self.pad_id),
+            "tokens": _place(tokens, taken, PAD_TOKEN),
             "loss_mask": _place(loss_mask, taken, 0),
             "segment_ids": _place(np.repeat(segments, lengths), taken, 0),
             "positions": _place(_within(lengths), taken, 0),
@@ -220,11 +221,10 @@ def make_rows(
     examples: Int[np.ndarray, "examples"] | None = None,
     seed: int = 0,
     epochs: int | None = None,
-    pad_id: int | None = None,
 ) -> RowSource:
     """Rows over the chosen examples (default all) of the concatenated stores."""
     lengths = np.concatenate([store.lengths for store in stores])
     if examples is not None:
         lengths = lengths[examples]
     plan = pack(lengths, row_length, mode=packing, seed=seed)
-    return RowSource(stores, plan, examples=examples, seed=seed, epochs=epochs, pad_id=pad_id or 0)
+    return RowSource(stores, plan, examples=examples, seed=seed, epochs=epochs)

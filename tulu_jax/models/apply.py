@@ -21,7 +21,7 @@ def init_params(config: LlamaConfig, key: Array) -> Params:
     return _unbox(_init(config, key))
 
 
-def _init(config: LlamaConfig, key: Array) -> Params:
+def _init(config: LlamaConfig, key: Array) -> Any:
     row = jnp.zeros((1, 2), jnp.int32)
     return Llama(config).init(key, row, row, row)["params"]
 

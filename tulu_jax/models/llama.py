@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig, LlamaConfig
@@ -42,6 +43,11 @@ class Cache(NamedTuple):
     """1 where a slot is written, 0 elsewhere."""
 
 
+def _constrain(x: Array, axes: tuple[str, ...]) -> Array:
+    """`x` laid over the mesh as the rules in force say for its logical axes."""
+    return spmd.with_logical_constraint(x, axes)
+
+
 def _weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Any:
     init = nn.with_logical_partitioning(nn.initializers.normal(INIT_STDDEV), axes)
     return module.param(name, init, shape, jnp.float32)
@@ -56,7 +62,7 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The normed activations."""
         init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        scale = self.param("scale", init, (self.config.d_model,), jnp.float32)
+        scale: Any = self.param("scale", init, (self.config.d_model,), jnp.float32)
         return rms_norm(x, scale, eps=self.config.norm_eps)
 
 
@@ -94,7 +100,7 @@ class Attention(nn.Module):
 
 def _project(x: Float[Array, "B T D"], weight: Array, heads: str) -> Float[Array, "B T heads H"]:
     out = linear(x, weight).reshape(*x.shape[:2], *weight.shape[1:])
-    return nn.with_logical_constraint(out, ("batch", "length", heads, "head_dim"))
+    return _constrain(out, ("batch", "length", heads, "head_dim"))
 
 
 def _write(
@@ -118,7 +124,7 @@ class FeedForward(nn.Module):
         up = _weight(self, "up", (d, f), ("embed", "mlp"))
         down = _weight(self, "down", (f, d), ("mlp", "embed"))
         hidden = jax.nn.silu(linear(x, gate)) * linear(x, up)
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        hidden = _constrain(hidden, ("batch", "length", "mlp"))
         return linear(hidden, down)
 
 
@@ -134,10 +140,10 @@ class Layer(nn.Module):
         """The activations after attention and feed-forward, each added to its input."""
         normed = Norm(self.config, name="attention_norm")(x)
         mixed, cache = Attention(self.config, name="attention")(normed, where, cache)
-        x = nn.with_logical_constraint(x + mixed, ACTIVATION_AXES)
+        x = _constrain(x + mixed, ACTIVATION_AXES)
         normed = Norm(self.config, name="mlp_norm")(x)
         x = x + FeedForward(self.config, name="mlp")(normed)
-        return nn.with_logical_constraint(x, ACTIVATION_AXES), cache
+        return _constrain(x, ACTIVATION_AXES), cache
 
 
 class Llama(nn.Module):
@@ -167,9 +173,9 @@ class Llama(nn.Module):
         if not c.tie_embeddings:
             _weight(self, "lm_head", (c.d_model, c.vocab_size), ("embed", "vocab"))
         # Rows of the table are looked up whole: without this the partitioner copies the batch.
-        table = nn.with_logical_constraint(embedding, ("vocab", "activation_embed"))
+        table = _constrain(embedding, ("vocab", "activation_embed"))
         x = jnp.take(table, tokens, axis=0).astype(self.compute.dtype)
-        x = nn.with_logical_constraint(x, ACTIVATION_AXES)
+        x = _constrain(x, ACTIVATION_AXES)
         slots = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         key_segments = segment_ids
         if cache is not None:
@@ -190,7 +196,7 @@ class Llama(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=self.config.num_layers,
             unroll=self.compute.unroll_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},

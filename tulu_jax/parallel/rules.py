@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from flax.linen import spmd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
@@ -39,7 +40,7 @@ class Layout:
 
     def params(self, config: LlamaConfig) -> Any:
         """A sharding for every weight of the model."""
-        return nn.logical_to_mesh_sharding(logical_axes(config), self.mesh, self.rules)
+        return spmd.logical_to_mesh_sharding(logical_axes(config), self.mesh, self.rules)
 
     @property
     def rows(self) -> NamedSharding:

@@ -63,7 +63,8 @@ def train(
     # ---- data, model, mesh -------------------------------------------------------------------
     use_compilation_cache()
     run = set_up(config, settings=settings, console=console)
-    process = dict(zip(("process_index", "process_count"), run.layout.row_share(), strict=True))
+    index, count = run.layout.row_share()
+    process: dict[str, int] = {"process_index": index, "process_count": count}
 
     # ---- guards before anything is paid for --------------------------------------------------
     with run.layout.activate():
@@ -122,7 +123,7 @@ def train(
                 if saving or evaluating or step % config.log_period == 0:
                     for done, values in _fetch(waiting):
                         check_finite(done, values, last_checkpoint=checkpoints.latest())
-                        reporter.step(done, values, float(schedule(done - 1)))
+                        reporter.step(done, values, float(jax.device_get(schedule(done - 1))))
                     waiting.clear()
                     reporter.log(step, compiled=train_step._cache_size())
                 if evaluating:

@@ -36,6 +36,6 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         eps=config.eps,
         weight_decay=config.weight_decay,
     )
-    unclipped = config.clip_norm is None
-    clip = optax.identity() if unclipped else optax.clip_by_global_norm(config.clip_norm)
+    norm = config.clip_norm
+    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
     return optax.chain(clip, adamw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,15 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
         config.data.batch_size // config.micro_batches, name="BATCH_SIZE / MICRO_BATCHES"
     )
     data = open_training_data(config.data)
+    tokenizer = data.tokenizer.fitting(model.vocab_size)
     check_model_fits_data(
         model,
-        vocab_size=data.tokenizer.vocab_size,
-        bos_id=data.tokenizer.bos_id,
-        eos_id=data.tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
         length=config.data.length,
     )
+    _keep_tokenizer(data.tokenizer.path, Path(config.model_dir))
     reports = dataset_report(
         data.stores, row_length=config.data.length, packing=config.data.packing
     )
@@ -159,6 +162,16 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         "run folder cannot be written", got=error, at=folder, do="set another MODEL_DIR"
     )
+
+
+def _keep_tokenizer(model_file: Path, folder: Path) -> None:
+    """Copies the tokenizer's files into the run folder, so that the run can be moved."""
+    target = folder / "tokenizer"
+    target.mkdir(exist_ok=True)
+    shutil.copyfile(model_file, target / "tokenizer.model")
+    settings = model_file.with_name("tokenizer_config.json")
+    if settings.is_file():
+        shutil.copyfile(settings, target / settings.name)
 
 
 def initial_model_config(path: str) -> LlamaConfig:

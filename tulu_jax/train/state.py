@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from tulu_jax.models import LlamaConfig, init_params
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
@@ -17,8 +17,8 @@ from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 class TrainState(NamedTuple):
     """Everything a step reads and writes."""
 
-    step: Int[Array, ""]
-    """Optimizer steps done; also the whole state of the data."""
+    step: Any
+    """An int32 scalar: optimizer steps done; also the whole state of the data."""
     params: Any
     opt_state: Any
 

@@ -81,6 +81,7 @@ def save(
     reader: ParamsReader = TreeReader(params) if isinstance(params, Mapping) else params
     _check_target(target, overwrite)
     _check_params(config, reader)
+    tokenizer = tokenizer and tokenizer.fitting(config.vocab_size)
     _check_tokenizer(config, tokenizer)
     try:
         partial = _make_partial(target)
