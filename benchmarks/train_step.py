@@ -5,7 +5,7 @@
 The work: one AdamW step in float32 of a 58,073,600-weight LLaMA (hidden 512, 8 layers, ffn 1376,
 vocabulary 32,000, untied) on 4 rows of 512 tokens of which half carry loss. Each trainer lives in
 its own process and steps when told to, in turn, so that never two run at once; ratios are taken
-within a round and their median is reported. Run it with nothing else on the machine: one busy
+within a round and their median is reported. All get memory in huge pages, as `tulu train` does. Run it with nothing else on the machine: one busy
 thread changes the order of peers.
 """
 
@@ -123,7 +123,7 @@ def torch_eager(folder: Path) -> Callable[[], float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -152,6 +152,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--worker", name, "--weights", str(folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
         )  # fmt: skip
         self.first = self._answer()
         self.steps: list[dict[str, float]] = []

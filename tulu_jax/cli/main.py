@@ -9,10 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from tulu_jax import __version__
+from tulu_jax.cli.huge_pages import use_huge_pages
 from tulu_jax.errors import TuluError
 
 COMMANDS = ("demo", "data", "train", "importer", "exporter", "generate", "chat")
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
+
+TRAINING = ("train", "demo")
+"""Commands that gain from huge pages."""
 
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
@@ -45,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command != "train":  # `train` takes --gin.NAME=VALUE
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
+    if argv is None and args.command in TRAINING:
+        use_huge_pages()
     try:
         return int(args.func(args) or 0)
     except TuluError as error:
