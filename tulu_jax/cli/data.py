@@ -182,8 +182,11 @@ def _reader(options: PrepareOptions):  # noqa: ANN202 - prepare.Reader, not impo
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TensorFlow's start-up lines, which C++ writes to the file descriptor itself."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Silences TensorFlow's start-up lines, which C++ writes to the file descriptor itself.
+
+    TensorFlow sees no GPU: it would take the memory of the run that waits for the data.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     for name in ("absl", "tensorflow", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     sys.stderr.flush()
