@@ -5,7 +5,8 @@
 The work: one AdamW step in float32 of a 58,073,600-weight LLaMA (hidden 512, 8 layers, ffn 1376,
 vocabulary 32,000, untied) on 4 rows of 512 tokens of which half carry loss. Each trainer lives in
 its own process and steps when told to, in turn, so that never two run at once; ratios are taken
-within a round and their median is reported. All get memory in huge pages, as `tulu train` does. Run it with nothing else on the machine: one busy
+within a round and their median is reported. All get
+memory in huge pages, as `tulu train` does. Run it with nothing else on the machine: one busy
 thread changes the order of peers.
 """
 
@@ -30,6 +31,8 @@ import numpy as np
 ROWS, LENGTH, VOCAB = 4, 512, 32_000
 LEARNING_RATE = 1e-4
 PEERS = ("ours", "torch")
+PAUSE_S = 0.5
+"""Between steps, so that the threads of the trainer before have gone to sleep."""
 
 
 def make_batch() -> dict[str, np.ndarray]:
@@ -215,6 +218,7 @@ def main() -> None:
         assert abs(losses[0] - losses[1]) < 1e-4 * losses[1], f"not the same work: {losses}"
         for _ in range(args.rounds):
             for worker in workers:
+                time.sleep(PAUSE_S)
                 worker.step()
         for line in report(workers, args.warmup):
             print(line)

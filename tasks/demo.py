@@ -20,7 +20,7 @@ from tasks import demo_words as w
 from tulu_jax.chat import Message
 from tulu_jax.data.specs import Conversation, DatasetSpec, register
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SIZES = {"train": 48_000, "validation": 300, "test": 400}
 SPLITS = tuple(SIZES)
 TOKENIZER_DIR = Path(__file__).parent / "demo_tokenizer"
@@ -82,7 +82,7 @@ def _draw(rng: random.Random, kind: str, split_name: str, seen: set[str]) -> Ite
 
 def split_of(key: str) -> str:
     """The split a question's content belongs to: a pure function of its hash."""
-    draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 1000
+    draw = int.from_bytes(hashlib.sha256(f"{VERSION} {key}".encode()).digest()[:4], "big") % 1000
     for split_name, share in _HELD_OUT_PER_MILLE.items():
         if draw < share:
             return split_name

@@ -107,8 +107,8 @@ OPENINGS = (
     "Quick question: {q}",
 )
 
-# Lists stand at the end of a question: "the second word" is then a place, which a small model
-# finds within a million tokens. A list in mid-sentence took it three times as many.
+# Lists stand at the end of a question: "the second word" is then a place after the colon, which a
+# small model finds more easily than one in mid-sentence.
 SCENES = (
     "{name} has a {colour} {thing} in the {place}.",
     "In the {place} {name} sees a {colour} {thing}.",

@@ -29,10 +29,10 @@ from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.reporter import Reporter
 from tulu_jax.train.setup import (
     Run,
+    keep_settings,
     set_up,
     start_state,
     use_compilation_cache,
-    write_settings,
 )
 from tulu_jax.train.step import make_eval_step, make_train_step
 
@@ -78,7 +78,7 @@ def train(
         # ---- state and compiled steps --------------------------------------------------------
         with run.layout.activate():
             state = start_state(run, checkpoints, console)
-        write_settings(run)
+        keep_settings(run)
         first_step = int(state.step)
         train_step = make_train_step(
             run.model,

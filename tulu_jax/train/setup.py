@@ -112,7 +112,6 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
         eos_id=tokenizer.eos_id,
         length=config.data.length,
     )
-    _keep_tokenizer(data.tokenizer.path, Path(config.model_dir))
     reports = dataset_report(
         data.stores, row_length=config.data.length, packing=config.data.packing
     )
@@ -146,14 +145,19 @@ def make_run_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def write_settings(run: Run) -> None:
-    """Keeps the resolved settings in the run folder: once it is sure that the run is this one.
+def keep_settings(run: Run) -> None:
+    """Keeps resolved settings and tokenizer in the run folder, once the run is sure to be this one.
+
+    So the run can be moved, looked at and exported without the files it was started with.
 
     Raises:
       ConfigError: they cannot be written.
     """
+    if jax.process_index():
+        return
     try:
         (run.folder / "settings.gin").write_text(run.settings)
+        _copy_tokenizer(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise _unwritable(run.folder, error) from error
 
@@ -164,10 +168,10 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
     )
 
 
-def _keep_tokenizer(model_file: Path, folder: Path) -> None:
-    """Copies the tokenizer's files into the run folder, so that the run can be moved."""
-    target = folder / "tokenizer"
+def _copy_tokenizer(model_file: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
+    if model_file.parent.resolve() == target.resolve():
+        return
     shutil.copyfile(model_file, target / "tokenizer.model")
     settings = model_file.with_name("tokenizer_config.json")
     if settings.is_file():
