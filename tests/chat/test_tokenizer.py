@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,12 @@ def test_survives_pickling(small):
     copy = pickle.loads(pickle.dumps(small))
     assert copy.fingerprint == small.fingerprint
     assert encode(CHAT, copy).tokens.tolist() == encode(CHAT, small).tokens.tolist()
+
+
+def test_run_folder_keeps_its_tokenizer_one_level_down(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "tokenizer")
+    assert load_tokenizer(run).fingerprint == load_tokenizer(folder).fingerprint
 
 
 def test_missing(tmp_path):

@@ -188,7 +188,7 @@ class Tokenizer:
 
 
 def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
-    """The tokenizer in a folder that holds `tokenizer.model`, or of that file itself.
+    """The tokenizer in a folder that holds `tokenizer.model`, of that file, or of a run folder.
 
     `tokenizer_config.json` or `special_tokens_map.json` beside it may name the special tokens and
     add a padding token.
@@ -228,19 +228,18 @@ def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
 
 
 def _find_model(path: Path) -> Path:
-    """The model file that `path` is or holds."""
-    if path.is_file():
-        return path
+    """The model file that `path` is or holds, or that it keeps in `tokenizer/` as a run does."""
+    for file in (path, path / MODEL_NAME, path / "tokenizer" / MODEL_NAME):
+        if file.is_file():
+            return file
     if not path.exists():
         raise TokenizerError(
             "tokenizer folder does not exist", got=str(path), expected=f"a folder with {MODEL_NAME}"
         )
-    if not (path / MODEL_NAME).is_file():
-        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "an empty folder"
-        raise TokenizerError(
-            f"folder holds no {MODEL_NAME}", got=found, at=path, expected="a SentencePiece model"
-        )
-    return path / MODEL_NAME
+    found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "an empty folder"
+    raise TokenizerError(
+        f"folder holds no {MODEL_NAME}", got=found, at=path, expected="a SentencePiece model"
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -144,11 +144,10 @@ def run_inspect(args: argparse.Namespace) -> int:
         encoded = encode(conversation["messages"], tokenizer, max_length=args.max_length)
         console.rule(conversation["id"], align="left")
         console.print(render_tokens(encoded, tokenizer))
-        console.print(
-            f"{len(encoded.tokens)} tokens, {encoded.loss_tokens} carry loss"
-            + (", truncated" if encoded.truncated else "")
-            + (", DROPPED: no token carries loss" if encoded.dropped else "")
-        )
+        if encoded.dropped:
+            console.print("DROPPED: no token carries loss")
+        elif encoded.truncated:
+            console.print(f"truncated after {len(encoded.tokens)} tokens")
     return 0
 
 

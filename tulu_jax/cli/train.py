@@ -9,8 +9,7 @@ EXAMPLES = """\
 examples:
   tulu train --gin_file=runs/demo.gin --gin.MODEL_DIR=runs/demo
   tulu train --gin_file=runs/alpaca_stories260k.gin --gin.MODEL_DIR=runs/alpaca \\
-      --gin.INITIAL_CHECKPOINT_PATH=stories260k --gin.TOKENIZER=stories260k \\
-      --gin.RAW_DIR=raw --gin.TRAIN_STEPS=200
+      --gin.INITIAL_CHECKPOINT_PATH=path/to/stories260k --gin.RAW_DIR=path/to/raw
 
 The same command line resumes a run that was stopped, killed or pre-empted. Values that are not gin
 values are text: quotes are not needed. Fields below the macros can be set too, such as
