@@ -146,8 +146,6 @@ def run_inspect(args: argparse.Namespace) -> int:
         console.print(render_tokens(encoded, tokenizer))
         if encoded.dropped:
             console.print("DROPPED: no token carries loss")
-        elif encoded.truncated:
-            console.print(f"truncated after {len(encoded.tokens)} tokens")
     return 0
 
 
