@@ -34,7 +34,7 @@ def read_json_list(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             value, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            raise _malformed(path, text, error.pos, error.msg) from error
+            raise _malformed(path, text, error.pos, _expected(error)) from error
         yield f"{path}, line {line}", _object(value, f"{path}, line {line}")
         position = _next_element(path, text, position)
     rest = _after_space(text, position + 1)
@@ -61,7 +61,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 "malformed or truncated JSON",
                 got=repr(_excerpt(line, error.pos)),
                 at=f"{at}, column {error.colno}",
-                expected=error.msg,
+                expected=_expected(error),
                 do="download the file again",
             ) from error
         yield at, _object(value, at)
@@ -131,6 +131,16 @@ def _next_element(path: Path, text: str, position: int) -> int:
     if text[after : after + 1] == "]":
         raise _malformed(path, text, after, "a record after the comma")
     return after
+
+
+def _expected(error: json.JSONDecodeError) -> str:
+    """What would have been right: what the parser expected, or, for other faults, whole JSON."""
+    what = error.msg.removeprefix("Expecting ")
+    return (
+        what
+        if what != error.msg
+        else f"whole JSON ({error.msg.removesuffix(' at').removesuffix(' starting').lower()})"
+    )
 
 
 def _after_space(text: str, position: int) -> int:

@@ -20,9 +20,10 @@ MODEL_DIR/tokenizer. Torch is not needed.
 EPILOG = """\
 examples:
   tulu import --hf models/llama-7b --model_dir runs/llama-7b
-  tulu train --gin_file=... --gin.INITIAL_CHECKPOINT_PATH=runs/llama-7b  # start from it
-  tulu chat --model runs/llama-7b                                        # talk to it
-  tulu export --model_dir runs/llama-7b --output back                    # and back, unchanged
+  tulu train --gin_file=runs/alpaca_7b.gin --gin.MODEL_DIR=runs/alpaca_7b \\
+      --gin.INITIAL_CHECKPOINT_PATH=runs/llama-7b          # start from it
+  tulu chat --model runs/llama-7b                          # talk to it
+  tulu export --model_dir runs/llama-7b --output back      # and back, unchanged
 """
 
 TOKENIZER_FILES = (

@@ -1,0 +1,132 @@
+"""What README, docs, recipes and help texts show: commands that parse, files that exist."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tulu_jax.cli import exporter, generate, importer, train
+from tulu_jax.cli.gin_config import load_train_config, parse_overrides
+from tulu_jax.cli.main import make_parser
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "gin_configs" / "runs").glob("*.gin"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def fences(page, language):
+    """The bodies of a page's fenced blocks of one language."""
+    return [body for found, body in FENCE.findall(page.read_text()) if found == language]
+
+
+def commands(text):
+    """Lines of text that begin with `tulu`, continued over a trailing backslash, as words."""
+    joined = text.replace("\\\n", " ")
+    lines = [line.strip() for line in joined.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("tulu ")]
+
+
+def shown():
+    """(where, words) of every command that a user can copy from somewhere."""
+    texts = {page.name: "\n".join(fences(page, "sh")) for page in PAGES}
+    for recipe in RECIPES:
+        comments = [
+            line.lstrip("# ") for line in recipe.read_text().splitlines() if line[:1] == "#"
+        ]
+        texts[recipe.name] = "\n".join(comments)
+    for module in (exporter, generate, importer):
+        texts[module.__name__] = module.EPILOG
+    texts[train.__name__] = train.EXAMPLES
+    return [(where, words) for where, text in texts.items() for words in commands(text)]
+
+
+def test_readme_is_short():
+    assert len(README.read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize(("where", "words"), shown(), ids=lambda value: str(value)[:60])
+def test_command_parses(where, words):
+    args, rest = make_parser().parse_known_args(words[1:])
+    if args.command == "train":
+        overrides = parse_overrides(rest)
+        config = load_train_config(args.gin_file, args.gin_bindings + overrides)
+        assert config.model_dir and config.data.mixture and config.data.tokenizer
+    else:
+        assert not rest
+
+
+def test_commands_are_found():
+    found = {where for where, _ in shown()}
+    assert {"README.md", "data.md", "checkpoints.md", "generate.md", "training.md"} <= found
+    assert {"alpaca_7b.gin", "alpaca_stories260k.gin"} <= found
+
+
+def test_targets_of_make_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown_targets = {
+        name for page in PAGES for name in re.findall(r"^ *make ([a-z]+)", page.read_text(), re.M)
+    }
+    assert {"demo", "test"} <= shown_targets <= targets
+
+
+def test_tree_of_readme_exists():
+    tree = README.read_text().split("## The tree")[1].split("```")[1]
+    paths = [line.split()[0] for line in tree.splitlines() if line.strip()]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).is_dir()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    relative = [link for link in links if "://" not in link]
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+def test_modules_named_by_guards_exist():
+    text = (ROOT / "docs" / "guards.md").read_text()
+    named = set(re.findall(r"`([a-z_]+/[\w/]+\.py)`", text))
+    assert len(named) > 8
+    assert [
+        n for n in named if not (ROOT / "tulu_jax" / n).exists() and not (ROOT / n).exists()
+    ] == []
+
+
+def snippets():
+    return [(page, body) for page in PAGES for body in fences(page, "python")]
+
+
+def test_snippets_are_python():
+    for _, body in snippets():
+        ast.parse(body)
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory):
+    """A folder in which the repository's tasks are found by their relative path."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "tasks").symlink_to(ROOT / "tasks")
+    return folder
+
+
+RUNNABLE = [(page.name, body) for page, body in snippets() if body.startswith("# runs\n")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "body"), RUNNABLE, ids=lambda value: value[:40])
+def test_snippet_runs(page, body, playground):
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        cwd=playground,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
