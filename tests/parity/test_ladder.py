@@ -39,14 +39,16 @@ def layer_of(params, layer):
 def test_norm(pair, scale):
     config, params, model = pair
     x = np.random.default_rng(0).normal(size=(2, 5, config.d_model)).astype(np.float32) * scale
-    ours = rms_norm(x, params["final_norm"]["scale"], eps=config.norm_eps)
+    ours = rms_norm(jnp.asarray(x), jnp.asarray(params["final_norm"]["scale"]), eps=config.norm_eps)
     assert max_diff(ours, model.model.norm(torch.tensor(x))) <= NORM * max(1, scale)
 
 
 def test_norm_with_the_wrong_epsilon_shows(pair):
     config, params, model = pair
     x = np.full((1, 1, config.d_model), 1e-3, np.float32)
-    ours = rms_norm(x, params["final_norm"]["scale"], eps=config.norm_eps * 10)
+    ours = rms_norm(
+        jnp.asarray(x), jnp.asarray(params["final_norm"]["scale"]), eps=config.norm_eps * 10
+    )
     assert max_diff(ours, model.model.norm(torch.tensor(x))) > 1e-2
 
 
@@ -55,14 +57,16 @@ def test_rotary(pair):
     rng = np.random.default_rng(0)
     positions = rng.integers(0, config.max_length, (2, 7))
     x = rng.normal(size=(2, 7, config.num_heads, config.head_dim)).astype(np.float32)
-    cos, sin = rotary_angles(positions, head_dim=config.head_dim, theta=config.rope_theta)
+    cos, sin = rotary_angles(
+        jnp.asarray(positions), head_dim=config.head_dim, theta=config.rope_theta
+    )
     states = torch.zeros(2, 7, config.d_model)
     their_cos, their_sin = model.model.rotary_emb(states, torch.tensor(positions))
     theirs, _ = modeling_llama.apply_rotary_pos_emb(
         *[torch.tensor(x).transpose(1, 2)] * 2, their_cos, their_sin
     )
     assert max_diff(np.concatenate([cos, cos], -1), their_cos) <= 1e-5
-    assert max_diff(apply_rotary(x, cos, sin), theirs.transpose(1, 2)) <= 1e-5
+    assert max_diff(apply_rotary(jnp.asarray(x), cos, sin), theirs.transpose(1, 2)) <= 1e-5
 
 
 def part_inputs(config, model):
@@ -70,7 +74,9 @@ def part_inputs(config, model):
     length = 12
     x = np.random.default_rng(1).normal(size=(2, length, config.d_model)).astype(np.float32)
     positions = np.broadcast_to(np.arange(length), (2, length))
-    cos, sin = rotary_angles(positions, head_dim=config.head_dim, theta=config.rope_theta)
+    cos, sin = rotary_angles(
+        jnp.asarray(positions), head_dim=config.head_dim, theta=config.rope_theta
+    )
     ones = jnp.ones((2, length), jnp.int32)
     where = Where(cos, sin, ones, ones, jnp.asarray(positions))
     angles = model.model.rotary_emb(torch.tensor(x), torch.tensor(positions.copy()))

@@ -70,7 +70,7 @@ def float64_nll(params, batch):
 
 
 def test_token_and_paper_loss_equal_float64(params):
-    batch = two_a_row()
+    batch = jax.tree.map(jnp.asarray, two_a_row())
     nll, mask = float64_nll(params, batch)
     expected = {"token": nll[mask].mean()}
     groups = [nll[i : i + 2][mask[i : i + 2]].mean() for i in range(0, len(nll), 2)]
@@ -89,7 +89,7 @@ def test_token_and_paper_loss_equal_float64(params):
 
 @pytest.mark.parametrize("normalization", ["token", "paper"])
 def test_batch_without_loss_gives_zero_and_zero_gradients(params, normalization):
-    batch = two_a_row() | {"loss_mask": np.zeros((8, 32), np.int32)}
+    batch = jax.tree.map(jnp.asarray, two_a_row()) | {"loss_mask": jnp.zeros((8, 32), jnp.int32)}
     weights = loss_weights(targets_and_mask(batch)[1], normalization=normalization, paper_rows=2)
     value_and_grad = jax.jit(jax.value_and_grad(partial(weighted_loss, MODEL, COMPUTE)))
     loss, grads = value_and_grad(params, batch, weights)

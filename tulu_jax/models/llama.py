@@ -43,7 +43,7 @@ class Cache(NamedTuple):
     """1 where a slot is written, 0 elsewhere."""
 
 
-def _constrain(x: Array, axes: tuple[str, ...]) -> Array:
+def _constrain(x: Any, axes: tuple[str, ...]) -> Array:
     """`x` laid over the mesh as the rules in force say for its logical axes."""
     return spmd.with_logical_constraint(x, axes)
 
@@ -205,7 +205,8 @@ class Llama(nn.Module):
 
 def head_weight(config: LlamaConfig, params: dict[str, Any]) -> Float[Array, "D V"]:
     """The output head: `lm_head`, or the transposed embedding when they are tied."""
-    return params["embedding"].T if config.tie_embeddings else params["lm_head"]
+    head = params["embedding"].T if config.tie_embeddings else params["lm_head"]
+    return jnp.asarray(head)
 
 
 def init_cache(config: LlamaConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
