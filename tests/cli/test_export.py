@@ -69,10 +69,10 @@ def test_half_written_checkpoint(run, tmp_path):
 
 def test_checkpoint_that_does_not_say_its_model(tmp_path):
     save_params(tmp_path / "a", ONE, {})
-    with pytest.raises(CheckpointError, match="does not describe a model - got None"):
+    with pytest.raises(CheckpointError, match="does not say which model it is of - got 'model'"):
         export(tmp_path / "a", tmp_path / "x", "--tokenizer", "none")
     save_params(tmp_path / "b", ONE, {"model": {"width": 3}})
-    with pytest.raises(CheckpointError, match=r"does not describe a model - got .*width"):
+    with pytest.raises(CheckpointError, match=r"does not say which model it is of - got .*width"):
         export(tmp_path / "b", tmp_path / "x", "--tokenizer", "none")
 
 

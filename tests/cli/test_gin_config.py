@@ -36,7 +36,7 @@ def load(*overrides, files=DEMO):
 def test_demo_loads():
     config = load()
     assert config.model_dir == "x" and config.data.mixture == "tulu_demo"
-    assert config.optimizer.learning_rate == 2e-3 and config.compute.dtype == "float32"
+    assert config.optimizer.learning_rate == 4e-3 and config.compute.dtype == "float32"
     assert config.seed == config.data.seed == 42
 
 
@@ -53,7 +53,7 @@ def test_values_need_no_quotes_of_their_own():
     assert config.data.raw_dir == "/raw data/it's"
     assert config.optimizer.learning_rate == 1e-5 and config.optimizer.clip_norm is None
     assert config.data.length == 64 and config.loss_normalization == "paper"
-    assert config.optimizer.b2 == 0.95 and config.data.epochs == 32
+    assert config.optimizer.b2 == 0.95 and config.data.epochs == config.data.batch_size
 
 
 def test_later_files_win(tmp_path):
@@ -183,7 +183,7 @@ def test_model_dir_is_required():
 @pytest.mark.parametrize("name", ["runs/nope.gin", "/nowhere/run.gin"])
 def test_missing_file(name):
     with pytest.raises(
-        ConfigError, match=rf"gin file cannot be read - got {name} - expected a file, or one of "
+        ConfigError, match=rf"gin file cannot be read - got {name} - expected a file, or one of .*"
         r"runs/demo.gin"
     ):  # fmt: skip
         load(files=[name])

@@ -50,7 +50,7 @@ def test_train_help_lists_every_setting(capsys):
 def test_print_config_runs_nothing(tmp_path, capsys):
     assert train(tmp_path, "--print_config", "--gin.BATCH_SIZE=8") == 0
     out = capsys.readouterr().out
-    assert "DataConfig.batch_size = 8" in out and "LlamaConfig.d_model = 192" in out
+    assert "DataConfig.batch_size = 8" in out and "LlamaConfig.d_model = 128" in out
     assert not (tmp_path / "run").exists()
 
 
@@ -81,11 +81,11 @@ def test_gin_file_is_required(capsys):
         (["--gin.MESH_FSDP=3"], "mesh does not use all devices - got data=1, fsdp=3, tensor=1 - "
          "expected sizes whose product is the 8 devices present"),
         (["--gin.MESH_FSDP=1", "--gin.MESH_TENSOR=8"],
-         "mesh axis tensor does not divide the model - got tensor=8, num_heads=6"),
+         "mesh axis tensor does not divide the model - got tensor=8, num_heads=4"),
         (["--gin.BATCH_SIZE=12"], "BATCH_SIZE / MICRO_BATCHES cannot be split over the devices - "
          "got 12 - expected a multiple of data x fsdp = 8"),
         (["--gin.MICRO_BATCHES=8"], "BATCH_SIZE / MICRO_BATCHES cannot be split over the devices - "
-         "got 4"),
+         "got 2"),
         (["--gin.MODEL=None", "--gin.INITIAL_CHECKPOINT_PATH=nowhere"], "nowhere"),
         (["--gin.TOKENIZER=nowhere"], "nowhere"),
         (["--gin.MIXTURE_OR_TASK_NAME=tulu_dem"], "tulu_demo"),

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     console.rule("5. Some answers")
     for item, answer in _samples(items, answers):
-        question = item.messages[-1]["content"]
+        question = " | ".join(message["content"] for message in item.messages)
         console.print(f"[bold]{question}[/]\n  {answer}", markup=True)
     _print_next(console, folder, run_dir, export)
     return 0

@@ -181,6 +181,9 @@ class HugeTokenizer:
     vocab_size = 51
     path = "somewhere"
 
+    def fitting(self, _):
+        return self
+
 
 def test_tokenizer_with_more_tokens_than_embeddings(tmp_path):
     with pytest.raises(CheckpointError, match="more tokens than the model - got 51 tokens for 50"):
