@@ -208,3 +208,13 @@ def test_config_that_is_not_json(folder):
     (folder / "tokenizer_config.json").write_text("[]")
     with pytest.raises(TokenizerError, match=r"is not an object - got list"):
         load_tokenizer(folder)
+
+
+def test_added_pad_is_left_out_for_a_model_without_a_row_for_it(shared):
+    tokenizer = load_tokenizer(shared / "tokenizers" / "llama")
+    assert (tokenizer.vocab_size, tokenizer.pad_id) == (32001, 32000)
+    fitted = tokenizer.fitting(32000)
+    assert (fitted.vocab_size, fitted.pad_id) == (32000, None)
+    assert fitted.encode_text("two camels") == tokenizer.encode_text("two camels")
+    for vocab_size in (32001, 32064, 31999):
+        assert tokenizer.fitting(vocab_size) is tokenizer

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import importlib
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tulu_jax.chat import load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.hf.save import MARKER
 from tulu_jax.errors import CheckpointError
@@ -188,3 +190,11 @@ class HugeTokenizer:
 def test_tokenizer_with_more_tokens_than_embeddings(tmp_path):
     with pytest.raises(CheckpointError, match="more tokens than the model - got 51 tokens for 50"):
         hf.save(tmp_path / "x", CONFIG, random_params(CONFIG), tokenizer=HugeTokenizer())
+
+
+def test_llama_without_a_row_for_the_added_pad_is_exported_without_it(tmp_path, shared):
+    config = dataclasses.replace(CONFIG, vocab_size=32_000)
+    tokenizer = load_tokenizer(shared / "tokenizers" / "llama")
+    hf.save(tmp_path / "x", config, random_params(config), tokenizer=tokenizer)
+    assert load_tokenizer(tmp_path / "x").vocab_size == 32_000
+    assert "<pad>" not in (tmp_path / "x" / "tokenizer_config.json").read_text()
