@@ -24,9 +24,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-
-LETTERS = "BTSDNKGHFVLE"
+from jaxtyping import Bool, Int
 
 Batch = dict[str, Any]
 """Rows on a host or on devices: `tokens, loss_mask, segment_ids, positions`, each int32[B, T]."""
@@ -35,7 +33,6 @@ BATCH_KEYS = ("tokens", "loss_mask", "segment_ids", "positions")
 
 TokenIds = Int[np.ndarray, "T"]
 Mask = Bool[np.ndarray, "T"]
-Scalar = Float[np.ndarray, ""]
 
 MESH_AXES = ("data", "fsdp", "tensor")
 """Axes of the device mesh: copies of the weights, shards of the weights, shards of each matrix."""

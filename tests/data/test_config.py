@@ -6,11 +6,6 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
 
 
-def test_a_config_checks_itself():
-    config = DataConfig(mixture="tulu_demo, tulu_dolly", tokenizer="t")
-    assert config.tasks == ("tulu_demo", "tulu_dolly")
-
-
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

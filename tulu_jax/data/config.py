@@ -58,11 +58,6 @@ class DataConfig:
                 got = repr(getattr(self, name))
                 raise ConfigError(f"{name} is not set", got=got, at="DataConfig", expected="text")
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks of the mixture, in order."""
-        return tuple(part.strip() for part in self.mixture.split(",") if part.strip())
-
 
 def _at_least(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

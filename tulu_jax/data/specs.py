@@ -55,7 +55,6 @@ class DatasetSpec:
     splits: tuple[str, ...] = ("train",)
     expected_examples: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    needs_tokenizer: bool = False
 
     @property
     def task_name(self) -> str:

@@ -91,9 +91,7 @@ def train(
         )
         eval_step = make_eval_step(run.model, run.layout, compute=config.compute)
         peak, peak_source = peak_flops(config.compute.dtype)
-        reporter = Reporter(
-            run, console, first_step=first_step, peak_flops=peak, peak_source=peak_source
-        )
+        reporter = Reporter(run, console, first_step=first_step, peak_flops=peak)
         _print_plan(run, console, first_step, peak_source)
 
         # ---- the loop ------------------------------------------------------------------------

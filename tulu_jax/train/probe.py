@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tulu_jax.axes import Batch
+from tulu_jax.axes import BATCH_KEYS, Batch
 from tulu_jax.errors import GuardError
 from tulu_jax.models import ComputeConfig, LlamaConfig, hidden_states, init_params
 from tulu_jax.parallel.rules import Layout, layout_for
@@ -81,8 +81,7 @@ def _two_ways(row_shards: int) -> tuple[Batch, Batch]:
 
 
 def _empty(rows: int) -> Batch:
-    names = ("tokens", "loss_mask", "segment_ids", "positions")
-    return {name: np.zeros((rows, ROW), np.int32) for name in names}
+    return {name: np.zeros((rows, ROW), np.int32) for name in BATCH_KEYS}
 
 
 def _put(batch: Batch, row: int, start: int, tokens: np.ndarray, segment: int) -> None:

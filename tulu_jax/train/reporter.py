@@ -22,12 +22,10 @@ from tulu_jax.train.setup import Run
 class Reporter:
     """Collects step metrics between log steps and tells them everywhere; quiet off process 0."""
 
-    def __init__(
-        self, run: Run, console: Console, *, first_step: int, peak_flops: float, peak_source: str
-    ) -> None:
+    def __init__(self, run: Run, console: Console, *, first_step: int, peak_flops: float) -> None:
         """Opens the log files of the run folder."""
         self._run, self._console = run, console
-        self._peak, self._peak_source = peak_flops, peak_source
+        self._peak = peak_flops
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
         self._writer = _open_tensorboard(run, first_step) if self._main else None
