@@ -95,14 +95,14 @@ def test_resume_with_another_tokenizer(monkeypatch, copy):
 def test_resume_with_other_data(monkeypatch, copy):
     shutil.rmtree(copy.data.data_dir)
     write_store(copy.data.data_dir, small.conversations(seed=9), meta=small.META)
-    refused(monkeypatch, copy, r"checkpoint is of a run with another store - got {'tulu_small': ")
+    refused(monkeypatch, copy, r"checkpoint is of a run with another dataset - got {'tulu_small': ")
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 16}, {"seed": 4}, {"packing": "padded"}])
 def test_resume_with_other_rows(monkeypatch, copy, changes):
     ((name, value),) = changes.items()
     config = dataclasses.replace(copy, data=dataclasses.replace(copy.data, **changes))
-    refused(monkeypatch, config, rf"another row - got {{'{name}': '?{value}'?}} now")
+    refused(monkeypatch, config, rf"another making of rows - got {{'{name}': '?{value}'?}} now")
 
 
 def test_refused_resume_keeps_the_settings_of_the_run(monkeypatch, copy):

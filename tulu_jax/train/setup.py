@@ -30,8 +30,14 @@ from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import make_optimizer
 from tulu_jax.train.state import TrainState, abstract_state, create_state
 
-MUST_AGREE = ("model", "tokenizer", "stores", "rows")
-"""Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run."""
+MUST_AGREE = {
+    "model": "model",
+    "tokenizer": "tokenizer",
+    "stores": "dataset",
+    "rows": "making of rows",
+}
+"""Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
+and what messages call them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +239,7 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
     Raises:
       CheckpointError: naming the first part that differs, old and new.
     """
-    for part in MUST_AGREE:
+    for part, name in MUST_AGREE.items():
         old, new = saved.get(part), current[part]
         if old == new:
             continue
@@ -242,7 +248,7 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
             old = {key: old.get(key) for key in changed}
             new = {key: new.get(key) for key in changed}
         raise CheckpointError(
-            f"checkpoint is of a run with another {part.removesuffix('s')}",
+            f"checkpoint is of a run with another {name}",
             got=f"{new} now",
             at=where,
             expected=f"{old}, as saved",
