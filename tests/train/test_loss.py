@@ -70,7 +70,7 @@ def float64_nll(params, batch):
 
 
 def test_token_and_paper_loss_equal_float64(params):
-    batch = jax.tree.map(jnp.asarray, two_a_row())
+    batch = two_a_row()
     nll, mask = float64_nll(params, batch)
     expected = {"token": nll[mask].mean()}
     groups = [nll[i : i + 2][mask[i : i + 2]].mean() for i in range(0, len(nll), 2)]

@@ -71,9 +71,10 @@ def hidden_states(
     *,
     compute: ComputeConfig | None = None,
 ) -> Float[Array, "B T D"]:
-    """Final states after the last norm, in the compute dtype."""
+    """Final states after the last norm, in the compute dtype; NumPy arrays are taken too."""
     model = Llama(config, compute or ComputeConfig())
-    return model.apply({"params": params}, tokens, segment_ids, positions)[0]
+    arrays = jax.tree.map(jnp.asarray, (params, tokens, segment_ids, positions))
+    return model.apply({"params": arrays[0]}, *arrays[1:])[0]
 
 
 def forward(
