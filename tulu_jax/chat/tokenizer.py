@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import sentencepiece
@@ -187,7 +187,7 @@ class Tokenizer:
             yield last, run
 
 
-def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
+def load_tokenizer(path: str | Path, encoding: str = "hf") -> Tokenizer:
     """The tokenizer in a folder that holds `tokenizer.model`, of that file, or of a run folder.
 
     `tokenizer_config.json` or `special_tokens_map.json` beside it may name the special tokens and
@@ -222,8 +222,9 @@ def load_tokenizer(path: str | Path, encoding: Encoding = "hf") -> Tokenizer:
         )
     _check_added(config, {pad: pad_piece}, model.vocab_size(), file.parent)
     place = file.parent.resolve() / file.name
+    known = cast(Encoding, encoding)
     return Tokenizer(
-        place, encoding, settings, bos, eos, unk, pad, pad_piece, _model=model, _model_bytes=data
+        place, known, settings, bos, eos, unk, pad, pad_piece, _model=model, _model_bytes=data
     )
 
 

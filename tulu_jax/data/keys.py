@@ -27,7 +27,7 @@ class PrepareOptions:
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer these options name."""
-        return load_tokenizer(self.tokenizer, self.encoding)  # type: ignore[arg-type]
+        return load_tokenizer(self.tokenizer, self.encoding)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,7 @@ _WORKER: dict[str, Any] = {}
 
 
 def _start_worker(path: str, encoding: str, max_length: int) -> None:
-    _WORKER["tokenizer"] = load_tokenizer(path, encoding)  # type: ignore[arg-type]
+    _WORKER["tokenizer"] = load_tokenizer(path, encoding)
     _WORKER["max_length"] = max_length
 
 

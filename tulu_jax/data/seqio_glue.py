@@ -65,7 +65,7 @@ def configure(
 ) -> None:
     """Says which tokenizer the SeqIO tasks use, where TFDS writes and where raw files lie."""
     global _settings
-    loaded = load_tokenizer(tokenizer, encoding)  # type: ignore[arg-type]
+    loaded = load_tokenizer(tokenizer, encoding)
     _settings = _Settings(loaded, str(data_dir), None if raw_dir is None else str(raw_dir))
 
 
