@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tulu_jax.errors import DataError
 
@@ -27,19 +27,33 @@ TASK_PACKAGES = ["tasks"]
 
 @dataclass(frozen=True)
 class Source:
-    """One upstream file: where it comes from, its name on disk, and its checksum if known."""
+    """One upstream file: where it comes from, what it is called on disk, what is known of it.
+
+    `filename` is a path within the dataset's raw folder; it may name a folder. When what lies at
+    `url` is packed, `packed` says how and `member` names the file or folder inside it (none for
+    gz). `sha256` is that of the download. `token_env` names the environment variable with the
+    access token of a gated source; `manual` says what to do when no address serves it any more.
+    """
 
     url: str
     filename: str
     sha256: str | None = None
+    mirrors: tuple[str, ...] = ()
+    packed: Literal["gz", "zip", "tar"] | None = None
+    member: str | None = None
+    token_env: str | None = None
+    manual: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """Everything the project knows about one dataset.
 
-    `read(raw_dir, split_name=..., tokenizer=..., **options)` yields conversations in file order;
-    `raw_dir` is the folder that holds the files of `sources`, or None for an embedded dataset.
+    `read(raw_dir, split_name=..., tokenizer=..., faults=..., **options)` yields conversations in
+    file order; `raw_dir` is the folder that holds the files of `sources`, or None for an embedded
+    dataset. With `needs_tokenizer` the conversations depend on the tokenizer, which is then given.
+    `name` is what records and the raw folder are called; `task`, the SeqIO name, differs from
+    `tulu_<name>` only where one dataset has tasks of several readings (Tülu 2).
     `expected_examples` maps a split to the number of conversations of the whole upstream data.
     `options` are the reading options and their defaults; they are part of a store's key.
     """
@@ -55,10 +69,14 @@ class DatasetSpec:
     splits: tuple[str, ...] = ("train",)
     expected_examples: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    needs_tokenizer: bool = False
+    task: str = ""
 
     @property
     def task_name(self) -> str:
-        """The SeqIO name, `tulu_<dataset>`."""
+        """The SeqIO name: `task`, or else `tulu_<dataset>`."""
+        if self.task:
+            return self.task
         return self.name if self.name.startswith(TASK_PREFIX) else TASK_PREFIX + self.name
 
     @property
@@ -171,8 +189,15 @@ def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:
     digest = hashlib.sha256()
     for source in spec.sources:
         digest.update(source.filename.encode() + b"\0")
-        digest.update(file_sha256(folder / source.filename).encode())
+        for path in _files_at(folder / source.filename):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0")
+            digest.update(file_sha256(path).encode())
     return digest.hexdigest()
+
+
+def _files_at(path: Path) -> list[Path]:
+    """The file itself, or every file below a folder, by name."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def file_sha256(path: Path) -> str:

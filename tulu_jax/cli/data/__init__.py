@@ -1,0 +1,17 @@
+"""`tulu data ...`: look at the data before paying for a run. One sub-command a file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+COMMANDS = ("prepare", "stats", "inspect")
+"""Modules of this package, in the order of `tulu data --help`; each has `add_parser(commands)`."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the command `data` with its own commands."""
+    parser = subparsers.add_parser("data", help="prepare datasets, show what is in them")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"tulu_jax.cli.data.{name}").add_parser(commands)
