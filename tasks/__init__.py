@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks import demo, dolly, stanford_alpaca
+from tasks import demo, dolly, mixtures, stanford_alpaca
+from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, get_spec
 from tulu_jax.errors import DataError
 
-__all__ = ["demo", "dolly", "read_conversations", "stanford_alpaca"]
+__all__ = ["demo", "dolly", "mixtures", "read_conversations", "stanford_alpaca"]
 
 
 def read_conversations(
@@ -19,6 +20,7 @@ def read_conversations(
     *,
     tokenizer: Any = None,
     split_name: str = "train",
+    faults: Faults | None = None,
     **options: Any,
 ) -> Iterator[Conversation]:
     """The dataset's conversations in file order, from the folder of its raw files.
@@ -28,9 +30,11 @@ def read_conversations(
         raw_dir: the folder that holds the dataset's files; not needed for an embedded dataset.
         tokenizer: for datasets that split by token counts.
         split_name: `train`, or another split that the dataset has.
+        faults: takes the bad records; without it the first one is raised.
         options: the dataset's own options.
 
-    Raises: DataError for an unknown dataset, split or option, and for any fault in a file.
+    Raises: DataError for an unknown dataset, split or option, for a fault of a whole
+        file, and, without `faults`, for one of a record.
     """
     spec = get_spec(name)
     chosen = spec.resolve_options(options)
@@ -43,4 +47,4 @@ def read_conversations(
     if raw_dir is None and not spec.embedded:
         raise DataError(f"dataset {spec.name} is read from files", do="name their folder (raw_dir)")
     folder = None if raw_dir is None else Path(raw_dir)
-    return spec.read(folder, split_name=split_name, tokenizer=tokenizer, **chosen)
+    return spec.read(folder, split_name=split_name, tokenizer=tokenizer, faults=faults, **chosen)

@@ -24,6 +24,9 @@ TASK_PREFIX = "tulu_"
 TASK_PACKAGES = ["tasks"]
 """Packages imported once, on the first look-up, so that their specs are registered."""
 
+Resolver = Callable[[str], "DatasetSpec | None"]
+_RESOLVERS: list[Resolver] = []
+
 
 @dataclass(frozen=True)
 class Source:
@@ -136,16 +139,29 @@ def all_specs() -> dict[str, DatasetSpec]:
     return dict(sorted(_SPECS.items()))
 
 
+def add_resolver(resolver: Resolver) -> Resolver:
+    """The resolver, from now on asked for the dataset of a name that is not registered.
+
+    It answers None for a name that is none of its own. The files of a user's own are datasets in
+    this way: their path is their name.
+    """
+    _RESOLVERS.append(resolver)
+    return resolver
+
+
 def get_spec(name: str) -> DatasetSpec:
-    """The dataset called `name`, with or without the prefix `tulu_`.
+    """The dataset called `name`, with or without the prefix `tulu_`, or that of a resolver.
 
     Raises: DataError naming the nearest datasets when there is none.
     """
     specs = all_specs()
     found = specs.get(name) or specs.get(TASK_PREFIX + name)
-    if found is None:
-        raise unknown_name("dataset", name, specs)
-    return found
+    if found is not None:
+        return found
+    for resolver in _RESOLVERS:
+        if (found := resolver(name)) is not None:
+            return found
+    raise unknown_name("dataset", name, specs)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> DataError:
@@ -161,10 +177,15 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> DataError:
 def locate_raw_dir(spec: DatasetSpec, raw_dir: str | Path | None) -> Path | None:
     """The folder that holds the dataset's files: `<raw_dir>/<name>` or `raw_dir` itself.
 
+    Of a dataset whose files have absolute names it is the folder of the first, wherever `raw_dir`
+    is. None for an embedded dataset, and when there is no `raw_dir`.
+
     Raises: DataError when neither holds all of them, with the files that are missing.
     """
     if spec.embedded:
         return None
+    if all(Path(source.filename).is_absolute() for source in spec.sources):
+        raw_dir = Path(spec.sources[0].filename).parent
     if raw_dir is None:
         return None
     root = Path(raw_dir)
