@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.convert import convert_rows
 from tasks.raw_files import read_jsonl, text_field
 from tasks.templates import SEED, encode_instruction, single_turn
+from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register
 
 FILE = "databricks-dolly-15k.jsonl"
 
 
-def read(raw_dir: Path, **_: Any) -> Iterator[Conversation]:
+def read(raw_dir: Path, *, faults: Faults | None = None, **_: Any) -> Iterator[Conversation]:
     """All rows in file order; `context` is the input, `category` is not used."""
     rng = random.Random(SEED)
-    for index, (at, row) in enumerate(read_jsonl(Path(raw_dir) / FILE)):
+
+    def convert(index: int, row: dict[str, Any], *, at: str) -> Iterator[Conversation]:
         prompt, completion = encode_instruction(
             text_field(row, "instruction", at=at),
             text_field(row, "response", at=at),
@@ -25,6 +28,8 @@ def read(raw_dir: Path, **_: Any) -> Iterator[Conversation]:
             rng=rng,
         )
         yield single_turn("dolly", index, prompt=prompt, completion=completion)
+
+    return convert_rows(read_jsonl(Path(raw_dir) / FILE, faults), convert, faults)
 
 
 SPEC = register(
