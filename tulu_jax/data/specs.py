@@ -184,15 +184,13 @@ def locate_raw_dir(spec: DatasetSpec, raw_dir: str | Path | None) -> Path | None
     """
     if spec.embedded:
         return None
-    if all(Path(source.filename).is_absolute() for source in spec.sources):
-        raw_dir = Path(spec.sources[0].filename).parent
-    if raw_dir is None:
-        return None
-    root = Path(raw_dir)
-    for folder in (root / spec.name, root):
+    folders = _raw_folders(spec, raw_dir)
+    for folder in folders:
         if all((folder / source.filename).exists() for source in spec.sources):
             return folder
-    folder = root / spec.name
+    if not folders:
+        return None
+    folder = folders[0]
     missing = [s.filename for s in spec.sources if not (folder / s.filename).exists()]
     raise DataError(
         f"raw files of dataset {spec.name} are missing",
@@ -201,6 +199,13 @@ def locate_raw_dir(spec: DatasetSpec, raw_dir: str | Path | None) -> Path | None
         expected=f"the files as published at {spec.homepage}",
         do="put them there or name another folder with --raw_dir",
     )
+
+
+def _raw_folders(spec: DatasetSpec, raw_dir: str | Path | None) -> list[Path]:
+    """Where the dataset's files may lie, the likeliest first."""
+    if all(Path(source.filename).is_absolute() for source in spec.sources):
+        return [Path(spec.sources[0].filename).parent]
+    return [] if raw_dir is None else [Path(raw_dir) / spec.name, Path(raw_dir)]
 
 
 def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:
