@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks import demo, dolly, mixtures, stanford_alpaca
+from tasks import demo, dolly, mixtures, oasst1, stanford_alpaca
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, get_spec
 from tulu_jax.errors import DataError
 
-__all__ = ["demo", "dolly", "mixtures", "read_conversations", "stanford_alpaca"]
+__all__ = [
+    "demo",
+    "dolly",
+    "mixtures",
+    "oasst1",
+    "read_conversations",
+    "stanford_alpaca",
+]
 
 
 def read_conversations(
