@@ -41,3 +41,12 @@ def test_few_messages_are_kept():
     for line in range(100):
         faults.skip(bad(line))
     assert faults.skipped == 100 and len(faults.messages) == KEPT_MESSAGES
+
+
+def test_what_is_left_out_by_rule_is_no_fault():
+    faults = Faults(strict=True)
+    for _ in range(3):
+        faults.leave_out("odd last message")
+    faults.leave_out("too long", 2)
+    assert faults.left_out == {"odd last message": 3, "too long": 2} and faults.skipped == 0
+    faults.check("dolly")

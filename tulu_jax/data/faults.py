@@ -15,6 +15,7 @@ class Faults:
 
     A reader calls `saw` for each record and gives the error of a bad one to `skip`; whoever
     started the reader calls `check` at its end. With `strict` the first bad record is raised.
+    What a reader leaves out by rule is no fault and is counted apart, in `left_out`.
 
     >>> faults = Faults(strict=False)
     >>> for record in range(200):
@@ -31,6 +32,7 @@ class Faults:
         self.records = 0
         self.skipped = 0
         self.messages: list[str] = []
+        self.left_out: dict[str, int] = {}
 
     def saw(self) -> None:
         """Counts one record, good or bad."""
@@ -46,6 +48,10 @@ class Faults:
         self.skipped += 1
         if len(self.messages) < KEPT_MESSAGES:
             self.messages.append(str(error))
+
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Counts records that are sound but left out on purpose, by the reason for it."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + count
 
     def check(self, at: str) -> None:
         """Passes when at most 1 % of the records were bad.
