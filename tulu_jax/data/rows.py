@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +21,78 @@ PAD_TOKEN = 0
 """The token of padding positions: never read, as their segment is 0, but always a valid id."""
 
 
-class RowSource:
+@dataclass(frozen=True)
+class DatasetShare:
+    """What some rows hold of one dataset.
+
+    Of its `available` examples they show `examples`, counted as often as each is shown, with so
+    many `tokens`, of which `loss_tokens` are trained.
+    """
+
+    task: str
+    available: int
+    examples: int
+    tokens: int
+    loss_tokens: int
+
+    @property
+    def epochs(self) -> float:
+        """How often each example is shown, on average."""
+        return self.examples / self.available if self.available else 0.0
+
+
+class RowStream(ABC):
+    """Rows numbered from 0 on, of which each batch takes the next: what a loader reads."""
+
+    stores: tuple[Store, ...]
+    epochs: int | None
+
+    @property
+    @abstractmethod
+    def row_length(self) -> int:
+        """Tokens in a row."""
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Rows in one epoch."""
+
+    @abstractmethod
+    def at(self, numbers: Int[np.ndarray, "B"]) -> Rows:
+        """The stream's rows of these numbers, each int32[B, T]; padding past the last epoch."""
+
+    @abstractmethod
+    def dataset_ids_at(self, numbers: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B T"]:
+        """For each position of `at(numbers)` the index of its store in `stores`; -1 for padding."""
+
+    @abstractmethod
+    def composition(self, num_rows: int | None = None) -> list[DatasetShare]:
+        """What the first `num_rows` rows hold of each store; None: of one epoch."""
+
+    def num_steps(self, batch_size: int) -> int | None:
+        """Batches that hold all epochs, the last one filled up with padding rows; None: no end."""
+        return None if self.epochs is None else -(-self.epochs * self.num_rows // batch_size)
+
+    def batch(
+        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Rows:
+        """The batch's rows for this host: `tokens, loss_mask, segment_ids, positions`, int32[B, T].
+
+        Host i of n takes the i-th of n equal shares of the batch; the shares of all hosts, one
+        after the other, are the same batch for any number of hosts.
+
+        Raises: ConfigError when the batch does not divide among the hosts.
+        """
+        return self.at(_host_numbers(step, batch_size, process_index, process_count))
+
+    def dataset_ids(
+        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Int[np.ndarray, "B T"]:
+        """For each position of `batch(...)` the index of its store in `stores`; -1 for padding."""
+        return self.dataset_ids_at(_host_numbers(step, batch_size, process_index, process_count))
+
+
+class RowSource(RowStream):
     """Packed rows over the examples of one or several stores, in an order fixed by the seed.
 
     Global row g = step x batch size + j is row `permutation(seed, epoch)[g mod R]` of epoch
@@ -63,28 +136,33 @@ class RowSource:
         """Rows in one epoch."""
         return self.plan.num_rows
 
-    def num_steps(self, batch_size: int) -> int | None:
-        """Batches that hold all epochs, the last one filled up with padding rows; None: no end."""
-        return None if self.epochs is None else -(-self.epochs * self.num_rows // batch_size)
+    def at(self, numbers: Int[np.ndarray, "B"]) -> Rows:
+        """The stream's rows of these numbers, each int32[B, T]; padding past the last epoch."""
+        return self.rows(self._plan_rows(numbers))
 
-    def batch(
-        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
-    ) -> Rows:
-        """The batch's rows for this host: `tokens, loss_mask, segment_ids, positions`, int32[B, T].
+    def dataset_ids_at(self, numbers: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B T"]:
+        """For each position of `at(numbers)` the index of its store in `stores`; -1 for padding."""
+        return self._scatter_ids(self._plan_rows(numbers))
 
-        Host i of n takes the i-th of n equal shares of the batch; the shares of all hosts, one
-        after the other, are the same batch for any number of hosts.
+    def composition(self, num_rows: int | None = None) -> list[DatasetShare]:
+        """What the first `num_rows` rows hold of each store; None: of one epoch."""
+        epoch, rest = divmod(self.num_rows if num_rows is None else num_rows, self.num_rows)
+        shown = np.full(self.num_rows, epoch, dtype=np.int64)
+        shown[self.epoch_rows(epoch)[:rest]] += 1
+        times = np.repeat(shown, np.diff(self.plan.starts))
+        chosen = self.examples[self.plan.examples]
+        which = self._store_of(chosen)
+        loss_tokens = np.concatenate([store.loss_tokens for store in self.stores])[chosen]
 
-        Raises: ConfigError when the batch does not divide among the hosts.
-        """
-        return self.rows(self._host_rows(step, batch_size, process_index, process_count))
+        def total(weights: np.ndarray) -> list[int]:
+            counts = np.bincount(which, weights, minlength=len(self.stores))
+            return counts.astype(np.int64).tolist()
 
-    def dataset_ids(
-        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
-    ) -> Int[np.ndarray, "B T"]:
-        """For each position of `batch(...)` the index of its store in `stores`; -1 for padding."""
-        numbers = self._host_rows(step, batch_size, process_index, process_count)
-        return self._scatter_ids(numbers)
+        columns = (np.ones_like(times), times, times * self._lengths[chosen], times * loss_tokens)
+        return [
+            DatasetShare(store.name, *counts)
+            for store, *counts in zip(self.stores, *map(total, columns), strict=True)
+        ]
 
     def epoch_rows(self, epoch: int) -> Int[np.ndarray, "rows"]:
         """The plan's row numbers in the order of this epoch (0 is the first)."""
@@ -116,23 +194,12 @@ class RowSource:
             "positions": _place(_within(lengths), taken, 0),
         }
 
-    def _host_rows(
-        self, step: int, batch_size: int, process_index: int, process_count: int
-    ) -> np.ndarray:
-        if batch_size % process_count or not 0 <= process_index < process_count:
-            raise ConfigError(
-                "batch does not divide among the hosts",
-                got=f"{batch_size} rows, host {process_index} of {process_count}",
-                expected=f"a multiple of {process_count}",
-                do="change BATCH_SIZE",
-            )
-        share = batch_size // process_count
-        first = step * batch_size + process_index * share
-        return np.array([self._plan_row(g) for g in range(first, first + share)], dtype=np.int64)
+    def _plan_rows(self, numbers: np.ndarray) -> np.ndarray:
+        return np.array([self._plan_row(number) for number in numbers.tolist()], dtype=np.int64)
 
     def _plan_row(self, number: int) -> int:
         epoch, index = divmod(number, self.num_rows)
-        if self.epochs is not None and epoch >= self.epochs:
+        if number < 0 or (self.epochs is not None and epoch >= self.epochs):
             return -1
         return int(self._permutation(epoch)[index])
 
@@ -175,6 +242,22 @@ class RowSource:
         return _place(np.repeat(self._store_of(chosen), self._lengths[chosen]), taken, -1)
 
 
+def _host_numbers(
+    step: int, batch_size: int, process_index: int, process_count: int
+) -> Int[np.ndarray, "B"]:
+    """The numbers of the rows that this host reads for a step."""
+    if batch_size % process_count or not 0 <= process_index < process_count:
+        raise ConfigError(
+            "batch does not divide among the hosts",
+            got=f"{batch_size} rows, host {process_index} of {process_count}",
+            expected=f"a multiple of {process_count}",
+            do="change BATCH_SIZE",
+        )
+    share = batch_size // process_count
+    first = step * batch_size + process_index * share
+    return np.arange(first, first + share, dtype=np.int64)
+
+
 def _place(values: np.ndarray, taken: np.ndarray, fill: int) -> Int[np.ndarray, "B T"]:
     """`values`, in order, at the positions where `taken`; `fill` elsewhere."""
     out = np.full(taken.shape, fill, dtype=np.int32)
@@ -208,9 +291,25 @@ def choose_heldout(
             at=f"task {store.name} with {len(store)} examples",
             expected=f"at most {len(store) - 1}",
         )
-    keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in store.ids]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    order = _hashed_order([f"{seed} {name}" for name in store.ids])
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def choose_examples(
+    store: Store, among: Int[np.ndarray, "examples"], count: int, *, seed: int
+) -> Int[np.ndarray, "chosen"]:
+    """At most `count` of the example numbers `among`: the first by a seeded hash of their id.
+
+    So the choice depends on no other example, and a smaller `count` chooses some of the same.
+    """
+    names = store.ids
+    order = _hashed_order([f"{seed} choice {names[i]}" for i in among.tolist()])
+    return np.sort(among[order[:count]])
+
+
+def _hashed_order(names: list[str]) -> Int[np.ndarray, "names"]:
+    keys = [hashlib.sha256(name.encode()).digest() for name in names]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
 def make_rows(
