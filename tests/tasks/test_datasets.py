@@ -78,7 +78,7 @@ def test_code_fingerprint_covers_what_a_reader_imports():
     def names(dataset):
         return {path.name for path in specs._source_files(get_spec(dataset).read)}
 
-    assert names("dolly") == {"convert.py", "dolly.py", "raw_files.py", "templates.py"}
+    assert names("dolly") == {"convert.py", "dolly.py", "raw_files.py", "json_window.py", "templates.py"}
     assert names("demo") == {"demo.py", "demo_words.py"}
     assert get_spec("dolly").code_fingerprint() != get_spec("stanford_alpaca").code_fingerprint()
 

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from tulu_jax.errors import DataError
@@ -109,14 +110,15 @@ class DatasetSpec:
 
 
 def _source_files(read: Callable[..., Any]) -> list[Path]:
-    home = inspect.getmodule(read)
-    if home is None:
-        return []
-    modules = {home}
-    for value in vars(home).values():
-        found = value if inspect.ismodule(value) else inspect.getmodule(value)
-        if found and found.__name__.split(".")[0] == home.__name__.split(".")[0]:
-            modules.add(found)
+    """The file of `read`, and those of its package that it imports, directly or through others."""
+    todo = [inspect.getmodule(read)]
+    package = todo[0].__name__.split(".")[0] if todo[0] else ""
+    modules: set[ModuleType] = set()
+    while todo:
+        module = todo.pop()
+        if module and module not in modules and module.__name__.split(".")[0] == package:
+            modules.add(module)
+            todo += [inspect.getmodule(value) for value in vars(module).values()]
     return sorted(Path(m.__file__) for m in modules if m.__file__ is not None)
 
 
