@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks.convert import convert_rows
+from tasks.name_filter import without_names
 from tasks.raw_files import as_object, list_field, read_jsonl, text_field
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register, unknown_name
@@ -43,6 +45,7 @@ def read(
     *,
     rule: str = "leaf",
     top_k: int | None = None,
+    filter_names: bool = False,
     faults: Faults | None = None,
     **_: Any,
 ) -> Iterator[Conversation]:
@@ -64,7 +67,8 @@ def read(
         for messages in list(paths(row.get("prompt"), rule, top_k=top_k, at=at)):
             yield {"dataset": "oasst1", "id": f"oasst1_{next(numbers)}", "messages": messages}
 
-    yield from convert_rows(read_jsonl(Path(raw_dir) / FILE, faults), convert, faults)
+    found = convert_rows(read_jsonl(Path(raw_dir) / FILE, faults), convert, faults)
+    yield from without_names(found, faults, wanted=filter_names)
 
 
 def paths(root: object, rule: str, *, top_k: int | None = None, at: str) -> Iterator[list[Turn]]:
@@ -143,7 +147,18 @@ SPEC = register(
             ),
         ),
         expected_examples={"train": 34_795},
-        options={"rule": "leaf", "top_k": None},
+        options={"rule": "leaf", "top_k": None, "filter_names": False},
         read=read,
+    )
+)
+
+SPEC_2 = register(
+    replace(
+        SPEC,
+        task="tulu_v2_oasst1",
+        description="The best-rated path of each tree of OpenAssistant Conversations.",
+        # The second paper's number, before names are left out.
+        expected_examples={"train": 7_708},
+        options={"rule": "october", "top_k": 1, "filter_names": True},
     )
 )

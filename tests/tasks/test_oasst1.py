@@ -155,3 +155,13 @@ def test_options_that_cannot_be(tmp_path):
     for options in ({"top_k": 1}, {"top_k": 0, "rule": "october"}):
         with pytest.raises(ConfigError, match="oasst1 cannot use top_k - got top_k"):
             list(read_conversations("oasst1", tmp_path, **options))
+
+
+def test_the_reading_of_tulu_2(tmp_path):
+    best = node("q1", node("a1", **quality(0.1)), node("a2", **quality(0.2)))
+    folder = write(tmp_path, best, node("q", node("a, said ChatGPT")), best)
+    faults = Faults(strict=False)
+    rows = list(read_conversations("tulu_v2_oasst1", folder, faults=faults))
+    assert [row["messages"][1]["content"] for row in rows] == ["a2", "a2"]
+    assert [row["id"] for row in rows] == ["oasst1_0", "oasst1_2"]
+    assert sum(faults.left_out.values()) == 1
