@@ -77,7 +77,7 @@ def test_inspect_says_what_is_cut_and_dropped(tmp_path, capsys):
 
 def test_unknown_task(small):
     with pytest.raises(
-        DataError, match=r"unknown dataset - got 'tulu_smal' .* did you mean tulu_small"
+        DataError, match=r"unknown dataset or mixture - got 'tulu_smal' .* did you mean tulu_small"
     ):
         tulu("prepare", "tulu_smal", *TOKENIZER)
 

@@ -43,7 +43,7 @@ def test_no_task_or_one_twice(name):
 
 
 def test_unknown_names():
-    with pytest.raises(DataError, match=r"unknown task or mixture - got 'tulu_tow'.*tulu_two"):
+    with pytest.raises(DataError, match=r"unknown dataset or mixture - got 'tulu_tow'.*tulu_two"):
         get_mixture("a,tulu_tow")
 
 

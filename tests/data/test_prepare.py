@@ -172,7 +172,7 @@ def test_unwritable_folder(tmp_path, small):
 def test_mixtures():
     assert [spec.name for spec in mixture_specs("tulu_demo, dolly")] == ["demo", "dolly"]
     with pytest.raises(
-        DataError, match=r"unknown dataset - got 'tulu_demos' .* did you mean tulu_demo"
+        DataError, match=r"unknown dataset or mixture - got 'tulu_demos' .* did you mean tulu_demo"
     ):
         mixture_specs("tulu_demos")
     for wrong in (" ,", "tulu_demo,demo"):

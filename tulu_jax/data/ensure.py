@@ -5,29 +5,45 @@ The child alone imports TensorFlow; the process that trains never does.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.config import DataConfig
-from tulu_jax.data.keys import PrepareOptions, mixture_specs, store_keys
+from tulu_jax.data.keys import PrepareOptions, store_keys
+from tulu_jax.data.mixtures import Component, by_task, get_mixture, resolve
 from tulu_jax.data.prepare import find_store
-from tulu_jax.data.rows import RowSource, choose_heldout, make_rows
+from tulu_jax.data.rates import make_rated_rows, size_rate
+from tulu_jax.data.rows import (
+    RowSource,
+    RowStream,
+    choose_examples,
+    choose_heldout,
+    make_rows,
+)
+from tulu_jax.data.specs import get_spec
 from tulu_jax.data.store import Store, open_store
 from tulu_jax.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Rows to train on, rows to measure loss on by task, and the stores they come from."""
+    """Rows to train on, rows to measure loss on by task, and the stores they come from.
 
-    train: RowSource
+    `mixing` says, in JSON values, which examples are chosen and at which rates they are drawn;
+    it is empty where every example comes once an epoch.
+    """
+
+    train: RowStream
     heldout: dict[str, RowSource]
     stores: list[Store]
     tokenizer: Tokenizer
+    mixing: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare_options(config: DataConfig) -> PrepareOptions:
@@ -39,6 +55,7 @@ def prepare_options(config: DataConfig) -> PrepareOptions:
         data_dir=config.data_dir,
         raw_dir=config.raw_dir,
         num_processes=config.num_processes,
+        options=config.options,
     )
 
 
@@ -51,12 +68,12 @@ def ensure_prepared(config: DataConfig) -> dict[str, dict[str, Store]]:
     tokenizer = options.load_tokenizer()
     keys = {
         spec.task_name: store_keys(spec, options, tokenizer=tokenizer)
-        for spec in mixture_specs(config.mixture)
+        for spec in options.specs(config.mixture)
     }
     found = {t: {s: find_store(k, options) for s, k in ks.items()} for t, ks in keys.items()}
     missing = [task for task, splits in found.items() if None in splits.values()]
     if missing:
-        _run_child(",".join(missing), options)
+        _run_child(config.mixture, missing, options)
     return {
         task: {
             split: found[task][split] or open_store(key.folder(options.data_dir))
@@ -73,40 +90,101 @@ def open_training_data(config: DataConfig) -> TrainingData:
     kept out of training for it. With `heldout_examples=0` such a task has no held-out rows.
     """
     prepared = ensure_prepared(config)
-    tokenizer = prepare_options(config).load_tokenizer()
-    common = {
-        "row_length": config.length,
-        "packing": config.packing,
-        "seed": config.seed,
-    }
-    stores, chosen, heldout, offset = [], [], {}, 0
-    for task, splits in prepared.items():
+    parts = resolve(
+        config.mixture,
+        max_examples=config.max_examples,
+        rates=config.rates,
+        seeds=config.seeds,
+        seed=config.seed,
+    )
+    stores, chosen, heldout = [], [], {}
+    for part in parts:
+        splits = prepared[part.task]
         store = splits["train"]
         kept = np.arange(len(store))
         if "validation" in splits:
-            heldout[task] = make_rows([splits["validation"]], epochs=1, **common)
+            heldout[part.task] = _heldout_rows(config, splits["validation"])
         elif config.heldout_examples:
             kept, out = choose_heldout(store, config.heldout_examples, seed=config.seed)
-            heldout[task] = make_rows([store], examples=out, epochs=1, **common)
+            heldout[part.task] = _heldout_rows(config, store, out)
+        if part.max_examples is not None:
+            kept = choose_examples(store, kept, part.max_examples, seed=part.seed or 0)
         stores.append(store)
-        chosen.append(kept + offset)
-        offset += len(store)
-    train = make_rows(stores, examples=np.concatenate(chosen), epochs=config.epochs, **common)
-    return TrainingData(train, heldout, stores, tokenizer)
+        chosen.append(kept)
+    train, mixing = _training_rows(config, parts, stores, chosen)
+    return TrainingData(train, heldout, stores, prepare_options(config).load_tokenizer(), mixing)
 
 
-def _run_child(mixture: str, options: PrepareOptions) -> None:
-    command = [sys.executable, "-m", "tulu_jax", "data", "prepare", mixture]
+def _heldout_rows(
+    config: DataConfig, store: Store, examples: np.ndarray | None = None
+) -> RowSource:
+    return make_rows(
+        [store],
+        examples=examples,
+        row_length=config.length,
+        packing=config.packing,
+        seed=config.seed,
+        epochs=1,
+    )
+
+
+def _training_rows(
+    config: DataConfig, parts: list[Component], stores: list[Store], chosen: list[np.ndarray]
+) -> tuple[RowStream, dict[str, Any]]:
+    """The rows of the run's schedule, and what decides them beyond the plain concatenation."""
+    seeds = [part.seed or 0 for part in parts]
+    caps = {part.task: part.max_examples for part in parts if part.max_examples is not None}
+    mixing: dict[str, Any] = {}
+    if caps:
+        mixing["max_examples"] = caps
+        mixing["seeds"] = dict(zip((part.task for part in parts), seeds, strict=True))
+    common: dict[str, Any] = {
+        "row_length": config.length,
+        "packing": config.packing,
+        "seed": config.seed,
+        "epochs": config.epochs,
+    }
+    if config.schedule == "concat":
+        starts = np.cumsum([0, *(len(store) for store in stores[:-1])])
+        examples = np.concatenate([c + s for c, s in zip(chosen, starts, strict=True)])
+        return make_rows(stores, examples=examples, **common), mixing
+    rates = [_rate(config, part, len(mine)) for part, mine in zip(parts, chosen, strict=True)]
+    mixing["schedule"] = "rates"
+    mixing["rates"] = dict(zip((part.task for part in parts), rates, strict=True))
+    mixing["seeds"] = dict(zip((part.task for part in parts), seeds, strict=True))
+    return make_rated_rows(stores, examples=chosen, rates=rates, seeds=seeds, **common), mixing
+
+
+def _rate(config: DataConfig, part: Component, examples: int) -> float:
+    """A task's rate under `rates`, in examples: its own, or by its size."""
+    if part.rate is not None:
+        return float(part.rate)
+    return size_rate(
+        examples,
+        maximum=config.rate_maximum,
+        temperature=config.rate_temperature,
+        scale=config.rate_scale,
+    )
+
+
+def _run_child(mixture: str, tasks: list[str], options: PrepareOptions) -> None:
+    specs = {c.task: get_spec(c.task) for c in get_mixture(mixture).components}
+    names = ",".join(name for name, spec in specs.items() if spec.task_name in tasks)
+    command = [sys.executable, "-m", "tulu_jax", "data", "prepare", names]
     command += ["--tokenizer", options.tokenizer, "--encoding", options.encoding]
     command += ["--max_length", str(options.max_length), "--data_dir", options.data_dir]
     command += ["--num_processes", str(options.num_processes)]
     if options.raw_dir is not None:
         command += ["--raw_dir", options.raw_dir]
+    for task, values in by_task("options", options.options, list(specs.values())).items():
+        if task in tasks:
+            for name, value in values.items():
+                command += ["--option", f"{task}.{name}={value!r}"]
     status = subprocess.run(command, check=False).returncode
     if status:
         raise DataError(
             "preparing the data failed",
             got=f"exit status {status}",
-            at=mixture,
-            do="see the message above, or run it alone: " + " ".join(command[1:]),
+            at=names,
+            do="see the message above, or run it alone: " + shlex.join(command[1:]),
         )

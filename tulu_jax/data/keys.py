@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.chat import TEMPLATE_VERSION, Tokenizer, load_tokenizer
-from tulu_jax.data.specs import DatasetSpec, get_spec, locate_raw_dir, raw_fingerprint
-from tulu_jax.errors import ConfigError
+from tulu_jax.data.mixtures import TaskOptions, mixture_specs
+from tulu_jax.data.specs import DatasetSpec, locate_raw_dir, raw_fingerprint
+
+__all__ = ["PrepareOptions", "StoreKey", "mixture_specs", "store_keys"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How tasks are prepared: `max_length` in tokens, folders, and processes that encode."""
+    """How tasks are prepared: `max_length` in tokens, folders, and processes that encode.
+
+    `options` are reading options by task, laid over the tasks' own.
+    """
 
     tokenizer: str
     max_length: int
@@ -24,6 +29,11 @@ class PrepareOptions:
     encoding: str = "hf"
     raw_dir: str | None = None
     num_processes: int = 1
+    options: TaskOptions = field(default_factory=dict)
+
+    def specs(self, mixture: str) -> list[DatasetSpec]:
+        """The mixture's datasets, to be read with these options."""
+        return mixture_specs(mixture, self.options)
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer these options name."""
@@ -76,17 +86,3 @@ def store_keys(
         )
         for split in spec.splits
     }
-
-
-def mixture_specs(mixture: str) -> list[DatasetSpec]:
-    """The datasets of a mixture: a task, or several joined by commas.
-
-    Raises: DataError for an unknown task; ConfigError for none, or one that is named twice.
-    """
-    names = [part.strip() for part in mixture.split(",") if part.strip()]
-    specs = [get_spec(name) for name in names]
-    if not specs or len({spec.task_name for spec in specs}) != len(specs):
-        raise ConfigError(
-            "not a mixture", got=repr(mixture), expected="different tasks, joined by commas"
-        )
-    return specs

@@ -6,9 +6,12 @@ that task alone; names joined by commas are a mixture of them all.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tulu_jax.data.specs import DatasetSpec, all_specs, get_spec, unknown_name
+from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec, all_specs, get_spec, unknown_name
 from tulu_jax.errors import ConfigError, DataError
 
 
@@ -100,6 +103,77 @@ def _entry(name: str) -> MixtureSpec:
     except DataError as error:
         if not str(error).startswith("unknown dataset"):
             raise
-        raise unknown_name("task or mixture", name, {**all_specs(), **mixtures}) from error
+        raise unknown_name("dataset or mixture", name, {**all_specs(), **mixtures}) from error
     task = task if task in all_specs() else name  # a file of the user's own goes by its path
     return MixtureSpec(name=task, components=(Component(task=task),))
+
+
+TaskOptions = Mapping[str, Mapping[str, Any]]
+"""Reading options by task: `{"tulu_oasst1": {"rule": "every"}}`."""
+
+
+def mixture_specs(mixture: str, options: TaskOptions | None = None) -> list[DatasetSpec]:
+    """The datasets of a mixture by name, each with its part of `options` laid over its own.
+
+    Raises: DataError for an unknown task or option; ConfigError for options of a task that the
+        mixture does not have.
+    """
+    specs = sorted(get_mixture(mixture).specs(), key=lambda spec: spec.task_name)
+    chosen = by_task("options", options or {}, specs)
+    return [
+        dataclasses.replace(spec, options=spec.resolve_options(chosen[spec.task_name]))
+        if spec.task_name in chosen
+        else spec
+        for spec in specs
+    ]
+
+
+def resolve(
+    mixture: str,
+    *,
+    max_examples: Mapping[str, int] | None = None,
+    rates: Mapping[str, float] | None = None,
+    seeds: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> list[Component]:
+    """The mixture's components by full task name, in that order, with a run's settings laid over.
+
+    Where neither the settings nor the mixture give a task a seed, it is `seed`.
+
+    Raises: ConfigError for a setting of a task that the mixture does not have.
+    """
+    found = get_mixture(mixture)
+    specs = found.specs()
+    given = {
+        "max_examples": by_task("max_examples", max_examples or {}, specs),
+        "rate": by_task("rates", rates or {}, specs),
+        "seed": by_task("seeds", seeds or {}, specs),
+    }
+    components = []
+    for spec, component in zip(specs, found.components, strict=True):
+        own = {name: values.get(spec.task_name) for name, values in given.items()}
+        laid = {name: value for name, value in own.items() if value is not None}
+        full = dataclasses.replace(component, **{"task": spec.task_name, **laid})
+        components.append(full if full.seed is not None else dataclasses.replace(full, seed=seed))
+    return sorted(components, key=lambda component: component.task)
+
+
+def by_task(setting: str, values: Mapping[str, Any], specs: list[DatasetSpec]) -> dict[str, Any]:
+    """`values` by full task name, where keys may leave out the prefix or be paths.
+
+    Raises: ConfigError naming the setting for a task that is not among `specs`.
+    """
+    known = {name: spec.task_name for spec in specs for name in _names(spec)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"{setting} names a task that the mixture does not have",
+                got=repr(key),
+                expected=" or ".join(spec.task_name for spec in specs),
+            )
+    return {known[key]: value for key, value in values.items()}
+
+
+def _names(spec: DatasetSpec) -> tuple[str, ...]:
+    paths = tuple(source.filename for source in spec.sources)
+    return (spec.task_name, spec.task_name.removeprefix(TASK_PREFIX), *paths)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.data.keys import PrepareOptions
     from tulu_jax.data.prepare import Reader
 
-MIXTURE_HELP = "a task such as tulu_demo, or several joined by commas"
+MIXTURE_HELP = (
+    "a mixture such as tulu_v1_human, a task such as tulu_demo, a path that ends in .jsonl, or "
+    "several of these joined by commas"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +37,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
     )
     parser.add_argument("--data_dir", default="data", help="where stores lie (default data)")
-    parser.add_argument("--raw_dir", help="folder with the raw files, or with one folder a task")
+    add_reading_options(parser)
     parser.add_argument(
         "--num_processes", type=int, default=1, help="processes that encode (default 1)"
     )
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where raw files lie and how they are read."""
+    parser.add_argument("--raw_dir", help="folder with the raw files, or with one folder a dataset")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TASK.NAME=VALUE",
+        help="a task's reading option, such as tulu_oasst1.rule=every; may be repeated",
+    )
+
+
+def reading_options(arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """Options by task, from `TASK.NAME=VALUE` each; a VALUE that is no Python literal is text.
+
+    Raises: ConfigError for an argument of another form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        left, equals, value = argument.partition("=")
+        task, dot, name = left.rpartition(".")
+        if not (equals and dot and task and name):
+            raise ConfigError(
+                "--option is not understood", got=repr(argument), expected="TASK.NAME=VALUE"
+            )
+        options.setdefault(task, {})[name] = _literal(value)
+    return options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def prepare_options(args: argparse.Namespace) -> PrepareOptions:
@@ -48,6 +90,7 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,
         num_processes=args.num_processes,
+        options=reading_options(args.option),
     )
 
 
