@@ -141,6 +141,61 @@ def test_damaged_files_are_noticed(tmp_path, name):
         open_store(path)
 
 
+def test_checksums_are_compared_once(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    small_store(path, LENGTHS)
+    compared = []
+    real = store_module.file_sha256
+    monkeypatch.setattr(store_module, "file_sha256", lambda p: compared.append(p.name) or real(p))
+    open_store(path)
+    assert compared == []  # written just now
+    open_store(path, verify=True)
+    assert sorted(compared) == ["index.npz", "tokens.array_record"]
+    (path / ".verified").unlink()
+    for _ in range(2):
+        open_store(path)
+    assert len(compared) == 4
+    os.utime(path / "index.npz")  # copied, or written again
+    open_store(path)
+    assert len(compared) == 6
+    (path / ".verified").write_text("{")
+    open_store(path)
+    assert len(compared) == 8
+
+
+def test_a_byte_that_flips_after_the_checksums_were_compared_is_noticed_when_read(tmp_path):
+    path = tmp_path / "s"
+    store, examples = small_store(path, [30] * 200)
+    whole = (path / "tokens.array_record").read_bytes()
+    tokens = np.concatenate([example.tokens for example in examples])
+    noticed = 0
+    for position in range(64, 20_000, 331):
+        damage(
+            path / "tokens.array_record",
+            lambda b, at=position: b[:at] + bytes([b[at] ^ 4]) + b[at + 1 :],
+        )
+        store_module._write_stamp(path, store.meta)
+        try:
+            got = open_store(path).gather(np.arange(200)).tokens
+            assert np.array_equal(got, tokens)  # nothing that is read
+        except DataError as error:
+            assert "store is truncated or corrupt - got" in str(error)
+            noticed += 1
+        (path / "tokens.array_record").write_bytes(whole)
+    assert noticed > 20
+
+
+def test_a_store_where_nothing_can_be_written_is_opened(tmp_path, monkeypatch):
+    small_store(tmp_path / "s", [3])
+    (tmp_path / "s" / ".verified").unlink()
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store_module.os, "replace", refuse)
+    assert len(open_store(tmp_path / "s")) == 1
+
+
 def test_damaged_meta_is_noticed(tmp_path):
     path = tmp_path / "s"
     small_store(path, LENGTHS)

@@ -3,14 +3,16 @@
     <folder>/tokens.array_record   one record an example
     <folder>/index.npz             lengths, loss tokens, ids
     <folder>/meta.json             what is in it and how it was made; sizes and checksums
+    <folder>/.verified             sizes and times of the files when their checksums were right
 
-A record is the tokens as little-endian uint16 (uint32 when the vocabulary needs it), then the
-mask, one bit a token, filled up to a whole word. `meta.json` is written last, in a temporary
-folder that is then renamed: a folder without it is not a store.
+`meta.json` is written last, in a temporary folder that is then renamed: a folder without it is
+not a store.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -18,36 +20,39 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from tulu_jax.data.specs import file_sha256
+from tulu_jax.data.store_format import (
+    FORMAT_VERSION,
+    INDEX_FILE,
+    META_FILE,
+    READER_OPTIONS,
+    TOKENS_FILE,
+    WRITER_OPTIONS,
+    Block,
+    Example,
+    Gathered,
+    corrupt,
+    decode_records,
+    make_block,
+    record_ends,
+    split_ids,
+    token_dtype,
+    unwritable,
+)
 from tulu_jax.errors import DataError
 
-FORMAT_VERSION = 1
-TOKENS_FILE, INDEX_FILE, META_FILE = "tokens.array_record", "index.npz", "meta.json"
-_WRITER_OPTIONS = "group_size:16,uncompressed"
-_READER_OPTIONS = "readahead_buffer_size:0"
+__all__ = ["Example", "Gathered", "Store", "open_store", "write_blocks", "write_store"]
 
-
-class Example(NamedTuple):
-    """One tokenized conversation as it goes into a store."""
-
-    id: str
-    tokens: Int[np.ndarray, "T"]
-    loss_mask: Bool[np.ndarray, "T"]
-
-
-class Gathered(NamedTuple):
-    """Examples one after the other: their tokens and masks joined, and the length of each."""
-
-    tokens: Int[np.ndarray, "total"]
-    loss_mask: Bool[np.ndarray, "total"]
-    lengths: Int[np.ndarray, "examples"]
+STAMP_FILE = ".verified"
+_BLOCK_EXAMPLES = 1024
 
 
 def write_store(path: str | Path, examples: Iterable[Example], *, meta: dict[str, Any]) -> Store:
@@ -58,6 +63,20 @@ def write_store(path: str | Path, examples: Iterable[Example], *, meta: dict[str
 
     Raises: DataError when the folder cannot be written or the disk is full.
     """
+    iterator = iter(examples)
+
+    def blocks() -> Iterator[Block]:
+        while some := list(islice(iterator, _BLOCK_EXAMPLES)):
+            yield make_block(some, meta["vocab_size"])
+
+    return write_blocks(path, blocks(), meta=meta)
+
+
+def write_blocks(path: str | Path, blocks: Iterable[Block], *, meta: dict[str, Any]) -> Store:
+    """As `write_store`, of examples that are encoded already.
+
+    The files depend on the examples and `meta` alone, not on how examples are cut into blocks.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +84,23 @@ def write_store(path: str | Path, examples: Iterable[Example], *, meta: dict[str
         prefix = f".{path.name}.partial-{socket.gethostname()}-{os.getpid()}-"
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     try:
-        _write_files(work, examples, meta)
+        _write_files(work, blocks, meta)
         _publish(work, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return open_store(path)
 
 
-def open_store(path: str | Path, *, verify: bool = True) -> Store:
-    """The store at `path`, its files compared with the sizes and (`verify`) checksums in its meta.
+def open_store(path: str | Path, *, verify: bool | None = None) -> Store:
+    """The store at `path`, its files compared with the sizes and checksums in its meta.
+
+    Checksums are compared unless the files are, by size and time, those whose checksums were
+    right before; `verify=True` compares them all the same, False does not. A byte that changes
+    after that is noticed when its record is read.
 
     Raises: DataError when there is no store, it is half-written, truncated or corrupt, or was
         written by another format version.
@@ -90,10 +113,39 @@ def open_store(path: str | Path, *, verify: bool = True) -> Store:
         size = (path / name).stat().st_size if (path / name).is_file() else None
         if size != facts["bytes"]:
             got = f"{'no file' if size is None else f'{size:,} bytes'}"
-            raise _corrupt(path / name, got, f"{facts['bytes']:,} bytes")
-        if verify and file_sha256(path / name) != facts["sha256"]:
-            raise _corrupt(path / name, "another checksum", f"sha256 {facts['sha256'][:12]}...")
+            raise corrupt(path / name, got, f"{facts['bytes']:,} bytes")
+    if verify is None:
+        verify = not _is_stamped(path, meta)
+    if verify:
+        for name, facts in meta["files"].items():
+            if file_sha256(path / name) != facts["sha256"]:
+                expected = f"sha256 {facts['sha256'][:12]}..."
+                raise corrupt(path / name, "another checksum", expected)
+        with contextlib.suppress(OSError):  # a store may lie where nothing can be written
+            _write_stamp(path, meta)
     return Store(path, meta)
+
+
+def _stamp(path: Path, meta: dict[str, Any]) -> dict[str, list[Any]]:
+    """What says that the files are still those whose checksums were compared."""
+    stats = {name: (path / name).stat() for name in meta["files"]}
+    return {
+        name: [meta["files"][name]["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        for name, stat in stats.items()
+    }
+
+
+def _is_stamped(path: Path, meta: dict[str, Any]) -> bool:
+    try:
+        return json.loads((path / STAMP_FILE).read_text(encoding="utf-8")) == _stamp(path, meta)
+    except (OSError, ValueError):
+        return False
+
+
+def _write_stamp(path: Path, meta: dict[str, Any]) -> None:
+    temporary = path / f"{STAMP_FILE}-{socket.gethostname()}-{os.getpid()}"
+    temporary.write_text(json.dumps(_stamp(path, meta)), encoding="utf-8")
+    os.replace(temporary, path / STAMP_FILE)
 
 
 class Store:
@@ -128,9 +180,7 @@ class Store:
     @property
     def ids(self) -> list[str]:
         """The examples' ids, in order."""
-        ends = self._id_ends.tolist()
-        starts = [0, *ends[:-1]]
-        return [self._id_bytes[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+        return split_ids(self._id_bytes, self._id_ends)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One example: tokens int32[n] and loss mask bool[n]."""
@@ -146,14 +196,17 @@ class Store:
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"example index outside 0..{len(self) - 1} in {self.path}")
-        records = self._reader().read(indices.tolist()) if len(indices) else []
+        try:
+            records = self._reader().read(indices.tolist()) if len(indices) else []
+        except (RuntimeError, ValueError) as error:  # ArrayRecord's checksums do not fit
+            raise corrupt(self.path / TOKENS_FILE, str(error), "whole records") from error
         words = np.frombuffer(b"".join(records), dtype=self._dtype)
-        return _decode(words, self.lengths[indices])
+        return decode_records(words, self.lengths[indices])
 
     def _reader(self) -> ArrayRecordReader:
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = ArrayRecordReader(str(self.path / TOKENS_FILE), _READER_OPTIONS)
+            reader = ArrayRecordReader(str(self.path / TOKENS_FILE), READER_OPTIONS)
             self._local.reader = reader
         return reader
 
@@ -167,82 +220,59 @@ class Store:
         self._local = threading.local()
 
 
-def _encode(tokens: np.ndarray, loss_mask: np.ndarray, dtype: np.dtype) -> bytes:
-    bits = np.packbits(np.asarray(loss_mask, dtype=bool), bitorder="little").tobytes()
-    fill = -len(bits) % dtype.itemsize
-    return np.asarray(tokens).astype(dtype).tobytes() + bits + b"\0" * fill
-
-
-def _decode(words: np.ndarray, lengths: np.ndarray) -> Gathered:
-    """Tokens and masks of records that lie one after the other in `words`."""
-    bits = words.dtype.itemsize * 8
-    lengths = lengths.astype(np.int64)
-    mask_words = -(-lengths // bits)
-    is_token = _alternate(lengths, mask_words)
-    packed = np.ascontiguousarray(words[~is_token])
-    unpacked = np.unpackbits(packed.view(np.uint8), bitorder="little").view(bool)
-    loss_mask = unpacked[_alternate(lengths, mask_words * bits - lengths)]
-    return Gathered(words[is_token].astype(np.int32), loss_mask, lengths)
-
-
-def _alternate(true_counts: np.ndarray, false_counts: np.ndarray) -> Bool[np.ndarray, "total"]:
-    """Runs of True and False by turns; faster than index arithmetic by a factor of three."""
-    runs = np.stack([true_counts, false_counts], axis=1).ravel()
-    return np.repeat(np.tile([True, False], len(true_counts)), runs)
-
-
-def _write_files(work: Path, examples: Iterable[Example], meta: dict[str, Any]) -> None:
-    dtype = np.dtype("<u2" if meta["vocab_size"] <= 1 << 16 else "<u4")
-    lengths, loss_tokens, ids = [], [], []
-    writer = ArrayRecordWriter(str(work / TOKENS_FILE), _WRITER_OPTIONS)
+def _write_files(work: Path, blocks: Iterable[Block], meta: dict[str, Any]) -> None:
+    dtype = token_dtype(meta["vocab_size"])
+    index: list[Block] = []
+    writer = ArrayRecordWriter(str(work / TOKENS_FILE), WRITER_OPTIONS)
     try:
-        for example in examples:
-            _check_example(example, meta["vocab_size"])
-            _write_record(writer, _encode(example.tokens, example.loss_mask, dtype), work)
-            lengths.append(len(example.tokens))
-            loss_tokens.append(int(np.count_nonzero(example.loss_mask)))
-            ids.append(example.id.encode())
+        for block in blocks:
+            records, start = block.records.tobytes(), 0
+            for end in record_ends(block.lengths, dtype).tolist():
+                _write_record(writer, records[start:end], work)
+                start = end
+            index.append(dataclasses.replace(block, records=block.records[:0].copy()))
     finally:
         _close(writer, work)
+    lengths, loss_tokens, id_bytes, id_ends = _join_index(index)
     np.savez(
         work / INDEX_FILE,
-        lengths=np.array(lengths, dtype=np.int32),
-        loss_tokens=np.array(loss_tokens, dtype=np.int32),
-        id_bytes=np.frombuffer(b"".join(ids), dtype=np.uint8),
-        id_ends=np.cumsum([len(i) for i in ids], dtype=np.int64),
+        lengths=lengths,
+        loss_tokens=loss_tokens,
+        id_bytes=id_bytes,
+        id_ends=id_ends,
     )
     _check_written(work / TOKENS_FILE, len(lengths))
-    files = {
-        name: {"bytes": (work / name).stat().st_size, "sha256": file_sha256(work / name)}
-        for name in (TOKENS_FILE, INDEX_FILE)
-    }
     full = {
         "format": FORMAT_VERSION,
         **meta,
         "examples": len(lengths),
-        "tokens": sum(lengths),
-        "loss_tokens": sum(loss_tokens),
+        "tokens": int(lengths.sum(dtype=np.int64)),
+        "loss_tokens": int(loss_tokens.sum(dtype=np.int64)),
         "token_dtype": dtype.str,
-        "files": files,
+        "files": {
+            name: {"bytes": (work / name).stat().st_size, "sha256": file_sha256(work / name)}
+            for name in (TOKENS_FILE, INDEX_FILE)
+        },
     }
+    _write_stamp(work, full)
     with open(work / META_FILE, "w", encoding="utf-8") as stream:
         json.dump(full, stream, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _check_example(example: Example, vocab_size: int) -> None:
-    tokens, mask = np.asarray(example.tokens), np.asarray(example.loss_mask)
-    if len(tokens) == 0 or tokens.shape != mask.shape:
-        got = f"{tokens.shape} tokens and {mask.shape} mask"
-        raise DataError("tokens and mask do not fit", got=got, at=f"example {example.id}")
-    if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise DataError(
-            "token id outside the vocabulary",
-            got=int(tokens.max() if tokens.min() >= 0 else tokens.min()),
-            at=f"example {example.id}",
-            expected=f"0 to {vocab_size - 1}",
-        )
+def _join_index(blocks: list[Block]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lengths, loss tokens, ids and ends of the ids of all blocks."""
+    nothing = make_block([], 1)
+    blocks = blocks or [nothing]
+    shifts = np.cumsum([0] + [len(block.id_bytes) for block in blocks[:-1]], dtype=np.int64)
+    ends = [block.id_ends + shift for block, shift in zip(blocks, shifts, strict=True)]
+    return (
+        np.concatenate([block.lengths for block in blocks]),
+        np.concatenate([block.loss_tokens for block in blocks]),
+        np.concatenate([block.id_bytes for block in blocks]),
+        np.concatenate(ends),
+    )
 
 
 def _write_record(writer: ArrayRecordWriter, record: bytes, work: Path) -> None:
@@ -261,7 +291,7 @@ def _close(writer: ArrayRecordWriter, work: Path) -> None:
 
 def _check_written(path: Path, expected: int) -> None:
     try:
-        found = ArrayRecordReader(str(path), _READER_OPTIONS).num_records() if expected else 0
+        found = ArrayRecordReader(str(path), READER_OPTIONS).num_records() if expected else 0
     except (RuntimeError, ValueError) as error:
         raise OSError(None, str(error), str(path)) from error
     if found != expected:
@@ -313,7 +343,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
             do="delete the folder and run `tulu data prepare` again",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise _corrupt(path / META_FILE, "unreadable JSON", "a store's meta data") from error
+        raise corrupt(path / META_FILE, "unreadable JSON", "a store's meta data") from error
     if version != FORMAT_VERSION or not isinstance(files, dict):
         raise DataError(
             "store of another format",
@@ -323,22 +353,3 @@ def _read_meta(path: Path) -> dict[str, Any]:
             do="delete the folder and run `tulu data prepare` again",
         )
     return meta
-
-
-def _corrupt(path: Path, got: str, expected: str) -> DataError:
-    return DataError(
-        "store is truncated or corrupt",
-        got=got,
-        at=path,
-        expected=expected,
-        do="delete the folder and run `tulu data prepare` again",
-    )
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        "cannot write the store",
-        got=error.strerror or str(error),
-        at=path,
-        do="free some space or choose another folder with --data_dir",
-    )
