@@ -7,29 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.convert import convert_rows
-from tasks.raw_files import read_jsonl, text_field
-from tasks.templates import SEED, encode_instruction, single_turn
+from tasks.instructions import read_instructions
+from tasks.raw_files import sample_jsonl
+from tasks.templates import SEED
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register
 
 FILE = "databricks-dolly-15k.jsonl"
 
 
-def read(raw_dir: Path, *, faults: Faults | None = None, **_: Any) -> Iterator[Conversation]:
-    """All rows in file order; `context` is the input, `category` is not used."""
+def read(
+    raw_dir: Path, *, num_examples: int | None = None, faults: Faults | None = None, **_: Any
+) -> Iterator[Conversation]:
+    """Rows in file order; `context` is the input, `category` is not used."""
     rng = random.Random(SEED)
-
-    def convert(index: int, row: dict[str, Any], *, at: str) -> Iterator[Conversation]:
-        prompt, completion = encode_instruction(
-            text_field(row, "instruction", at=at),
-            text_field(row, "response", at=at),
-            context=text_field(row, "context", at=at, optional=True),
-            rng=rng,
-        )
-        yield single_turn("dolly", index, prompt=prompt, completion=completion)
-
-    return convert_rows(read_jsonl(Path(raw_dir) / FILE, faults), convert, faults)
+    rows = sample_jsonl(Path(raw_dir) / FILE, num_examples, rng=rng, faults=faults)
+    return read_instructions(
+        rows, "dolly", rng=rng, faults=faults, context="context", answer="response"
+    )
 
 
 SPEC = register(
@@ -53,6 +48,7 @@ SPEC = register(
             ),
         ),
         expected_examples={"train": 15_011},
+        options={"num_examples": None},
         read=read,
     )
 )

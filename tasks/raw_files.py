@@ -251,5 +251,6 @@ def _wrong_type(what: str, value: Any, at: str, expected: str) -> BadRecord:
 def _open(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
-    except OSError as error:
-        raise DataError("cannot read raw file", got=error.strerror, at=path) from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        got = error.strerror if isinstance(error, OSError) else error
+        raise DataError("cannot read raw file", got=got, at=path) from error

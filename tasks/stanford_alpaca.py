@@ -7,29 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.convert import convert_rows
-from tasks.raw_files import read_json_list, text_field
-from tasks.templates import SEED, encode_instruction, single_turn
+from tasks.instructions import read_instructions, sample_rows
+from tasks.raw_files import read_json_list
+from tasks.templates import SEED
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register
 
 FILE = "alpaca_data.json"
 
 
-def read(raw_dir: Path, *, faults: Faults | None = None, **_: Any) -> Iterator[Conversation]:
-    """All rows in file order, each under a template drawn from the dataset's own stream."""
+def read(
+    raw_dir: Path, *, num_examples: int | None = None, faults: Faults | None = None, **_: Any
+) -> Iterator[Conversation]:
+    """Rows in file order, each under a template drawn from the dataset's own stream."""
     rng = random.Random(SEED)
-
-    def convert(index: int, row: dict[str, Any], *, at: str) -> Iterator[Conversation]:
-        prompt, completion = encode_instruction(
-            text_field(row, "instruction", at=at),
-            text_field(row, "output", at=at),
-            context=text_field(row, "input", at=at, optional=True),
-            rng=rng,
-        )
-        yield single_turn("stanford_alpaca", index, prompt=prompt, completion=completion)
-
-    return convert_rows(read_json_list(Path(raw_dir) / FILE, faults), convert, faults)
+    rows = sample_rows(read_json_list(Path(raw_dir) / FILE, faults), num_examples, rng=rng)
+    return read_instructions(rows, "stanford_alpaca", rng=rng, faults=faults)
 
 
 SPEC = register(
@@ -53,6 +46,7 @@ SPEC = register(
             ),
         ),
         expected_examples={"train": 52_002},
+        options={"num_examples": None},
         read=read,
     )
 )

@@ -9,6 +9,7 @@ neither on other datasets nor on the order of folders.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 SEED = 42
@@ -95,6 +96,21 @@ def encode_instruction(
     template = rng.choices(table, weights=weights)[0]
     prompt = template.prompt.format(instruction=instruction, input=context)
     return prompt, template.answer_prefix + answer
+
+
+def encode_few_shot(
+    instruction: str, answer: str, exemplars: Sequence[tuple[str, str]], *, question: str
+) -> tuple[str, str]:
+    r"""The prompt and completion of one row that shows inputs and outputs before its own.
+
+    All parts are stripped first.
+
+    >>> encode_few_shot("Add.", " 3", [("1 1", "2 ")], question="1 2")
+    ('Add.\n\nInput:\n1 1\nOutput:\n2\n\nInput:\n1 2\nOutput:\n', '3')
+    """
+    shots = "".join(f"Input:\n{x.strip()}\nOutput:\n{y.strip()}\n\n" for x, y in exemplars)
+    prompt = f"{instruction.strip()}\n\n{shots}Input:\n{question.strip()}\nOutput:\n"
+    return prompt, answer.strip()
 
 
 def single_turn(dataset: str, index: int | str, *, prompt: str, completion: str) -> dict:

@@ -6,16 +6,56 @@ import random
 import pytest
 
 from tasks import read_conversations, templates
+from tasks.name_filter import REASON, mentions_name
 from tulu_jax.data import specs
-from tulu_jax.data.specs import DatasetSpec, get_spec, locate_raw_dir, register
+from tulu_jax.data.faults import Faults
+from tulu_jax.data.specs import DatasetSpec, all_specs, get_spec, locate_raw_dir, register
 from tulu_jax.errors import DataError
 
+RAW = ("code_alpaca", "dolly", "stanford_alpaca", "super_ni")
+DERIVED = ("cot", "flan_v2", "gpt4_alpaca", "self_instruct")
+"""The datasets with reference outputs, by the folder of the samples they were made from."""
 
-@pytest.mark.parametrize("name", ["stanford_alpaca", "dolly"])
+TULU_V2 = ("code_alpaca", "cot", "flan_v2", "gpt4_alpaca", "hard_coded", "lima", "science")
+
+
+def sample_of(shared, name):
+    return shared / "data" / ("raw" if name in RAW else "raw_derived") / name
+
+
+@pytest.mark.parametrize("name", RAW + DERIVED)
 def test_messages_equal_the_reference(shared, name):
     golden = (shared / f"data/golden/records/{name}.jsonl").read_text().splitlines()
-    ours = read_conversations(name, shared / f"data/raw/{name}")
+    faults = Faults()
+    ours = read_conversations(name, sample_of(shared, name), faults=faults)
     assert [json.dumps(row) for row in ours] == golden
+    assert (faults.records, faults.skipped) == (len(golden), 0)
+
+
+@pytest.mark.parametrize("name", ["code_alpaca", "cot", "gpt4_alpaca"])
+def test_tulu_2_leaves_out_named_models(shared, name):
+    every = [row["messages"] for row in read_conversations(name, sample_of(shared, name))]
+    faults = Faults()
+    left = read_conversations(f"tulu_v2_{name}", sample_of(shared, name), faults=faults)
+    left = [row["messages"] for row in left]
+    assert left == [messages for messages in every if not mentions_name({"messages": messages})]
+    assert faults.left_out == ({REASON: len(every) - len(left)} if len(left) < len(every) else {})
+    assert faults.skipped == 0
+
+
+@pytest.mark.parametrize("name", TULU_V2)
+def test_tulu_2_readings_are_datasets_of_their_own(name):
+    first, second = get_spec(f"tulu_{name}"), get_spec(f"tulu_v2_{name}")
+    assert first.name == second.name == name and first.task_name != second.task_name
+    assert first.read is second.read and first.options != second.options
+    assert set(first.options) == set(second.options)
+
+
+def test_every_dataset_says_where_it_comes_from():
+    for spec in all_specs().values():
+        assert spec.version and spec.licence and spec.citation and spec.description.endswith(".")
+        for source in spec.sources:
+            assert source.url.startswith("https://") and not source.filename.startswith("/")
 
 
 def test_template_weights_sum_to_one():
@@ -78,7 +118,10 @@ def test_code_fingerprint_covers_what_a_reader_imports():
     def names(dataset):
         return {path.name for path in specs._source_files(get_spec(dataset).read)}
 
-    assert names("dolly") == {"convert.py", "dolly.py", "raw_files.py", "json_window.py", "templates.py"}
+    assert names("dolly") == {
+        *("convert.py", "dolly.py", "instructions.py"),
+        *("json_window.py", "raw_files.py", "templates.py"),
+    }
     assert names("demo") == {"demo.py", "demo_words.py"}
     assert get_spec("dolly").code_fingerprint() != get_spec("stanford_alpaca").code_fingerprint()
 
