@@ -93,7 +93,28 @@ def test_folders_named_like_recipes_do_no_harm(tmp_path, monkeypatch):
     assert load().data.mixture == "tulu_demo"
 
 
-@pytest.mark.parametrize("overrides", [[], ["--gin.CLIP_NORM=None", "--gin.RAW_DIR=a'b\"c"]])
+MIXING = [
+    "--gin.MIXTURE_OR_TASK_NAME=tulu_v1_human,chats/own.jsonl",
+    "--gin.DataConfig.max_examples={'tulu_cot': 50000}",
+    "--gin.DataConfig.options={'tulu_oasst1': {'rule': 'every'}}",
+    "--gin.DataConfig.seeds={'tulu_cot': 7}",
+    "--gin.DataConfig.schedule=rates",
+    "--gin.DataConfig.rates={'tulu_dolly': 1e4}",
+    "--gin.DataConfig.rate_maximum=20000",
+]
+
+
+def test_what_is_mixed_comes_from_gin():
+    data = load(*MIXING).data
+    assert data.mixture == "tulu_v1_human,chats/own.jsonl" and data.schedule == "rates"
+    assert data.max_examples == {"tulu_cot": 50_000} and data.seeds == {"tulu_cot": 7}
+    assert data.options == {"tulu_oasst1": {"rule": "every"}}
+    assert data.rates == {"tulu_dolly": 1e4} and data.rate_maximum == 20_000
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["--gin.CLIP_NORM=None", "--gin.RAW_DIR=a'b\"c"], MIXING]
+)
 def test_resolved_settings_load_to_an_equal_config(tmp_path, overrides):
     config = load(*overrides)
     (tmp_path / "settings.gin").write_text(to_gin(config))

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from tasks import demo
 from tulu_jax.data.config import DataConfig
-from tulu_jax.data.ensure import TrainingData
-from tulu_jax.data.rows import choose_heldout, make_rows
+from tulu_jax.data.ensure import TrainingData, assemble
+from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
 from tulu_jax.models import LlamaConfig, abstract_params
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
@@ -103,17 +103,9 @@ def small_store(folder: Path, **options) -> Store:
 def training_data(config: DataConfig) -> TrainingData:
     """What `open_training_data` would give, over the store at `config.data_dir`."""
     store = small_store(Path(config.data_dir))
-    common = {
-        "row_length": config.length,
-        "packing": config.packing,
-        "seed": config.seed,
-    }
-    kept, heldout = choose_heldout(store, config.heldout_examples, seed=config.seed)
-    sources = {}
-    if config.heldout_examples:
-        sources["tulu_small"] = make_rows([store], examples=heldout, epochs=1, **common)
-    train = make_rows([store], examples=kept, epochs=config.epochs, **common)
-    return TrainingData(train, sources, [store], TOKENIZER)
+    cap = config.max_examples.get("tulu_small")
+    part = Component(task="tulu_small", max_examples=cap, seed=config.seed)
+    return assemble(config, [part], {"tulu_small": {"train": store}}, TOKENIZER)
 
 
 def run_config(folder: Path, **changes) -> TrainConfig:

@@ -105,6 +105,18 @@ def test_resume_with_other_rows(monkeypatch, copy, changes):
     refused(monkeypatch, config, rf"another making of rows - got {{'{name}': '?{value}'?}} now")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_examples": {"tulu_small": 20}}, r"got {'max_examples': {'tulu_small': 20}, 'seeds'"),
+        ({"schedule": "rates"}, r"got {'schedule': 'rates', 'rates': {'tulu_small': 60.0}, "),
+    ],
+)
+def test_resume_with_another_choice_or_schedule(monkeypatch, copy, changes, message):
+    config = dataclasses.replace(copy, data=dataclasses.replace(copy.data, **changes))
+    refused(monkeypatch, config, "another making of rows - " + message)
+
+
 def test_refused_resume_keeps_the_settings_of_the_run(monkeypatch, copy):
     settings = Path(copy.model_dir) / "settings.gin"
     settings.write_text("old\n")

@@ -28,7 +28,7 @@ MACROS = {
     "MODEL": "the model, @LlamaConfig() from gin_configs/models; None takes the checkpoint's",
     "MODEL_DIR": "run folder (required)",
     "INITIAL_CHECKPOINT_PATH": "run folder or Hugging Face folder to start from; None: random",
-    "MIXTURE_OR_TASK_NAME": "a task, or several joined by commas",
+    "MIXTURE_OR_TASK_NAME": "a mixture, a task, a path ending in .jsonl, or several, by commas",
     "TASK_FEATURE_LENGTHS": "{'targets': tokens in a row}",
     "TOKENIZER": "folder of the tokenizer",
     "ENCODING": "'hf', or 'paper' (token for token the paper's slow tokenizer)",

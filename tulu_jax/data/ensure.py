@@ -97,6 +97,16 @@ def open_training_data(config: DataConfig) -> TrainingData:
         seeds=config.seeds,
         seed=config.seed,
     )
+    return assemble(config, parts, prepared, prepare_options(config).load_tokenizer())
+
+
+def assemble(
+    config: DataConfig,
+    parts: list[Component],
+    prepared: dict[str, dict[str, Store]],
+    tokenizer: Tokenizer,
+) -> TrainingData:
+    """What a run reads, from resolved components and the stores by task and split."""
     stores, chosen, heldout = [], [], {}
     for part in parts:
         splits = prepared[part.task]
@@ -112,7 +122,7 @@ def open_training_data(config: DataConfig) -> TrainingData:
         stores.append(store)
         chosen.append(kept)
     train, mixing = _training_rows(config, parts, stores, chosen)
-    return TrainingData(train, heldout, stores, prepare_options(config).load_tokenizer(), mixing)
+    return TrainingData(train, heldout, stores, tokenizer, mixing)
 
 
 def _heldout_rows(

@@ -72,6 +72,7 @@ class Run:
                 "packing": data.packing,
                 "heldout_examples": data.heldout_examples,
                 "encoding": data.encoding,
+                **self.data.mixing,
             },
             "tokenizer_path": str(Path(data.tokenizer).absolute()),
             "encoding": data.encoding,
