@@ -1,0 +1,169 @@
+"""`tulu data download`: the raw files of datasets, fetched and checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tulu_jax.data.download import Expected, FetchOptions, Result
+    from tulu_jax.data.specs import DatasetSpec
+
+DESCRIPTION = """\
+Fetches the raw files of datasets into RAW_DIR/<dataset>/. Run it again to go on where it stopped:
+files that are there are kept and held to their checksums (of the source, or in checksums.json,
+which records what was fetched first). A gated source wants an access token in the environment
+(HF_TOKEN); proxies are taken from http_proxy, https_proxy and no_proxy."""
+
+EPILOG = """\
+examples:
+  tulu data download tulu_v1_human                   a mixture, into raw/
+  tulu data download --only dolly,oasst1 --dry_run   what would be fetched, how large it is
+  tulu data download --from /mnt/mirror              or https://...: <root>/<dataset>/<file>"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds `tulu data download`."""
+    parser = commands.add_parser(
+        "download",
+        help="fetch the raw files of datasets, resumable and checked",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="mixtures or datasets (default: every dataset)"
+    )
+    parser.add_argument("--only", metavar="A,B", help="of these, only the named datasets")
+    parser.add_argument("--raw_dir", default="raw", help="where raw files go (default raw)")
+    parser.add_argument(
+        "--from",
+        dest="mirror_root",
+        metavar="DIR_OR_URL",
+        help="a mirror to try first; it holds <dataset>/<file>",
+    )
+    parser.add_argument("--jobs", type=int, default=4, help="files at a time (default 4)")
+    parser.add_argument(
+        "--retries", type=int, default=5, help="attempts after a failed one (default 5)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60, help="seconds a server may be silent (default 60)"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say what would be fetched, and its size if known"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetches and prints a table of all files; returns the exit status.
+
+    Raises: DataError with the files that could not be fetched; the others are kept.
+    """
+    from rich.console import Console
+
+    from tulu_jax.cli.data.download_bars import show_progress
+    from tulu_jax.data.download import FetchOptions, fetch_all, plan, probe_all, raise_failures
+
+    options = FetchOptions(
+        jobs=args.jobs,
+        retries=args.retries,
+        timeout_s=args.timeout,
+        mirror_root=args.mirror_root,
+    )
+    _check_options(options)
+    downloads = plan(chosen_specs(args.names, args.only), args.raw_dir)
+    console = Console()
+    if not downloads:
+        console.print("nothing to fetch: these datasets come with the code")
+        return 0
+    if args.dry_run:
+        _print_expected(console, probe_all(downloads, options))
+        return 0
+    with show_progress(console) as progress:
+        results = fetch_all(downloads, progress=progress, options=options)
+    _print_results(console, results, args.raw_dir)
+    raise_failures(results)
+    return 0
+
+
+def chosen_specs(names: Sequence[str], only: str | None) -> list[DatasetSpec]:
+    """The datasets of the named mixtures (all if none is named), or those of them in `only`.
+
+    Raises: DataError for a name that does not exist, or is not among them.
+    """
+    from tulu_jax.data.mixtures import get_mixture
+    from tulu_jax.data.specs import all_specs, unknown_name
+
+    specs = [spec for name in names for spec in get_mixture(name).specs()]
+    if not names:
+        specs = list(all_specs().values())
+    if only is None:
+        return specs
+    wanted = [part.strip() for part in only.split(",") if part.strip()]
+    chosen = []
+    for name in wanted:
+        found = [s for s in specs if name in (s.name, s.task_name, s.task_name[5:])]
+        if not found:
+            raise unknown_name("dataset in --only", name, {spec.name for spec in specs})
+        chosen += found
+    return chosen
+
+
+def _check_options(options: FetchOptions) -> None:
+    from tulu_jax.errors import ConfigError
+
+    if options.jobs < 1 or options.retries < 0 or options.timeout_s <= 0:
+        raise ConfigError(
+            "impossible option",
+            got=f"--jobs {options.jobs} --retries {options.retries} --timeout {options.timeout_s}",
+            expected="jobs from 1, retries from 0, a timeout above 0",
+        )
+
+
+def _print_expected(console: Console, expected: Sequence[Expected]) -> None:
+    table = _table("dataset", "file", "size", "from")
+    total, unknown = 0, 0
+    for one in expected:
+        size = "there" if not one.missing else _bytes(one.bytes)
+        total += one.bytes or 0
+        unknown += bool(one.missing) and one.bytes is None
+        files = ", ".join(one.missing or (source.filename for source in one.download.sources))
+        table.add_row(one.download.dataset, files, size, one.problem or one.where or "")
+    console.print(table)
+    more = f", and {unknown} of unknown size" if unknown else ""
+    console.print(f"to fetch: {_bytes(total)}{more}")
+
+
+def _print_results(console: Console, results: Sequence[Result], raw_dir: str) -> None:
+    table = _table("dataset", "file", "size", "status")
+    for result in results:
+        failed = result.error is not None
+        size = "" if failed else _bytes(result.bytes)
+        style = "red" if failed else ""
+        table.add_row(result.dataset, result.filename, size, result.status, style=style)
+    console.print(table)
+    failed = sum(result.error is not None for result in results)
+    total = _bytes(sum(result.bytes for result in results))
+    console.print(f"{len(results) - failed} of {len(results)} files, {total}, in {raw_dir}")
+
+
+def _table(*names: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        justify = "right" if name == "size" else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    return table
+
+
+def _bytes(count: int | None) -> str:
+    from rich.filesize import decimal
+
+    return "?" if count is None else decimal(count)

@@ -1,0 +1,77 @@
+"""Progress bars of downloads in a terminal; plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+
+from tulu_jax.data.download import Progress
+
+
+class Lines(Progress):
+    """One line for each thing worth telling; for logs."""
+
+    def __init__(self, console: Console) -> None:
+        """Prints to `console`."""
+        self._console = console
+
+    def note(self, name: str, text: str) -> None:
+        """Prints it."""
+        self._console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class FileBars(Lines):
+    """A bar a file: bytes, speed, time left."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        """Bars are added as files begin."""
+        super().__init__(console)
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def update(self, name: str, done_bytes: int, total_bytes: int | None, stage: str) -> None:
+        """Moves the file's bar; without a total it only pulses."""
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(escape(name), total=None, stage=stage)
+            task = self._tasks[name]
+        self._bars.update(task, completed=done_bytes, total=total_bytes, stage=stage)
+
+    def finish(self, name: str) -> None:
+        """Takes the file's bar away; the table at the end says what became of it."""
+        with self._lock:
+            task = self._tasks.pop(name, None)
+        if task is not None:
+            self._bars.remove_task(task)
+
+
+@contextlib.contextmanager
+def show_progress(console: Console) -> Iterator[Progress]:
+    """What shows progress on this console while it is open."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[stage]}", style="dim"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        yield FileBars(console, bars)
