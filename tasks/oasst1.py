@@ -152,7 +152,7 @@ SPEC = register(
     )
 )
 
-SPEC_2 = register(
+TULU_V2 = register(
     replace(
         SPEC,
         task="tulu_v2_oasst1",

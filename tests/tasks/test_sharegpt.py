@@ -267,7 +267,7 @@ def test_the_reading_of_tulu_2(tmp_path, tokenizer):
     folder = write(tmp_path, talk("ab", "q", "a"), talk("cd", "q", "I am ChatGPT"))
     rows = list(read_conversations("tulu_v2_sharegpt", folder, tokenizer=tokenizer))
     assert [row["id"] for row in rows] == ["sharegpt_ab_0"]
-    assert sharegpt.SPEC_2.options["max_length"] == 4096
+    assert sharegpt.TULU_V2.options["max_length"] == 4096
 
 
 def test_options_that_cannot_be(tmp_path, tokenizer):
