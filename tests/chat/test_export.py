@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from tulu_jax.chat import encode, encode_prompt, load_tokenizer, render, save_tokenizer_files
-from tulu_jax.chat.export import tokenizer_json
+from tulu_jax.chat.spm_export import tokenizer_json
 from tulu_jax.chat.template import segments_text
 from tulu_jax.errors import TokenizerError
 
@@ -169,7 +169,7 @@ def test_models_that_cannot_be_exported(folder, options, message):
 
 
 def test_an_export_that_segments_otherwise_is_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("tulu_jax.chat.export._merges", lambda tokenizer: [])
+    monkeypatch.setattr("tulu_jax.chat.spm_export._merges", lambda tokenizer: [])
     with pytest.raises(TokenizerError, match=r"not segment as tokenizer.model does - got .+ text"):
         save_tokenizer_files(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -110,10 +110,10 @@ def test_missing(tmp_path):
         TokenizerError, match=r"folder does not exist - got .*nowhere - expected a folder"
     ):
         load_tokenizer(tmp_path / "nowhere")
-    with pytest.raises(TokenizerError, match=r"holds no tokenizer.model - got an empty folder at"):
+    with pytest.raises(TokenizerError, match=r"holds no tokenizer - got an empty folder at"):
         load_tokenizer(tmp_path)
-    (tmp_path / "vocab.json").touch()
-    with pytest.raises(TokenizerError, match=r"holds no tokenizer.model - got vocab.json at"):
+    (tmp_path / "merges.txt").touch()
+    with pytest.raises(TokenizerError, match=r"holds no tokenizer - got merges.txt at"):
         load_tokenizer(tmp_path)
 
 

@@ -10,10 +10,12 @@ by the export, when they are called.
 
 from tulu_jax.chat.encode import Encoded, check_bos, encode, encode_many, encode_prompt
 from tulu_jax.chat.export import save_tokenizer_files
+from tulu_jax.chat.load import load_tokenizer
 from tulu_jax.chat.messages import ROLES, Message, Messages, check_messages
+from tulu_jax.chat.settings import copy_tokenizer_files, holds_tokenizer
 from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, render
-from tulu_jax.chat.tokenizer import Encoding, Tokenizer, load_tokenizer
-from tulu_jax.chat.viewer import preview, render_tokens
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer
+from tulu_jax.chat.viewer import preview, render_tokens, show_piece
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -26,12 +28,15 @@ __all__ = [
     "Tokenizer",
     "check_bos",
     "check_messages",
+    "copy_tokenizer_files",
     "encode",
     "encode_many",
     "encode_prompt",
+    "holds_tokenizer",
     "load_tokenizer",
     "preview",
     "render",
     "render_tokens",
     "save_tokenizer_files",
+    "show_piece",
 ]

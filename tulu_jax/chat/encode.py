@@ -1,13 +1,13 @@
 """Conversations to tokens and loss mask, together, in one pass over the text.
 
-A mask is never recovered afterwards by searching for markers: each segment of the rendered text
-knows whether it is trained, and the mask is written as the segment's tokens are.
+A mask is never recovered afterwards by searching for markers: each part of the rendered text knows
+whether it is trained, and the mask is written as the part's tokens are.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,12 @@ import numpy as np
 from tulu_jax.axes import Mask, TokenIds
 from tulu_jax.chat import paper
 from tulu_jax.chat.messages import Messages, check_messages
-from tulu_jax.chat.template import Segment, render
+from tulu_jax.chat.template import Segment, join, render
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import ConfigError, GuardError
 
-BATCH = 1024
-"""How many conversations `encode_many` hands to SentencePiece at a time. Bounds memory only."""
+BATCH = 128
+"""How many conversations `encode_many` hands to the tokenizer at a time. Bounds memory only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,22 +105,26 @@ def encode_prompt(messages: Messages, tokenizer: Tokenizer) -> TokenIds:
     check_messages(messages)
     if tokenizer.encoding == "paper" and paper.has_special_text(messages, tokenizer):
         return np.array(paper.prompt_tokens(messages, tokenizer), np.int32)
-    segments = render(messages, generation_prompt=True)
-    return _assemble(segments, _contents(segments, tokenizer), tokenizer, None).tokens
+    parts = _parts(render(messages, generation_prompt=True), tokenizer)
+    return _assemble(parts, _tokens_of(parts, tokenizer), tokenizer, None).tokens
 
 
 def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") -> None:
     """Passes when a conversation's tokens hold exactly one BOS, at their start.
 
-    Encoding `paper` turns a literal `<s>` in text into BOS, as the paper did: with it only a second
-    BOS straight after the first is refused.
+    Where BOS may stand for something else later, only a second one straight after the first is
+    refused: encoding `paper` turns a literal `<s>` in text into BOS, as the paper did, and OPT's
+    BOS is its EOS. Tokenizers without BOS have nothing to check.
 
     Raises:
         GuardError: no BOS in front, or another one later.
     """
+    if tokenizer.bos_id is None:
+        return
     ids = np.asarray(tokens)
     places = np.flatnonzero(ids == tokenizer.bos_id)
-    later = places[places == 1] if tokenizer.encoding == "paper" else places[places > 0]
+    ambiguous = tokenizer.encoding == "paper" or tokenizer.bos_id == tokenizer.eos_id
+    later = places[places == 1] if ambiguous else places[places > 0]
     if not places.size or places[0] != 0:
         first = tokenizer.piece(int(ids[0])) if ids.size else "no token"
         raise GuardError(
@@ -152,48 +156,47 @@ def _encode_batch(
     """`encode` of conversations that are known to be well-formed."""
     exact = tokenizer.encoding == "paper"
     slow = {i for i, m in enumerate(batch) if exact and paper.has_special_text(m, tokenizer)}
-    rendered = [[] if i in slow else render(messages) for i, messages in enumerate(batch)]
-    contents = _contents((s for segments in rendered for s in segments), tokenizer, threads)
+    rendered = [[] if i in slow else _parts(render(m), tokenizer) for i, m in enumerate(batch)]
+    tokens = _tokens_of((part for parts in rendered for part in parts), tokenizer, threads)
     result: list[Encoded] = []
-    for index, segments in enumerate(rendered):
+    for index, parts in enumerate(rendered):
         if index in slow:
-            tokens, mask, cut = paper.encode_by_prefixes(batch[index], tokenizer, max_length)
-            result.append(Encoded(np.array(tokens, np.int32), np.array(mask, np.bool_), cut))
+            ids, mask, cut = paper.encode_by_prefixes(batch[index], tokenizer, max_length)
+            result.append(Encoded(np.array(ids, np.int32), np.array(mask, np.bool_), cut))
         else:
-            result.append(_assemble(segments, contents, tokenizer, max_length))
+            result.append(_assemble(parts, tokens, tokenizer, max_length))
     return result
 
 
-def _contents(
-    segments: Iterator[Segment] | Sequence[Segment], tokenizer: Tokenizer, threads: int = 1
-) -> Iterator[list[int]]:
-    """The ids of each content segment, in order, from one call of SentencePiece."""
-    texts = [segment.text for segment in segments if segment.kind == "content"]
+def _parts(segments: list[Segment], tokenizer: Tokenizer) -> list[Segment]:
+    """What is tokenized apart: stretches of one mask value, cut by each EOS, as after a newline."""
+    exact = tokenizer.encoding == "paper"
+    parts = join(paper.as_the_paper_did(segments) if exact else segments)
+    at_start = True
+    for index, part in enumerate(parts):
+        if at_start and part.kind != "eos":
+            parts[index] = part._replace(text=tokenizer.opening(part.text))
+        at_start = exact and part.kind == "eos"
+    return parts
+
+
+def _tokens_of(
+    parts: Iterable[Segment], tokenizer: Tokenizer, threads: int = 1
+) -> Iterator[TokenIds]:
+    """The ids of each part that is not an EOS, in order, from one call of the tokenizer."""
+    texts = [part.text for part in parts if part.kind != "eos"]
     return iter(tokenizer.encode_after_newline(texts, threads=threads))
 
 
 def _assemble(
-    segments: list[Segment],
-    contents: Iterator[list[int]],
-    tokenizer: Tokenizer,
-    max_length: int | None,
+    parts: list[Segment], tokens: Iterator[TokenIds], tokenizer: Tokenizer, max_length: int | None
 ) -> Encoded:
-    """Joins the segments' ids behind BOS and writes the mask beside them."""
-    exact = tokenizer.encoding == "paper"
-    tokens = [tokenizer.bos_id]
-    lengths, trained = [1], [segments[0].trained]
-    at_start = True
-    for segment in paper.as_the_paper_did(segments) if exact else segments:
-        if segment.kind == "content":
-            ids = next(contents)
-        elif segment.kind == "eos":
-            ids = [tokenizer.eos_id]
-        else:
-            ids = tokenizer.fixed_ids(segment.text, at_start=at_start)
-        tokens += ids
-        lengths.append(len(ids))
-        trained.append(segment.trained)
-        at_start = exact and segment.kind == "eos"
-    mask = np.repeat(np.array(trained, np.bool_), lengths)
-    cut = max_length is not None and len(tokens) > max_length
-    return Encoded(np.array(tokens[:max_length], np.int32), mask[:max_length], cut)
+    """Joins the parts' ids behind BOS and writes the mask beside them."""
+    eos = np.array([tokenizer.eos_id], np.int32)
+    pieces = [np.array(tokenizer.start_ids, np.int32)]
+    pieces += [eos if part.kind == "eos" else next(tokens) for part in parts]
+    trained = [parts[0].trained, *(part.trained for part in parts)]
+    mask = np.repeat(trained, [len(piece) for piece in pieces])
+    ids = np.concatenate(pieces)
+    cut = max_length is not None and len(ids) > max_length
+    return Encoded(ids[:max_length], mask[:max_length], cut)

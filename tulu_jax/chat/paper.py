@@ -1,8 +1,8 @@
 """The encoding `paper`: token for token what the paper's runs trained on.
 
-They used transformers' slow LLaMA tokenizer, which takes the text of a special token for that token
-wherever it stands, strips whitespace on both sides of it, and tokenizes what follows as if a new
-text began. In ordinary conversations that only concerns the EOS our template writes, and
+They used transformers' slow tokenizers (LLaMA's, OPT's), which take the text of a special token for
+that token wherever it stands, strip whitespace on both sides of it, and tokenize what follows as if
+a new text began. In ordinary conversations that only concerns the EOS our template writes, and
 `as_the_paper_did` says how; text that itself holds special tokens takes the reference's own way.
 
 Source: allenai/open-instruct, `encode_with_messages_format`@e44fcf588 with transformers 4.33.2.
@@ -58,7 +58,7 @@ def tokens_of(text: str, tokenizer: Tokenizer) -> list[int]:
     parts = re.split(f"({pattern})", text)
     texts = [_strip(part, left=i > 0, right=i < len(parts) - 1) for i, part in enumerate(parts)]
     encoded = iter(tokenizer.encode_texts(texts[::2]))
-    tokens = [tokenizer.bos_id]
+    tokens = tokenizer.start_ids
     for index, part in enumerate(parts):
         tokens += [special[part]] if index % 2 else next(encoded)
     return tokens

@@ -5,8 +5,8 @@
 
 Each message is its marker, a newline, its content stripped of surrounding whitespace, EOS if it is
 the assistant's, and a newline; the conversation's last newline is left out. Markers are ordinary
-text, not special tokens. Every boundary is a newline, which no token of a supported tokenizer
-shares with other text: so the parts can be tokenized apart and still add up to the whole.
+text, not special tokens. Loss begins after an EOS or after a newline which stands alone; there the
+text can be cut for every supported tokenizer, and the parts' tokens still add up to the whole's.
 
 Source: allenai/open-instruct `open_instruct/finetune.py`@e44fcf588, `encode_with_messages_format`.
 """
@@ -85,25 +85,45 @@ def _strip_end(segments: list[Segment]) -> list[Segment]:
     return segments
 
 
+def join(segments: Sequence[Segment]) -> list[Segment]:
+    r"""The segments with neighbours that share their fate made one, kind `content`; EOS stays.
+
+    >>> chat = [{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}]
+    >>> for kind, text, trained in join(render(chat)):
+    ...     print(f"{kind:8}{text!r:36}{trained}")
+    content '<|user|>\nHi\n<|assistant|>\n'     False
+    content 'Yo'                                True
+    eos     ''                                  True
+    """
+    joined: list[Segment] = []
+    for segment in segments:
+        last = joined[-1] if joined else None
+        if segment.kind == "eos":
+            joined.append(segment)
+        elif last and last.kind != "eos" and last.trained == segment.trained:
+            joined[-1] = last._replace(text=last.text + segment.text)
+        elif segment.text:
+            joined.append(segment._replace(kind="content"))
+    return joined
+
+
 def segments_text(segments: Sequence[Segment], eos: str) -> str:
     """The text of the segments, with the string `eos` where the token EOS stands."""
     return "".join(eos if segment.kind == "eos" else segment.text for segment in segments)
 
 
-# The same template for Hugging Face's `apply_chat_template`. The space after BOS stands for the
-# word-start mark that SentencePiece puts before the first word of a text: Hugging Face tokenizers
-# leave it out after a special token. `generation` blocks hold what `render` calls trained; their
-# tags are spelled plainly, because some servers remove exactly that spelling.
-CHAT_TEMPLATE = """\
+# `generation` blocks hold what `render` calls trained; their tags are spelled plainly, because some
+# servers remove exactly that spelling.
+_HF_TEMPLATE = """\
 {%- set ns = namespace(after_answer=true) -%}
 {%- if messages and messages[0]['role'] != 'assistant' -%}
-{{- bos_token + ' ' -}}
+{{- OPENING -}}
 {%- endif -%}
 {%- for message in messages -%}
 {%- set content = message['content'] | trim -%}
 {%- set tail = '' if loop.last and not add_generation_prompt else '\\n' -%}
 {%- if message['role'] == 'assistant' -%}
-{%- set start = bos_token + ' ' if loop.first else '' -%}
+{%- set start = OPENING if loop.first else '' -%}
 {%- if ns.after_answer -%}
 {% generation %}
 {{- start + '<|assistant|>\\n' + content + eos_token + tail -}}
@@ -127,3 +147,17 @@ CHAT_TEMPLATE = """\
 {{- '<|assistant|>\\n' -}}
 {%- endif -%}
 """
+
+
+def hf_template(opening: str) -> str:
+    """The same template for Hugging Face's `apply_chat_template`.
+
+    `opening` is the Jinja expression of what stands before a conversation's text.
+    """
+    return _HF_TEMPLATE.replace("OPENING", opening)
+
+
+CHAT_TEMPLATE = hf_template("bos_token + ' '")
+"""The template of LLaMA's tokenizer. The space after BOS stands for the word-start mark that
+SentencePiece puts before the first word of a text: Hugging Face tokenizers leave it out after a
+special token."""

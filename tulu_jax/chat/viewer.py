@@ -48,6 +48,18 @@ def spans(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer) -> list[Span]
     return result
 
 
+def show_piece(token: int, tokenizer: Tokenizer) -> str:
+    """One token as readable text, whatever alphabet its piece is spelled in.
+
+    Spaces are spaces, newlines `⏎`, bytes that are not a character alone `<0xF0>`, and special
+    tokens their piece.
+    """
+    text = tokenizer.decode([token], skip_special=False, after=True)
+    if "\ufffd" in text:
+        return tokenizer.byte_names(token)
+    return text.replace("\n", NEWLINE)
+
+
 def render_tokens(encoded: Encoded, tokenizer: Tokenizer) -> Text:
     """A rich text: trained tokens green, others dim, special tokens reversed, newlines visible."""
     from rich.text import Text

@@ -1,0 +1,234 @@
+"""Byte-level BPE tokenizers: GPT-NeoX (Pythia), GPT-2 (OPT), Llama 3.
+
+No text is unknown to them, and none needs a mark at its start. Two cuts of a conversation's text
+are relied on: before EOS, and between a lone newline and the text after it. Loading tries the
+second on text of every kind.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.axes import TokenIds
+from tulu_jax.chat.bpe_file import (
+    GPT2_SPLIT,
+    byte_characters,
+    is_llama3_split,
+    read_definition,
+    segmentation_digest,
+)
+from tulu_jax.chat.bpe_special import read_special
+from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer
+from tulu_jax.chat.words import AFTER_BLACK, BEFORE_BLANKS, WordCache
+from tulu_jax.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BpeTokenizer(Tokenizer):
+    """A tokenizer whose main file is `tokenizer.json`, or `vocab.json` with `merges.txt`."""
+
+    definition: Json = field(repr=False)
+    """What decides tokens, in the form of a `tokenizer.json` (see `bpe_file`)."""
+
+    @property
+    def num_pieces(self) -> int:
+        """One more than the last id, an added padding token behind all others not counted."""
+        return len(self._pieces)
+
+    @cached_property
+    def segmentation(self) -> str:
+        """The SHA-256 (hex) of model, pre-tokenizer, normalizer and ordinary added tokens."""
+        return segmentation_digest(self.definition)
+
+    @property
+    def hf_opening(self) -> str:
+        """BOS, or nothing."""
+        return "''" if self.bos_id is None else "bos_token"
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no text: BOS, EOS, unknown, padding, other special tokens."""
+        added = (t["id"] for t in self.definition["added_tokens"] if t["special"])
+        return frozenset([*added, *self.named_ids.values()])
+
+    def opening(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    def encode_after_newline(self, texts: Sequence[str], *, threads: int = 1) -> list[TokenIds]:
+        """The token ids of texts; special strings stay text."""
+        return self._words(texts, threads)
+
+    @cached_property
+    def _words(self) -> WordCache:
+        split = self.definition["pre_tokenizer"]
+        pattern = BEFORE_BLANKS if is_llama3_split(split) else None
+        return WordCache(AFTER_BLACK if split == GPT2_SPLIT else pattern, self._encode_words)
+
+    def _encode_words(self, words: list[str], threads: int) -> list[list[int]]:
+        """Each word's ids, by one thread, or by as many as the library likes."""
+        if threads == 1:
+            return [self._backend.encode(word, add_special_tokens=False).ids for word in words]
+        encoded = self._backend.encode_batch_fast(words, add_special_tokens=False)
+        return [one.ids for one in encoded]
+
+    @cached_property
+    def _backend(self) -> Backend:
+        return make_backend(self.definition, self.path)
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        """The piece of every id; an empty one where an id is not used."""
+        pieces = dict(enumerate_pieces(self.definition))
+        last = max(pieces)
+        if last == self.pad_id and last not in self.definition["model"]["vocab"].values():
+            del pieces[last]
+        return [pieces.get(i, "") for i in range(max(pieces) + 1)]
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        """The bytes that each piece stands for."""
+        plain = {t["content"] for t in self.definition["added_tokens"]}
+        return [piece.encode() if piece in plain else _bytes_of(piece) for piece in self._pieces]
+
+    def _piece(self, token: int) -> str:
+        return self._pieces[token]
+
+    def _decode_run(self, ids: list[int], at_start: bool) -> str:
+        return b"".join(self._bytes[i] for i in ids).decode("utf-8", "replace")
+
+    def byte_names(self, token: int) -> str:
+        """A piece as bytes: `<0xF0><0x9F>`."""
+        return "".join(f"<0x{byte:02X}>" for byte in self._bytes[token])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the library's own object, whose copies forget that special text stays text."""
+        derived = ("_backend", "_words")
+        return {name: value for name, value in vars(self).items() if name not in derived}
+
+
+def load_bpe(file: Path, encoding: Encoding) -> BpeTokenizer:
+    """The tokenizer of a `tokenizer.json` or `vocab.json` and the settings beside it.
+
+    Raises:
+        TokenizerError: see `read_definition`, `read_special` and `_check_cuts`; or the encoding
+            `paper` is asked of a tokenizer that the paper's runs used in another way.
+    """
+    if encoding == "paper" and file.name != VOCAB_NAME:
+        raise TokenizerError(
+            "encoding 'paper' is of the slow tokenizers of LLaMA and OPT",
+            got=file.name,
+            at=file.parent,
+            expected="tokenizer.model, or vocab.json with merges.txt",
+            do="use encoding 'hf', which for Pythia is what the paper's runs used",
+        )
+    definition, config = read_definition(file), read_config(file.parent)
+    if file.name == VOCAB_NAME and config.get("add_prefix_space"):
+        raise TokenizerError(
+            "tokenizer puts a space before text",
+            got='"add_prefix_space": true',
+            at=file.parent,
+            expected="text to be tokenized as it is",
+        )
+    special = read_special(definition, config, file)
+    check_padding(special.pad_id, special.pad_piece, special.eos_id, file.parent)
+    tokenizer = BpeTokenizer(
+        path=file.parent.resolve() / file.name,
+        encoding=encoding,
+        definition=definition,
+        **special._asdict(),
+    )
+    _check_cuts(tokenizer)
+    return tokenizer
+
+
+def make_backend(definition: Json, file: Path) -> Backend:
+    """The library's tokenizer of a definition, for which the text of special tokens is text.
+
+    Raises:
+        TokenizerError: the library refuses the definition, or numbers its tokens otherwise.
+    """
+    from tokenizers import Tokenizer as Library
+
+    try:
+        backend = Library.from_str(json.dumps({**definition, "post_processor": None}))
+    except Exception as error:  # the library raises nothing more precise
+        raise TokenizerError(
+            "tokenizer file is corrupt or cut off",
+            got=str(error)[:200],
+            at=file,
+            do="copy or download it again",
+        ) from error
+    for piece, token in ((t["content"], t["id"]) for t in definition["added_tokens"]):
+        if backend.token_to_id(piece) != token:
+            raise TokenizerError(
+                "added token has another id than the file says",
+                got=f"{piece!r} as {backend.token_to_id(piece)}",
+                at=file,
+                expected=token,
+            )
+    backend.encode_special_tokens = True
+    return backend
+
+
+def enumerate_pieces(definition: Json) -> list[tuple[int, str]]:
+    """Every id and its piece, those of the model first."""
+    own = [(token, piece) for piece, token in definition["model"]["vocab"].items()]
+    return [*own, *((t["id"], t["content"]) for t in definition["added_tokens"])]
+
+
+def _bytes_of(piece: str) -> bytes:
+    """The bytes that the characters of a piece stand for."""
+    known = byte_characters()
+    if all(char in known for char in piece):
+        return bytes(known[char] for char in piece)
+    return piece.encode()
+
+
+@cache
+def probes() -> tuple[str, ...]:
+    """Beginnings of texts: a character of each Unicode category, and what has a rule of its own."""
+    kinds: dict[str, str] = {}
+    for code in range(0x20, 0x3000):
+        char = chr(code)
+        if not char.isspace():
+            kinds.setdefault(unicodedata.category(char), char)
+    return (*kinds.values(), "'s", "1234", "<|user|>", "中文", "🐫", "\u0301e", "...\n\n  x", "")
+
+
+def _check_cuts(tokenizer: BpeTokenizer) -> None:
+    """Passes when text after a lone newline has its own tokens, and special text stays text."""
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer._backend.encode(text, add_special_tokens=False).ids
+
+    for content in probes():
+        first, rest = f"<|user|>\n{content}\n<|assistant|>\n", content + "."
+        if tokens(first + rest) != tokens(first) + tokens(rest) or (
+            tokens("\n" + first) != tokens("\n") + tokens(first)
+        ):
+            raise TokenizerError(
+                "tokenizer joins newlines to the text after them, so loss masks would be ambiguous",
+                got=repr("\n" + content),
+                at=tokenizer.path,
+                expected="a newline and the text after it to be tokens apart",
+                do="train or choose another tokenizer",
+            )
+    for text in tokenizer.special_strings:
+        if tokenizer.special_ids.intersection(tokens(text)):
+            raise TokenizerError(
+                "tokenizer cannot keep the text of a special token as text",
+                got=repr(text),
+                at=tokenizer.path,
+                expected="a special token that no text becomes",
+            )

@@ -1,0 +1,104 @@
+"""The small JSON files of a Hugging Face tokenizer folder, and which files make up a tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.errors import TokenizerError
+
+Json = dict[str, Any]
+
+SENTENCEPIECE_NAME = "tokenizer.model"
+DEFINITION_NAME = "tokenizer.json"
+VOCAB_NAME, MERGES_NAME = "vocab.json", "merges.txt"
+CONFIG_NAME = "tokenizer_config.json"
+SPECIAL_NAME = "special_tokens_map.json"
+ADDED_NAME = "added_tokens.json"
+
+MAIN_NAMES = (SENTENCEPIECE_NAME, DEFINITION_NAME, VOCAB_NAME)
+"""Files that make a folder a tokenizer's; of several, the first counts."""
+
+TOKENIZER_FILES = (*MAIN_NAMES, MERGES_NAME, CONFIG_NAME, SPECIAL_NAME, ADDED_NAME)
+"""Every file that `load_tokenizer` may read."""
+
+
+def find_main(path: Path) -> Path | None:
+    """The main file that `path` is or holds, or that it keeps in `tokenizer/` as a run does."""
+    if path.is_file():
+        return path
+    places = [folder / name for folder in (path, path / "tokenizer") for name in MAIN_NAMES]
+    return next((file for file in places if file.is_file()), None)
+
+
+def holds_tokenizer(path: str | Path) -> bool:
+    """Whether `load_tokenizer` would find a tokenizer there (it may still be an unusable one)."""
+    return find_main(Path(path)) is not None
+
+
+def copy_tokenizer_files(source: str | Path, folder: str | Path) -> list[Path]:
+    """Copies the tokenizer's files from where `source` holds them; an equal tokenizer loads there.
+
+    `source` is what `load_tokenizer` takes, or a tokenizer's `path`. Returns the files written:
+    none where `source` holds no tokenizer, or is that folder already.
+    """
+    main, folder = find_main(Path(source)), Path(folder)
+    if main is None or main.parent.resolve() == folder.resolve():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    start = main.name if main.name in MAIN_NAMES else SENTENCEPIECE_NAME
+    sources = {name: main.parent / name for name in TOKENIZER_FILES}
+    names = TOKENIZER_FILES[TOKENIZER_FILES.index(start) :]
+    return [
+        Path(shutil.copyfile(file, folder / name))
+        for name, file in {**sources, start: main}.items()
+        if name in names and file.is_file()
+    ]
+
+
+def read_config(folder: Path) -> Json:
+    """The Hugging Face settings in a folder, merged; none are needed."""
+    config = {**read_json(folder / SPECIAL_NAME), **read_json(folder / CONFIG_NAME)}
+    if "added_tokens_decoder" not in config:
+        added = read_json(folder / ADDED_NAME)
+        config["added_tokens_decoder"] = {str(i): piece for piece, i in added.items()}
+    return config
+
+
+def read_json(path: Path) -> Json:
+    """The object in a JSON file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(
+            f"{path.name} is not JSON", got=str(error), at=path, do="copy it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise TokenizerError(
+            f"{path.name} is not an object", got=type(content).__name__, at=path, expected="{...}"
+        )
+    return content
+
+
+def token_text(token: object) -> str | None:
+    """The text of a token in a Hugging Face file: a string, or an object with `content`."""
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def check_padding(pad: int | None, piece: str | None, eos: int, folder: Path) -> None:
+    """Passes when padding and EOS are two tokens."""
+    if pad is not None and pad == eos:
+        raise TokenizerError(
+            "padding and end-of-sequence are one token, so models would never learn to stop",
+            got=f"id {pad} ({piece!r})",
+            at=folder / CONFIG_NAME,
+            expected="two different ids",
+            do='name another "pad_token", for instance "<pad>"',
+        )

@@ -1,0 +1,209 @@
+"""SentencePiece tokenizers: LLaMA's, and any other trained with settings that keep all text.
+
+Loading checks everything that would otherwise make masks or text silently wrong later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+
+from tulu_jax.axes import TokenIds
+from tulu_jax.chat.model_file import ModelSettings, read_settings
+from tulu_jax.chat.settings import CONFIG_NAME, Json, check_padding, read_config, token_text
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer
+from tulu_jax.chat.words import AT_SPACES, WordCache
+from tulu_jax.errors import TokenizerError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SentencePieceTokenizer(Tokenizer):
+    """A tokenizer whose main file is `tokenizer.model`."""
+
+    settings: ModelSettings
+    model: sentencepiece.SentencePieceProcessor = field(repr=False)
+    model_bytes: bytes = field(repr=False)
+
+    bos_id: int
+    unk_id: int
+
+    @property
+    def num_pieces(self) -> int:
+        """How many pieces the model has."""
+        return self.model.vocab_size()
+
+    @property
+    def segmentation(self) -> str:
+        """The SHA-256 (hex) of the model file."""
+        return hashlib.sha256(self.model_bytes).hexdigest()
+
+    @property
+    def hf_opening(self) -> str:
+        """BOS, and a space that stands for the word-start mark before a text's first word.
+
+        Hugging Face tokenizers leave that mark out after a special token.
+        """
+        return "bos_token + ' '"
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no text: BOS, EOS, unknown, padding, other control pieces."""
+        control = (i for i in range(self.num_pieces) if self.model.is_control(i))
+        return frozenset([*control, *self.named_ids.values()])
+
+    def opening(self, text: str) -> str:
+        """The text behind the space that SentencePiece puts before a text's first word."""
+        return " " + text if text and self.settings.add_dummy_prefix else text
+
+    def encode_after_newline(self, texts: Sequence[str], *, threads: int = 1) -> list[TokenIds]:
+        """The token ids of texts that follow a newline (and so get no word-start mark in front)."""
+        return self._words(texts, threads)
+
+    @cached_property
+    def newline_ids(self) -> list[int]:
+        """The ids of a text that is one newline: the word-start mark, if any, and the newline."""
+        return self.model.encode("\n")
+
+    @cached_property
+    def _words(self) -> WordCache:
+        """Words apart have the tokens they have together if BPE can merge nothing across them."""
+        pieces = map(self.model.id_to_piece, range(self.num_pieces))
+        apart = self.settings.model_type == "bpe" and not any(
+            re.search("[^▁]▁", piece) for piece in pieces
+        )
+        return WordCache(AT_SPACES if apart else None, self._encode_words)
+
+    def _encode_words(self, words: list[str], threads: int) -> list[list[int]]:
+        skip = len(self.newline_ids)
+        encoded = self.model.encode(["\n" + word for word in words], num_threads=threads)
+        return [ids[skip:] for ids in encoded]
+
+    def _piece(self, token: int) -> str:
+        return self.model.id_to_piece(token)
+
+    def _decode_run(self, ids: list[int], at_start: bool) -> str:
+        if at_start:
+            return self.model.decode(ids)
+        return self.model.decode(self.newline_ids + ids)[1:]
+
+
+def load_sentencepiece(file: Path, encoding: Encoding) -> SentencePieceTokenizer:
+    """The tokenizer of a model file and the Hugging Face settings beside it.
+
+    Raises:
+        TokenizerError: a corrupt file, an unusable model (see `_check_model`), or special tokens
+            that are missing or clash.
+    """
+    data = file.read_bytes()
+    settings = read_settings(data, file)
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_proto=data)
+    except (RuntimeError, OSError) as error:
+        raise TokenizerError(
+            "tokenizer model is corrupt", got=str(error)[:200], at=file, do="copy it again"
+        ) from error
+    _check_model(model, settings, file)
+    config = read_config(file.parent)
+    bos, eos, unk = (_special_id(model, config, name, file) for name in ("bos", "eos", "unk"))
+    pad, pad_piece = _pad(model, config, file)
+    check_padding(pad, pad_piece, eos, file.parent)
+    _check_added(config, {pad: pad_piece}, model.vocab_size(), file.parent)
+    return SentencePieceTokenizer(
+        path=file.parent.resolve() / file.name,
+        encoding=encoding,
+        bos_id=bos,
+        eos_id=eos,
+        unk_id=unk,
+        pad_id=pad,
+        pad_piece=pad_piece,
+        settings=settings,
+        model=model,
+        model_bytes=data,
+    )
+
+
+def _check_model(
+    model: sentencepiece.SentencePieceProcessor, settings: ModelSettings, at: Path
+) -> None:
+    """Passes when text loses nothing and its lines can be tokenized apart."""
+
+    def refuse(what: str, got: object, expected: str) -> TokenizerError:
+        return TokenizerError(
+            what, got=got, at=at, expected=expected, do="train or choose another tokenizer"
+        )
+
+    if settings.rewrites_text or settings.remove_extra_whitespaces:
+        how = "a normalisation table" if settings.rewrites_text else "remove_extra_whitespaces"
+        raise refuse("tokenizer rewrites text", how, "identity normalisation, all spaces kept")
+    if settings.whitespace_as_suffix or not settings.escape_whitespaces:
+        raise refuse("tokenizer treats spaces unusually", settings, "spaces as prefixes of words")
+    if not settings.byte_fallback:
+        raise refuse(
+            "tokenizer has no byte fallback, so unknown characters would be lost",
+            "byte_fallback=false",
+            "byte_fallback=true",
+        )
+    pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+    mixed = [piece for piece in pieces if "\n" in piece and piece != "\n"]
+    if mixed:
+        raise refuse(
+            "tokenizer joins newlines to other text, so loss masks would be ambiguous",
+            f"{len(mixed)} such pieces, e.g. {mixed[0]!r}",
+            "a newline to be a token of its own",
+        )
+
+
+def _special_id(
+    model: sentencepiece.SentencePieceProcessor, config: Json, name: str, at: Path
+) -> int:
+    """The id of BOS, EOS or the unknown token: the one the config names, else the model's own."""
+    named = token_text(config.get(f"{name}_token"))
+    token = getattr(model, f"{name}_id")() if named is None else _piece_id(model, named)
+    if token is None or token < 0:
+        raise TokenizerError(
+            f"tokenizer has no {name} token",
+            got="none" if named is None else f"{named!r}, which is not a piece of the model",
+            at=at,
+            expected="a piece of the model",
+        )
+    return token
+
+
+def _pad(
+    model: sentencepiece.SentencePieceProcessor, config: Json, at: Path
+) -> tuple[int | None, str | None]:
+    """The padding token's id and piece; an id behind the last piece when it is not a piece."""
+    named = token_text(config.get("pad_token"))
+    if named is None:
+        own = model.pad_id()
+        return (None, None) if own < 0 else (own, model.id_to_piece(own))
+    if not named:
+        raise TokenizerError("pad_token is empty", at=at.parent / CONFIG_NAME, expected="a token")
+    own = _piece_id(model, named)
+    return (model.vocab_size() if own is None else own), named
+
+
+def _check_added(config: Json, pad: dict[int | None, str | None], size: int, at: Path) -> None:
+    """Passes when the config adds no token other than `pad` behind the model's last piece."""
+    added = {i: token_text(token) for i, token in config["added_tokens_decoder"].items()}
+    behind = {int(i): piece for i, piece in added.items() if i.isdecimal() and int(i) >= size}
+    extra = {i: piece for i, piece in behind.items() if pad.get(i) != piece}
+    if extra:
+        raise TokenizerError(
+            "tokenizer adds tokens that its model lacks",
+            got=extra,
+            at=at,
+            expected=f"no added token but the padding token, as id {size}",
+        )
+
+
+def _piece_id(model: sentencepiece.SentencePieceProcessor, piece: str) -> int | None:
+    """The id of a piece, or None where SentencePiece would answer "unknown"."""
+    token = model.piece_to_id(piece)
+    return token if model.id_to_piece(token) == piece else None
