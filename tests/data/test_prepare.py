@@ -1,16 +1,22 @@
 """Conversations to stores: what is kept, cut, dropped and refused."""
 
+import dataclasses
+import os
+import threading
+
 import numpy as np
 import pytest
 
 from tasks import demo
 from tulu_jax.chat import encode, load_tokenizer
+from tulu_jax.data import parts, specs
 from tulu_jax.data import prepare as prepare_module
-from tulu_jax.data import specs
 from tulu_jax.data.keys import PrepareOptions, mixture_specs, store_keys
-from tulu_jax.data.prepare import find_store, loss_share_alarm, prepare
+from tulu_jax.data.locks import locked
+from tulu_jax.data.prepare import find_store, loss_share_alarm, prepare, prepare_each
 from tulu_jax.data.report import DatasetReport, dataset_report, report_table
 from tulu_jax.data.specs import DatasetSpec, Source, get_spec
+from tulu_jax.data.workers import Workers, result_of
 from tulu_jax.errors import ConfigError, DataError, GuardError
 
 TOKENIZER = str(demo.TOKENIZER_DIR)
@@ -51,7 +57,8 @@ def test_a_store_holds_what_encode_gives(tmp_path, small):
         encoded = encode(row["messages"], tokenizer, 64)
         assert np.array_equal(encoded.tokens, tokens)
         assert np.array_equal(encoded.loss_mask, mask)
-    assert store.meta["counts"] == {"read": 700, "truncated": 0, "dropped": {}}
+    none = {"truncated": 0, "dropped": {}, "skipped": 0, "messages": [], "left_out": {}}
+    assert store.meta["counts"] == {"read": 700, **none}
     assert store.meta["tokenizer"] == tokenizer.fingerprint
 
 
@@ -143,8 +150,8 @@ def test_guards_and_bad_rows(tmp_path, small):
     bad["messages"][0]["role"] = "bot"
     with pytest.raises(DataError, match=r"bot.*small_1"):
         run(tmp_path, [talk(0), bad])
-    with pytest.raises(DataError, match=r"small_9"):
-        run(tmp_path, [talk(0), talk(9, messages=[])])
+    with pytest.raises(DataError, match=r"message is not a mapping.*small_9"):
+        run(tmp_path, [talk(0), talk(9, messages=["hello"])])
     assert not list((tmp_path / "data" / "tulu_small").iterdir())
 
 
@@ -155,8 +162,8 @@ def test_a_dataset_that_trains_on_every_token_is_refused(tmp_path, small, monkey
             one.loss_mask[:] = True
         return result
 
-    encode_many = prepare_module.encode_many
-    monkeypatch.setattr(prepare_module, "encode_many", all_trained)
+    encode_many = parts.encode_many
+    monkeypatch.setattr(parts, "encode_many", all_trained)
     with pytest.raises(
         GuardError, match=r"every token of the dataset carries loss .*first row: .*cup"
     ):
@@ -212,3 +219,160 @@ def test_no_store_yet(tmp_path):
     keys = store_keys(get_spec("demo"), chosen, tokenizer=chosen.load_tokenizer())
     assert set(keys) == {"train", "validation", "test"}
     assert find_store(keys["train"], chosen) is None
+
+
+class Killed(BaseException):
+    """Ends a prepare as a signal would, but for what Python cleans up."""
+
+
+def cut_after(rows, count):
+    """The rows, and after `count` of them the end."""
+    yield from rows[:count]
+    raise Killed
+
+
+def files_of(store):
+    return {p.name: p.read_bytes() for p in store.path.iterdir() if p.name != ".verified"}
+
+
+def made_parts(monkeypatch):
+    """The numbers of the parts made from now on."""
+    numbers = []
+    real = prepare_module.make_part
+
+    def spy(job, *args, **kwargs):
+        numbers.append(job.number)
+        return real(job, *args, **kwargs)
+
+    monkeypatch.setattr(prepare_module, "make_part", spy)
+    return numbers
+
+
+def test_a_killed_prepare_goes_on_after_its_last_whole_part(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(parts, "PART_CONVERSATIONS", 10)
+    rows = [talk(i, answer=f"{i} cups") for i in range(95)]
+    (whole,) = run(tmp_path / "undisturbed", rows)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", cut_after(rows, 58))
+    folder = tmp_path / "killed" / "data" / "tulu_small"
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".train-") and len(list(left.glob("*.npz"))) == 5
+
+    (left / "0000001.npz").write_bytes((left / "0000001.npz").read_bytes()[:-100])  # broken
+    (left / "0000002.npz").write_bytes((left / "0000003.npz").read_bytes())  # of other rows
+    numbers = made_parts(monkeypatch)
+    chosen = options(tmp_path / "killed")
+    (again,) = prepare_each("small", chosen, reader=lambda spec, split: iter(rows))
+    assert sorted(numbers) == [1, 2, 5, 6, 7, 8, 9]
+    assert (again.made, again.parts, again.parts_found) == (True, 10, 3)
+    assert files_of(again.store) == files_of(whole)
+    assert [path.name for path in folder.iterdir()] == [again.store.path.name]
+    (kept,) = prepare_each("small", chosen, reader=lambda spec, split: iter(rows))
+    assert (kept.made, kept.parts) == (False, 0)
+
+
+def test_a_flipped_byte_in_a_part_is_noticed(tmp_path, small):
+    job = next(parts.jobs_of_conversations([talk(i) for i in range(20)]))
+    parts.make_part(job, tmp_path, tokenizer=load_tokenizer(TOKENIZER), max_length=64)
+    path = job.path(tmp_path)
+    whole = path.read_bytes()
+    assert len(parts.load_part(path, job.source).ids) == 20
+    for at in range(0, len(whole), 13):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert parts.load_part(path, job.source) is None
+
+
+def test_the_size_of_parts_does_not_show(tmp_path, small, monkeypatch):
+    rows = [talk(i, answer=f"{i} cups") for i in range(95)]
+    stores = []
+    for size in (7, 1000):
+        monkeypatch.setattr(parts, "PART_CONVERSATIONS", size)
+        stores += run(tmp_path / str(size), rows)
+    assert files_of(stores[0]) == files_of(stores[1])
+
+
+def test_equal_ids_are_found_across_parts(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(parts, "PART_CONVERSATIONS", 10)
+    rows = [talk(i) for i in range(40)] + [talk(3, question="cup " * 100)]
+    with pytest.raises(DataError, match=r"one id - got 'small_3' at tulu_small train"):
+        run(tmp_path, rows)
+    hashes = [np.array([5, 7], np.uint64), np.array([7, 9], np.uint64)]
+    parts.check_ids(hashes, [["a", "b"], ["c", "d"]].__getitem__, "here")  # only hashes are equal
+    with pytest.raises(DataError, match=r"one id - got 'b' at here"):
+        parts.check_ids(hashes, [["a", "b"], ["b", "d"]].__getitem__, "here")
+
+
+def test_conversations_without_a_message_are_dropped_and_counted(tmp_path, small):
+    (store,) = run(tmp_path, [talk(0), talk(1, messages=[])])
+    assert store.meta["counts"]["dropped"] == {"no message": 1} and store.ids == ["small_0"]
+
+
+def test_bad_records_are_counted_or_refused(tmp_path, small, monkeypatch):
+    def read(raw_dir, *, split_name, faults, bad):
+        for i in range(200):
+            faults.saw()
+            if i < bad:
+                faults.skip(DataError("no answer", at=f"file, line {i + 1}"))
+            else:
+                yield talk(i)
+        faults.leave_out("too long", 2)
+
+    def prepare_with(bad, **changes):
+        spec = dataclasses.replace(small, read=read, options={"bad": bad})
+        monkeypatch.setitem(specs._SPECS, small.task_name, spec)
+        return prepare("small", options(tmp_path, **changes))[0].meta["counts"]
+
+    counts = prepare_with(2)
+    assert counts["read"] == 198 and counts["skipped"] == 2 and counts["left_out"]["too long"] == 2
+    assert counts["messages"] == ["no answer - at file, line 1", "no answer - at file, line 2"]
+    with pytest.raises(DataError, match=r"too many bad records - got 3 of 200; .*tulu_small train"):
+        prepare_with(3)
+    with pytest.raises(DataError, match=r"^no answer - at file, line 1$"):
+        prepare_with(1, strict=True)
+
+
+def test_a_full_disk_keeps_the_parts(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(parts, "PART_CONVERSATIONS", 10)
+    rows = [talk(i) for i in range(40)]
+    real = parts.save_part
+
+    def no_space(path, part):
+        if path.stem.endswith("2"):
+            raise OSError(28, "No space left on device")
+        real(path, part)
+
+    monkeypatch.setattr(parts, "save_part", no_space)
+    with pytest.raises(DataError, match=r"cannot write the store - got No space left on device"):
+        run(tmp_path, rows)
+    monkeypatch.setattr(parts, "save_part", real)
+    (again,) = prepare_each("small", options(tmp_path), reader=lambda spec, split: iter(rows))
+    assert again.parts_found == 2
+
+
+def test_a_second_process_waits_and_finds_the_store(tmp_path, small, capsys):
+    store = tmp_path / "data" / "tulu_small"
+    done = threading.Event()
+
+    def second():
+        with locked([store]):
+            done.set()
+
+    with locked([store, store]):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not done.wait(0.2)
+    thread.join()
+    assert done.is_set()
+    assert "waiting for another process that prepares tulu_small" in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_is_reported(tmp_path):
+    chosen = options(tmp_path, num_processes=2)
+    with Workers(chosen, chosen.load_tokenizer(), 1) as workers:
+        future = workers.submit(_die)
+        with pytest.raises(DataError, match=r"process that prepares data died .*goes on where it"):
+            result_of(future)
+
+
+def _die(context):
+    os._exit(9)

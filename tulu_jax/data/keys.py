@@ -20,7 +20,8 @@ __all__ = ["PrepareOptions", "StoreKey", "mixture_specs", "store_keys"]
 class PrepareOptions:
     """How tasks are prepared: `max_length` in tokens, folders, and processes that encode.
 
-    `options` are reading options by task, laid over the tasks' own.
+    `options` are reading options by task, laid over the tasks' own. `strict` stops at the first
+    bad record instead of counting it; it changes no store.
     """
 
     tokenizer: str
@@ -30,6 +31,7 @@ class PrepareOptions:
     raw_dir: str | None = None
     num_processes: int = 1
     options: TaskOptions = field(default_factory=dict)
+    strict: bool = False
 
     def specs(self, mixture: str) -> list[DatasetSpec]:
         """The mixture's datasets, to be read with these options."""
