@@ -114,10 +114,10 @@ class Transfer:
             )
         length = answer.headers.get("Content-Length", "")
         total = int(length) if length.isdigit() and not _chunked(answer) else None
-        with disk_errors(self._part.path):
-            self._part.restart(Version.of(self._part.where, answer.headers, total))
         if total == 0:
             raise GiveUp("the file is empty", got="0 bytes", at=self._at)
+        with disk_errors(self._part.path):
+            self._part.restart(Version.of(self._part.where, answer.headers, total))
         return total
 
     def _resume(self, answer: Any, version: Version) -> int | None:
