@@ -1,0 +1,294 @@
+"""Conversations to look at: read from raw files or stores, filtered, sampled, packed into rows."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+
+from tulu_jax.axes import Mask, TokenIds
+from tulu_jax.chat import Tokenizer, encode_many
+from tulu_jax.data.specs import Conversation
+from tulu_jax.data.store import Store
+from tulu_jax.errors import ConfigError
+
+CHUNK = 64
+"""Conversations encoded at a time: few, so that the first is seen at once."""
+
+ROLE_LETTERS = {"system": "s", "user": "u", "assistant": "a"}
+_MARKER = re.compile(r"^<\|(system|user|assistant)\|>$", re.MULTILINE)
+_ROLE_WORD = re.compile("|".join(ROLE_LETTERS))
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One conversation as it is looked at.
+
+    `roles` has a letter a message (s, u, a). `truncated` says that it was cut at max_length,
+    `dropped` why it is not trained on at all, if it is not.
+    """
+
+    task: str
+    id: str
+    tokens: TokenIds
+    loss_mask: Mask
+    roles: str
+    truncated: bool = False
+    dropped: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """One task, whole: lengths and loss tokens of the examples that are trained on, and those.
+
+    `example(i)` is the i-th; `dropped` holds what is left out. `counts` has `read`, `truncated`,
+    `dropped` by reason, and `skipped` bad records. `expected` is the upstream count, if known.
+    """
+
+    name: str
+    ids: Sequence[str]
+    lengths: np.ndarray
+    loss_tokens: np.ndarray
+    example: Callable[[int], Shown]
+    counts: dict[str, Any]
+    dropped: Sequence[Shown] = ()
+    expected: int | None = None
+
+    def __len__(self) -> int:
+        """How many examples are trained on."""
+        return len(self.lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which conversations are shown; what is not given lets all pass.
+
+    `min_tokens` and `max_tokens` are inclusive. `roles` is a pattern such as "user assistant" or
+    "s?(ua)+" that all of a conversation's roles must match. `search` is text, small and capital
+    letters alike, or a regular expression between slashes.
+    """
+
+    tasks: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    roles: str | None = None
+    search: str | None = None
+    only: Literal["truncated", "dropped"] | None = None
+    _roles: re.Pattern | None = field(init=False, repr=False)
+    _search: re.Pattern | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a pattern that is none."""
+        object.__setattr__(self, "_roles", role_pattern(self.roles))
+        object.__setattr__(self, "_search", search_pattern(self.search))
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is filtered."""
+        return self != Filters()
+
+    def match(self, shown: Shown, tokenizer: Tokenizer) -> bool:
+        """Whether this conversation is shown."""
+        n = len(shown.tokens)
+        if (self.tasks and shown.task not in self.tasks) or (self.ids and shown.id not in self.ids):
+            return False
+        if not (self.min_tokens or 0) <= n <= (n if self.max_tokens is None else self.max_tokens):
+            return False
+        if self.only == "truncated" and not shown.truncated:
+            return False
+        if self.only == "dropped" and not shown.dropped:
+            return False
+        if self._roles is not None and not self._roles.fullmatch(shown.roles):
+            return False
+        if self._search is None:
+            return True
+        return bool(self._search.search(tokenizer.decode(shown.tokens, skip_special=False)))
+
+
+def role_pattern(roles: str | None) -> re.Pattern | None:
+    """The pattern over role letters that these words or letters mean.
+
+    >>> bool(role_pattern("system? (user assistant)+").fullmatch("uaua"))
+    True
+
+    Raises: ConfigError for what is no pattern of roles.
+    """
+    if roles is None:
+        return None
+    letters = _ROLE_WORD.sub(lambda word: ROLE_LETTERS[word.group()], roles)
+    letters = re.sub(r"[\s,]", "", letters)
+    try:
+        if not re.fullmatch(r"[sua.()|*+?{}0-9,\[\]^]+", letters):
+            raise re.error("only roles or their letters s, u, a and ()|*+?.{} are known")
+        return re.compile(letters)
+    except re.error as error:
+        raise ConfigError(
+            "not a pattern of roles",
+            got=f"{roles!r} ({error})",
+            expected='for instance "user assistant" or "s?(ua)+"',
+        ) from error
+
+
+def search_pattern(search: str | None) -> re.Pattern | None:
+    """The pattern that finds this text, or this regular expression between slashes.
+
+    >>> bool(search_pattern("c++").search("in C++"))
+    True
+    >>> bool(search_pattern("/^in c/").search("in C++"))
+    True
+
+    Raises: ConfigError for a regular expression that is none.
+    """
+    if not search:
+        return None
+    expression = re.escape(search)
+    if len(search) > 2 and search[0] == search[-1] == "/":
+        expression = search[1:-1]
+    try:
+        return re.compile(expression, re.IGNORECASE | re.MULTILINE)
+    except re.error as error:
+        raise ConfigError(
+            "not a regular expression",
+            got=f"{search!r} ({error})",
+            do="leave the slashes out to search for the text itself",
+        ) from error
+
+
+def encode_shown(
+    task: str,
+    conversations: Iterable[Conversation],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None,
+) -> Iterator[Shown]:
+    """Conversations as they are encoded, few at a time, also those that will not be trained on."""
+    remaining = iter(conversations)
+    while chunk := list(islice(remaining, CHUNK)):
+        chunk = [conversation for conversation in chunk if conversation["messages"]]
+        messages = [conversation["messages"] for conversation in chunk]
+        encoded = encode_many(messages, tokenizer, max_length, threads=1)
+        for conversation, result in zip(chunk, encoded, strict=True):
+            reason = "prompt fills max_length" if result.truncated else "empty answer"
+            yield Shown(
+                task,
+                conversation["id"],
+                result.tokens,
+                result.loss_mask,
+                "".join(ROLE_LETTERS[m["role"]] for m in conversation["messages"]),
+                result.truncated,
+                reason if result.dropped else None,
+            )
+
+
+def look_at_all(
+    task: str, shown: Iterable[Shown], *, expected: int | None = None, skipped: int = 0
+) -> LookedAt:
+    """The task whose conversations these are, held in memory."""
+    kept: list[Shown] = []
+    dropped: list[Shown] = []
+    reasons: dict[str, int] = {}
+    for one in shown:
+        (dropped if one.dropped else kept).append(one)
+        if one.dropped:
+            reasons[one.dropped] = reasons.get(one.dropped, 0) + 1
+    counts = {
+        "read": len(kept) + len(dropped),
+        "truncated": sum(one.truncated for one in kept),
+        "dropped": reasons,
+        "skipped": skipped,
+    }
+    return LookedAt(
+        task,
+        [one.id for one in kept],
+        np.array([len(one.tokens) for one in kept], np.int32),
+        np.array([int(one.loss_mask.sum()) for one in kept], np.int32),
+        kept.__getitem__,
+        counts,
+        dropped,
+        expected,
+    )
+
+
+def look_at_store(store: Store, tokenizer: Tokenizer) -> LookedAt:
+    """The task of a prepared store; one that is exactly as long as allowed counts as cut."""
+    ids = store.ids
+    limit = store.meta.get("max_length")
+
+    def example(index: int) -> Shown:
+        tokens, loss_mask = store[index]
+        roles = roles_of(tokenizer.decode(tokens))
+        return Shown(store.name, ids[index], tokens, loss_mask, roles, len(tokens) == limit)
+
+    return LookedAt(
+        store.name,
+        ids,
+        store.lengths,
+        store.loss_tokens,
+        example,
+        store.meta["counts"],
+        expected=store.meta.get("expected_examples"),
+    )
+
+
+def roles_of(text: str) -> str:
+    r"""The roles that the markers in a text without special tokens name, a letter each.
+
+    Text that looks like a marker counts: a store keeps tokens, and those do not tell.
+
+    >>> roles_of("<|user|>\nHi\n<|assistant|>\nHello")
+    'ua'
+    """
+    return "".join(ROLE_LETTERS[name] for name in _MARKER.findall(text))
+
+
+def sample(
+    tasks: Sequence[LookedAt],
+    count: int,
+    *,
+    filters: Filters,
+    tokenizer: Tokenizer,
+    seed: int = 0,
+) -> list[Shown]:
+    """About `count` conversations, as equal shares of all tasks; the same ones every time.
+
+    Up to a tenth of a task's share goes to conversations that are dropped or cut, so that they can
+    be looked at too. Chosen are those whose seeded hash of task and id is smallest.
+    """
+    chosen: list[Shown] = []
+    waiting = sorted(tasks, key=lambda task: len(task) + len(task.dropped))
+    for place, task in enumerate(waiting):
+        share = -(-(count - len(chosen)) // (len(waiting) - place))
+        chosen += _sample_one(task, share, filters=filters, tokenizer=tokenizer, seed=seed)
+    order = {task.name: number for number, task in enumerate(tasks)}
+    return sorted(chosen, key=lambda one: order[one.task])
+
+
+def _sample_one(
+    task: LookedAt, count: int, *, filters: Filters, tokenizer: Tokenizer, seed: int
+) -> list[Shown]:
+    def rank(name: str) -> bytes:
+        return hashlib.sha256(f"{seed} {task.name} {name}".encode()).digest()
+
+    def passing(examples: Iterable[Shown]) -> Iterator[Shown]:
+        return (one for one in examples if not filters.given or filters.match(one, tokenizer))
+
+    longest = int(task.lengths.max()) if len(task) else 0
+    cut = np.flatnonzero(task.lengths == longest)[: task.counts["truncated"]]
+    some = max(1, count // 10) if count else 0
+    odd = heapq.nsmallest(some, passing(task.dropped), key=lambda one: rank(one.id))
+    odd += list(islice(passing(map(task.example, cut.tolist())), some))[: max(0, some - len(odd))]
+    seen = {one.id for one in odd}
+    ranked = sorted(range(len(task)), key=lambda i: rank(task.ids[i]))
+    usual = (task.example(i) for i in ranked if task.ids[i] not in seen)
+    found = odd + list(islice(passing(usual), max(0, count - len(odd))))
+    if filters.only == "dropped":
+        found += list(passing(task.dropped))[: max(0, count - len(found))]
+    numbers = {name: number for number, name in enumerate(task.ids)}
+    return sorted(found, key=lambda one: numbers.get(one.id, len(numbers)))
