@@ -1,14 +1,16 @@
 """From plain SeqIO and TFDS: the same conversations, the same tokens as in the store."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from tasks import demo, read_conversations
+from tulu_jax.chat import load_tokenizer
 from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.data.prepare import prepare
-from tulu_jax.data.specs import get_spec
+from tulu_jax.data.specs import DatasetSpec, Source, get_spec
 from tulu_jax.errors import ConfigError, DataError
 
 pytestmark = [
@@ -24,6 +26,11 @@ def glue():
     from tulu_jax.data import seqio_glue
 
     return seqio_glue
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(glue, monkeypatch):
+    monkeypatch.setattr(glue.tasks, "_settings", None)
 
 
 @pytest.fixture
@@ -75,25 +82,83 @@ def test_faults_in_raw_files_come_through(glue, tmp_path, raw_dir):
         glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
 
 
+def test_few_bad_records_are_skipped_and_told(glue, tmp_path, raw_dir):
+    path = raw_dir / "dolly" / "databricks-dolly-15k.jsonl"
+    path.write_text('{"instruction": "a", "response": "b"}\n' * 150 + '{"instruction": 3}\n')
+    told = []
+    where = {"data_dir": tmp_path / "d", "raw_dir": raw_dir}
+    builder = glue.prepared_builder(get_spec("dolly"), **where, progress=told.append)
+    faults = glue.builder_faults(builder)["train"]
+    assert (faults["records"], faults["skipped"], faults["left_out"]) == (151, 1, {})
+    assert "jsonl, line 151" in faults["messages"][0] and told[-1] == 150
+    assert builder.info.splits["train"].num_examples == 150
+    again = glue.prepared_builder(get_spec("dolly"), **where)
+    assert glue.builder_faults(again)["train"] == faults
+    with pytest.raises(DataError, match=r"bad record in dataset dolly train .*jsonl, line 151"):
+        glue.prepared_builder(get_spec("dolly"), **where, strict=True)
+    where["data_dir"] = tmp_path / "e"
+    with pytest.raises(DataError, match=r"jsonl, line 151"):
+        glue.prepared_builder(get_spec("dolly"), **where, strict=True)
+
+
+def test_options_and_tokenizer_decide_what_is_built(glue, tmp_path):
+    seen = []
+
+    def read(raw_dir, *, tokenizer=None, rule="leaf", **_):
+        seen.append((tokenizer, rule))
+        messages = [{"role": "user", "content": rule}, {"role": "assistant", "content": "b"}]
+        yield {"dataset": "own", "id": f"own_{rule}", "messages": messages}
+        yield {"dataset": "own", "id": "own_none", "messages": []}
+
+    text = dict.fromkeys(("description", "citation", "licence", "homepage"), "")
+    (tmp_path / "own.txt").write_text("")
+    spec = DatasetSpec(
+        name="own", version="1.0.0", read=read, sources=(Source("", "own.txt"),),
+        options={"rule": "leaf"}, needs_tokenizer=True, **text,
+    )  # fmt: skip
+    where = {"data_dir": tmp_path / "d", "raw_dir": tmp_path}
+    with pytest.raises(ConfigError, match=r"dataset own is cut by tokens and there is no token"):
+        glue.read_prepared(spec, "train", **where)
+    tokenizer = load_tokenizer(demo.TOKENIZER_DIR)
+    for rule in ("leaf", "every", "leaf"):
+        chosen = dataclasses.replace(spec, options={"rule": rule})
+        got = list(glue.read_prepared(chosen, "train", **where, tokenizer=tokenizer))
+        assert [row["id"] for row in got] == [f"own_{rule}", "own_none"]
+        assert got[1]["messages"] == []
+    assert seen == [(tokenizer, "leaf"), (tokenizer, "every")]  # the third was there already
+
+
+def test_raw_files_are_fetched_when_there_are_none(glue, tmp_path, raw_dir, monkeypatch):
+    from tulu_jax.data import download
+
+    asked = []
+
+    def fetch(spec, raw_root, **_):
+        asked.append((spec.name, str(raw_root)))
+        return raw_dir / spec.name
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    got = glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=None)
+    assert len(list(got)) == 40 and asked == [("dolly", str(tmp_path / "d" / "raw"))]
+
+
 def test_unwritable_folder(glue, tmp_path, raw_dir):
     (tmp_path / "d").write_text("")
     with pytest.raises(DataError, match=r"cannot prepare dataset dolly .*--data_dir"):
         glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=raw_dir)
 
 
-def test_unconfigured_tasks_say_so(glue, monkeypatch):
+def test_unconfigured_tasks_say_so(glue):
     import seqio
 
-    monkeypatch.setattr(glue, "_settings", None)
     task = seqio.get_mixture_or_task("tulu_dolly")
     with pytest.raises(ConfigError, match=r"no tokenizer yet - call .*seqio_glue.configure"):
         task.get_dataset(sequence_length=LENGTHS, split="train")
 
 
-def test_seqio_gives_what_the_store_holds(glue, tmp_path, raw_dir, monkeypatch):
+def test_seqio_gives_what_the_store_holds(glue, tmp_path, raw_dir):
     import seqio
 
-    monkeypatch.setattr(glue, "_settings", None)
     data_dir, tokenizer = str(tmp_path / "data"), str(demo.TOKENIZER_DIR)
     options = PrepareOptions(
         tokenizer=tokenizer, max_length=256, data_dir=data_dir, raw_dir=str(raw_dir)

@@ -96,6 +96,7 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
 
 def make_reader(options: PrepareOptions) -> Reader:
     """Reads embedded datasets directly, others by way of TFDS, which is imported only then."""
+    tokenizer = options.load_tokenizer()
 
     def read(spec, split):  # noqa: ANN001, ANN202 - prepare.Reader
         if spec.embedded:
@@ -104,7 +105,13 @@ def make_reader(options: PrepareOptions) -> Reader:
         with _quiet():
             from tulu_jax.data.seqio_glue import read_prepared
 
-            return read_prepared(spec, split, data_dir=options.data_dir, raw_dir=options.raw_dir)
+            return read_prepared(
+                spec,
+                split,
+                data_dir=options.data_dir,
+                raw_dir=options.raw_dir,
+                tokenizer=tokenizer,
+            )
 
     return read
 

@@ -1,0 +1,299 @@
+"""The TFDS builder of each dataset: raw files to conversations on disk, with what was skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+
+from tulu_jax.chat import Tokenizer
+from tulu_jax.data.faults import Faults
+from tulu_jax.data.specs import (
+    Conversation,
+    DatasetSpec,
+    get_spec,
+    locate_raw_dir,
+    raw_fingerprint,
+)
+from tulu_jax.errors import ConfigError, DataError
+
+FORMAT_VERSION = 2
+_READ_BATCH = 512
+_TELL_EVERY = 256
+
+FEATURES = {
+    "dataset": tf.io.FixedLenFeature([], tf.string),
+    "id": tf.io.FixedLenFeature([], tf.string),
+    "messages/role": tf.io.RaggedFeature(tf.string),
+    "messages/content": tf.io.RaggedFeature(tf.string),
+}
+"""How a conversation lies in the builder's files: one tf.train.Example each."""
+
+
+def read_prepared(
+    spec: DatasetSpec,
+    split: str,
+    *,
+    data_dir: str | Path,
+    raw_dir: str | Path | None,
+    tokenizer: Tokenizer | None = None,
+    strict: bool = False,
+) -> Iterator[Conversation]:
+    """The split's conversations, in file order, by way of the dataset's TFDS builder.
+
+    The builder's files are written before this returns; conversations are read as they are asked
+    for.
+    """
+    builder = prepared_builder(
+        spec, data_dir=data_dir, raw_dir=raw_dir, tokenizer=tokenizer, strict=strict
+    )
+    return _conversations(record_batches(builder, split))
+
+
+def prepared_builder(
+    spec: DatasetSpec,
+    *,
+    data_dir: str | Path,
+    raw_dir: str | Path | None,
+    tokenizer: Tokenizer | None = None,
+    strict: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Builder:
+    """The dataset's TFDS builder with its files written, made again when what they are of changes.
+
+    Without `raw_dir` raw files are fetched to `<data_dir>/raw`. `progress` is called now and then
+    with the number of conversations read so far.
+
+    Raises: DataError for a fault in the files: the first one when `strict`, else too many;
+        ConfigError for a dataset that is cut by tokens when there is no tokenizer.
+    """
+    if spec.needs_tokenizer and tokenizer is None:
+        raise ConfigError(
+            f"dataset {spec.name} is cut by tokens and there is no tokenizer",
+            do="give one: tokenizer=...",
+        )
+    folder = locate_raw_dir(spec, raw_dir)
+    builder = builder_class(spec)(
+        data_dir=str(Path(data_dir) / "tfds" / _key(spec, folder, tokenizer)),
+        raw_dir=None if folder is None else str(folder),
+        file_format="array_record",
+        spec=spec,
+        tokenizer=tokenizer,
+        strict=strict,
+        progress=progress,
+    )
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints its own progress
+            builder.download_and_prepare(download_dir=str(Path(data_dir) / "raw"))
+    except OSError as error:
+        raise DataError(
+            "cannot prepare dataset " + spec.name,
+            got=error.strerror or error,
+            at=error.filename or data_dir,
+            do="free some space or choose another folder with --data_dir",
+        ) from error
+    for split, faults in builder_faults(builder).items():
+        if strict and faults["skipped"]:
+            raise DataError(f"bad record in dataset {spec.name} {split}", got=faults["messages"][0])
+    return builder
+
+
+def builder_faults(builder: Builder) -> dict[str, dict[str, Any]]:
+    """What was wrong with the raw records, by split: `records`, `skipped`, `messages`, `left_out`.
+
+    `skipped` of the `records` were bad, the first of which are described by `messages`;
+    `left_out` counts what was sound but not wanted, by reason.
+    """
+    return {
+        split: json.loads(builder.faults_path(split).read_text(encoding="utf-8"))
+        for split in builder.spec.splits
+    }
+
+
+def _key(spec: DatasetSpec, folder: Path | None, tokenizer: Tokenizer | None) -> str:
+    """Twelve digits that differ when the builder's files would."""
+    content = {
+        "format": FORMAT_VERSION,
+        "raw": raw_fingerprint(spec, folder),
+        "version": spec.version,
+        "code": spec.code_fingerprint(),
+        "options": dict(spec.options),
+        "tokenizer": tokenizer.fingerprint if spec.needs_tokenizer and tokenizer else None,
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def record_batches(
+    builder: tfds.core.GeneratorBasedBuilder, split: str, *, shuffle_seed: int | None = None
+) -> Iterator[list[bytes]]:
+    """The split's serialised records, in order (with a seed: files in another order).
+
+    TFDS cannot give ArrayRecord files as a tf.data.Dataset, and its data source decodes one
+    example at a time, twenty times as slowly as one parse of a batch.
+    """
+    paths = [str(path) for path in builder.info.splits[split].filepaths]
+    if shuffle_seed is not None:
+        np.random.default_rng(shuffle_seed).shuffle(paths)
+    for path in paths:
+        reader = ArrayRecordReader(path, "readahead_buffer_size:0")
+        count = reader.num_records()
+        for start in range(0, count, _READ_BATCH):
+            yield reader.read(range(start, min(start + _READ_BATCH, count)))
+        reader.close()
+
+
+def _conversations(batches: Iterator[list[bytes]]) -> Iterator[Conversation]:
+    for records in batches:
+        batch = tf.io.parse_example(tf.constant(records), FEATURES)
+        names, ids = batch["dataset"].numpy(), batch["id"].numpy()
+        roles = batch["messages/role"].flat_values.numpy()
+        contents = batch["messages/content"].flat_values.numpy()
+        ends = batch["messages/role"].row_splits.numpy().tolist()
+        for row, (start, end) in enumerate(itertools.pairwise(ends)):
+            yield {
+                "dataset": names[row].decode(),
+                "id": ids[row].decode(),
+                "messages": [
+                    {"role": roles[i].decode(), "content": contents[i].decode()}
+                    for i in range(start, end)
+                ],
+            }
+
+
+def builder_class(dataset: DatasetSpec | str) -> type[Builder]:
+    """The TFDS builder class of a dataset, named as its task: `tulu_<dataset>`."""
+    spec = get_spec(dataset) if isinstance(dataset, str) else dataset
+    made = _class(spec.task_name, spec.version)
+    if not hasattr(made, "spec"):
+        made.spec = spec
+        made.__doc__ = spec.description
+        made.MANUAL_DOWNLOAD_INSTRUCTIONS = _manual_instructions(spec)
+    return made
+
+
+@functools.cache
+def _class(task_name: str, version: str) -> type[Builder]:
+    with tfds.core.registered.skip_registration():
+        return type(
+            "".join(part.title() for part in task_name.split("_")),
+            (Builder,),
+            {
+                "name": task_name,
+                "VERSION": tfds.core.Version(version),
+                "RELEASE_NOTES": {version: "As described in the dataset's file in `tasks/`."},
+                "__module__": __name__,
+            },
+        )
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Conversations of one dataset, in file order, as ArrayRecord files."""
+
+    spec: DatasetSpec
+    VERSION = tfds.core.Version("0.0.0")
+    code_path = None  # there is no checksums file beside the code; sources carry their own
+
+    def __init__(
+        self,
+        *,
+        raw_dir: str | None = None,
+        spec: DatasetSpec | None = None,
+        tokenizer: Tokenizer | None = None,
+        strict: bool = False,
+        progress: Callable[[int], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`raw_dir` holds the raw files; without it TFDS's manual folder or a download is used.
+
+        `spec` may be the class's own with other reading options.
+        """
+        self._raw_dir = raw_dir
+        self.spec = spec or self.spec
+        self._tokenizer, self._strict, self._progress = tokenizer, strict, progress
+        super().__init__(**kwargs)
+
+    def faults_path(self, split: str) -> Path:
+        """The file, beside the builder's folder, that says what was skipped of a split."""
+        return Path(self.data_dir).parent / f"{split}.faults.json"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.spec.description,
+            features=tfds.features.FeaturesDict(
+                {
+                    "dataset": text,
+                    "id": text,
+                    "messages": tfds.features.Sequence({"role": text, "content": text}),
+                }
+            ),
+            citation=self.spec.citation,
+            homepage=self.spec.homepage,
+            license=self.spec.licence,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        folder = self._find_files(dl_manager)
+        return {split: self._generate_examples(folder, split) for split in self.spec.splits}
+
+    def _generate_examples(
+        self, folder: Path | None, split: str
+    ) -> Iterator[tuple[int, Conversation]]:
+        faults = Faults(strict=self._strict)
+        conversations = self.spec.read(
+            folder,
+            split_name=split,
+            tokenizer=self._tokenizer,
+            faults=faults,
+            **self.spec.options,
+        )
+        number = 0
+        for number, conversation in enumerate(conversations, start=1):
+            if self._progress is not None and number % _TELL_EVERY == 0:
+                self._progress(number)
+            yield number - 1, conversation
+        if self._progress is not None:
+            self._progress(number)
+        faults.check(f"{self.spec.task_name} {split}")
+        path = self.faults_path(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = ("records", "skipped", "messages", "left_out")
+        text = json.dumps({name: getattr(faults, name) for name in names}, indent=1)
+        path.write_text(text, encoding="utf-8")
+
+    def _find_files(self, dl_manager: tfds.download.DownloadManager) -> Path | None:
+        if self.spec.embedded:
+            return None
+        if self._raw_dir is not None:
+            return Path(self._raw_dir)
+        try:
+            return locate_raw_dir(self.spec, str(dl_manager.manual_dir))
+        except (AssertionError, DataError):  # nothing was put there by hand
+            from tulu_jax.data.download import fetch
+
+            return fetch(self.spec, str(dl_manager.download_dir))
+
+
+def _manual_instructions(spec: DatasetSpec) -> str | None:
+    if spec.embedded:
+        return None
+    names = ", ".join(source.filename for source in spec.sources)
+    return f"Put {names} from {spec.homepage} into the folder."
