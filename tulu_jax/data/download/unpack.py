@@ -6,6 +6,7 @@ refused; nothing is written outside the folder that the caller gives.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import stat
@@ -106,7 +107,7 @@ def unpack(
     except _DAMAGED as error:
         raise BadContent("the archive is damaged", got=_words(error), at=at) from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a seek to where the archive says
             raise
         raise BadContent("the archive is damaged", got=_words(error), at=at) from error
 
@@ -223,4 +224,5 @@ def _some_names(archive: Path, packed: str) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    first, *_ = str(error).splitlines() or [type(error).__name__]
+    return first.rstrip(":")

@@ -86,6 +86,13 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme else url
 
 
+class _Session(requests.Session):
+    """One that does not look where an answer redirects to: `requests` would read its body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere."""
+
+
 @contextlib.contextmanager
 def request(
     url: str,
@@ -101,7 +108,7 @@ def request(
     """
     sent = {"Accept-Encoding": "identity", "User-Agent": f"tulu-jax/{__version__}"}
     sent.update(headers or {})
-    with requests.Session() as session, contextlib.ExitStack() as stack:
+    with _Session() as session, contextlib.ExitStack() as stack:
         place, visited = url, [url]
         while True:
             answer = _ask(session, method, place, {**sent, **access.headers(place)}, timeout_s)
