@@ -17,6 +17,13 @@ from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.errors import DataError
 
 
+def all_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What a job gets besides its own arguments.

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import logging
-import os
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.data.keys import PrepareOptions
-    from tulu_jax.data.prepare import Reader
 
 MIXTURE_HELP = (
     "a mixture such as tulu_v1_human, a task such as tulu_demo, a path that ends in .jsonl, or "
@@ -38,9 +32,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data_dir", default="data", help="where stores lie (default data)")
     add_reading_options(parser)
-    parser.add_argument(
-        "--num_processes", type=int, default=1, help="processes that encode (default 1)"
-    )
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -89,48 +80,5 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
         max_length=args.max_length,
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,
-        num_processes=args.num_processes,
         options=reading_options(args.option),
     )
-
-
-def make_reader(options: PrepareOptions) -> Reader:
-    """Reads embedded datasets directly, others by way of TFDS, which is imported only then."""
-    tokenizer = options.load_tokenizer()
-
-    def read(spec, split):  # noqa: ANN001, ANN202 - prepare.Reader
-        if spec.embedded:
-            return spec.read(None, split_name=split, **spec.options)
-        print(f"{spec.task_name}: reading raw files with TensorFlow Datasets", flush=True)
-        with _quiet():
-            from tulu_jax.data.seqio_glue import read_prepared
-
-            return read_prepared(
-                spec,
-                split,
-                data_dir=options.data_dir,
-                raw_dir=options.raw_dir,
-                tokenizer=tokenizer,
-            )
-
-    return read
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences TensorFlow's start-up lines, which C++ writes to the file descriptor itself.
-
-    TensorFlow sees no GPU: it would take the memory of the run that waits for the data.
-    """
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    for name in ("absl", "tensorflow", "tensorflow_datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    sys.stderr.flush()
-    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nothing)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from tulu_jax.cli.data.common import add_options, make_reader, prepare_options
+from tulu_jax.cli.data.common import add_options, prepare_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tulu_jax.data.prepare import Prepared
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -14,26 +20,65 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="read, tokenize and store the tasks of a mixture",
         description="Reads each task's conversations (raw files are downloaded unless --raw_dir "
         "names them), encodes them, and writes one store a split. A store that exists already "
-        "for exactly these files, tokenizer and options is kept.",
+        "for exactly these files, tokenizer and options is kept. One that was stopped or killed "
+        "goes on where it was.",
         epilog="example: tulu data prepare tulu_demo --tokenizer tasks/demo_tokenizer "
         "--max_length 128 --data_dir data",
     )
     add_options(prepare)
+    prepare.add_argument(
+        "--num_processes", type=int, help="processes that read and encode (default: all cores)"
+    )
+    prepare.add_argument(
+        "--strict", action="store_true", help="stop at the first bad record (default: skip and "
+        "count, and stop when more than 1 %% are bad)"
+    )  # fmt: skip
     prepare.add_argument("--rebuild", action="store_true", help="write stores that exist again")
+    prepare.add_argument(
+        "--verify", action="store_true", help="compare the checksums of stores that are kept"
+    )
     prepare.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prepares the mixture and prints its table; returns the exit status."""
+    import dataclasses
+
     from rich.console import Console
 
-    from tulu_jax.data.prepare import prepare
+    from tulu_jax.data.prepare import prepare_each
     from tulu_jax.data.report import dataset_report, report_table
+    from tulu_jax.data.workers import all_cores
+    from tulu_jax.errors import ConfigError
 
-    options = prepare_options(args)
-    stores = prepare(args.mixture, options, reader=make_reader(options), rebuild=args.rebuild)
+    if args.num_processes is not None and args.num_processes < 1:
+        raise ConfigError(
+            "--num_processes is out of range", got=args.num_processes, expected="at least 1"
+        )
+    options = dataclasses.replace(
+        prepare_options(args), num_processes=args.num_processes or all_cores(), strict=args.strict
+    )
+    every = prepare_each(args.mixture, options, rebuild=args.rebuild, verify=args.verify)
     console = Console()
+    stores = [prepared.store for prepared in every]
     console.print(report_table(dataset_report(stores, row_length=options.max_length)))
-    for store in stores:
-        console.print(f"{store.name} {store.meta['split']}: {store.path}", soft_wrap=True)
+    for line in summary(every):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     return 0
+
+
+def summary(every: list[Prepared]) -> Iterator[str]:
+    """A line for each store, and lines for the records that were skipped or left out."""
+    for prepared in every:
+        store = prepared.store
+        what = "made" if prepared.made else "kept"
+        if prepared.parts_found:
+            what += f", going on after {prepared.parts_found} of {prepared.parts} parts"
+        name = f"{store.name} {store.meta['split']}"
+        yield f"{name}: {store.path} ({what})"
+        counts = store.meta["counts"]
+        if counts.get("skipped"):
+            yield f"{name}: {counts['skipped']:,} bad records skipped, the first of them:"
+            yield from (f"    {message}" for message in counts["messages"][:3])
+        for reason, count in counts.get("left_out", {}).items():
+            yield f"{name}: {count:,} left out, {reason}"
