@@ -14,7 +14,7 @@ BOM = "\ufeff"
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
 _PIECE_BYTES = 1 << 20
 _CUT_CHARS = 16
 """A parser's complaint this near the end of a piece may only mean that the piece ends there."""
