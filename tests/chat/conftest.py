@@ -6,6 +6,7 @@ import pytest
 
 from tulu_jax.chat import Tokenizer, load_tokenizer
 
+from . import small_bpe
 from .small import train
 
 
@@ -42,3 +43,31 @@ def llama(shared: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def stories(shared: Path) -> Tokenizer:
     return load_tokenizer(shared / "models" / "stories260k")
+
+
+@pytest.fixture(scope="session")
+def neox(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A small tokenizer in Pythia's shape."""
+    return load_tokenizer(small_bpe.neox(tmp_path_factory.mktemp("neox")))
+
+
+@pytest.fixture(scope="session")
+def opt(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A small tokenizer in OPT's shape, encoding `hf`."""
+    return load_tokenizer(small_bpe.opt(tmp_path_factory.mktemp("opt")))
+
+
+@pytest.fixture(scope="session")
+def llama3(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A small tokenizer in Llama 3's shape."""
+    return load_tokenizer(small_bpe.llama3(tmp_path_factory.mktemp("llama3")))
+
+
+@pytest.fixture(scope="session")
+def pythia(shared: Path) -> Tokenizer:
+    return load_tokenizer(shared / "tokenizers" / "pythia")
+
+
+@pytest.fixture(scope="session")
+def real_opt(shared: Path) -> Tokenizer:
+    return load_tokenizer(shared / "tokenizers" / "opt")

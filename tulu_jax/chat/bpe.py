@@ -26,7 +26,7 @@ from tulu_jax.chat.bpe_file import (
 from tulu_jax.chat.bpe_special import read_special
 from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
-from tulu_jax.chat.words import AFTER_BLACK, BEFORE_BLANKS, WordCache
+from tulu_jax.chat.words import WordCache, after_black, before_blanks, whole
 from tulu_jax.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class BpeTokenizer(Tokenizer):
     @cached_property
     def _words(self) -> WordCache:
         split = self.definition["pre_tokenizer"]
-        pattern = BEFORE_BLANKS if is_llama3_split(split) else None
-        return WordCache(AFTER_BLACK if split == GPT2_SPLIT else pattern, self._encode_words)
+        other = before_blanks if is_llama3_split(split) else whole
+        return WordCache(after_black if split == GPT2_SPLIT else other, self._encode_words)
 
     def _encode_words(self, words: list[str], threads: int) -> list[list[int]]:
         """Each word's ids, by one thread, or by as many as the library likes."""

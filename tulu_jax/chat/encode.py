@@ -19,7 +19,7 @@ from tulu_jax.chat.template import Segment, join, render
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import ConfigError, GuardError
 
-BATCH = 128
+BATCH = 64
 """How many conversations `encode_many` hands to the tokenizer at a time. Bounds memory only."""
 
 

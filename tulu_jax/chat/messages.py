@@ -57,11 +57,11 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
         return "message is not a mapping", type(message).__name__, "{role, content}"
     for field in ("role", "content"):
         if field not in message:
-            found = f"fields {sorted(map(str, message))}"
+            found = f"fields {sorted(map(str, message))}"[:200]
             return f"message has no {field!r}", found, "role, content"
     role, content = message["role"], message["content"]
     if role not in ROLES:
-        return "unknown role", repr(role), "one of " + ", ".join(ROLES)
+        return "unknown role", repr(role)[:60], "one of " + ", ".join(ROLES)
     if not isinstance(content, str):
         return "message content is not text", type(content).__name__, "str"
     if not content.isascii():

@@ -18,7 +18,7 @@ from tulu_jax.axes import TokenIds
 from tulu_jax.chat.model_file import ModelSettings, read_settings
 from tulu_jax.chat.settings import CONFIG_NAME, Json, check_padding, read_config, token_text
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
-from tulu_jax.chat.words import AT_SPACES, WordCache
+from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
 
 
@@ -77,7 +77,7 @@ class SentencePieceTokenizer(Tokenizer):
         apart = self.settings.model_type == "bpe" and not any(
             re.search("[^▁]▁", piece) for piece in pieces
         )
-        return WordCache(AT_SPACES if apart else None, self._encode_words)
+        return WordCache(at_spaces if apart else whole, self._encode_words)
 
     def _encode_words(self, words: list[str], threads: int) -> list[list[int]]:
         skip = len(self.newline_ids)

@@ -96,14 +96,17 @@ def join(segments: Sequence[Segment]) -> list[Segment]:
     eos     ''                                  True
     """
     joined: list[Segment] = []
+    text, trained = "", False
     for segment in segments:
-        last = joined[-1] if joined else None
+        if text and (segment.kind == "eos" or segment.trained != trained):
+            joined.append(Segment("content", text, trained))
+            text = ""
         if segment.kind == "eos":
             joined.append(segment)
-        elif last and last.kind != "eos" and last.trained == segment.trained:
-            joined[-1] = last._replace(text=last.text + segment.text)
-        elif segment.text:
-            joined.append(segment._replace(kind="content"))
+        else:
+            text, trained = text + segment.text, segment.trained
+    if text:
+        joined.append(Segment("content", text, trained))
     return joined
 
 
