@@ -55,7 +55,14 @@ def write_rows(path, count):
 def start(command):
     """The command in a process group of its own, so that its children can be told."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0, env=env, cwd=ROOT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # where a killed process's children say what they tidy up
+        process_group=0,
+        env=env,
+        cwd=ROOT,
+    )
 
 
 def still_running(group):

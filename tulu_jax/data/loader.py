@@ -7,7 +7,7 @@ from typing import Any
 
 import grain.python as grain
 
-from tulu_jax.data.rows import Rows, RowSource
+from tulu_jax.data.rows import Rows, RowStream
 from tulu_jax.errors import ConfigError
 
 _NO_END = 1 << 40
@@ -41,7 +41,7 @@ class Batches:
 class _Steps(grain.MapDataset[Any]):
     """Maps a number to the batch of step `start + number`."""
 
-    def __init__(self, rows: RowSource, start: int, length: int, arguments: dict[str, int]) -> None:
+    def __init__(self, rows: RowStream, start: int, length: int, arguments: dict[str, int]) -> None:
         super().__init__()
         self._rows, self._start, self._length = rows, start, length
         self._arguments = arguments
@@ -54,7 +54,7 @@ class _Steps(grain.MapDataset[Any]):
 
 
 def open_batches(
-    rows: RowSource,
+    rows: RowStream,
     *,
     batch_size: int,
     start_step: int = 0,
