@@ -45,6 +45,9 @@ pair that no longer fits, without pieces in which any sender but human and gpt h
 which these do not take turns from the start.
 """
 
+LONGEST_PIECE = 256
+"""No token of any tokenizer stands for more characters than this."""
+
 BATCH = 256
 """Conversations that are tokenized in one call. Bounds memory only."""
 
@@ -143,7 +146,7 @@ def _paper(
 ) -> list[Pieces]:
     """The reference's pieces of each conversation."""
     texts = [text for talk in talks for text in talk.texts]
-    costs = iter(_paper_costs(texts, tokenizer))
+    costs = iter(_paper_costs(texts, tokenizer, max_length))
     result: list[Pieces] = []
     for talk in talks:
         own = list(islice(costs, len(talk.texts)))
@@ -155,22 +158,27 @@ def _paper(
     return result
 
 
-def _paper_costs(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """What the reference takes for the length of each message.
+def _paper_costs(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[int]:
+    """What the reference takes for the length of each message; too much is as good as any more.
 
     Its slow tokenizer takes text such as `</s>` for the token, which a few messages have.
     """
-    encoded = tokenizer.encode_texts(texts, threads=os.cpu_count() or 1)
+    short = ["" if _too_long(text, max_length) else text for text in texts]
+    encoded = tokenizer.encode_texts(short, threads=os.cpu_count() or 1)
     special = tokenizer.special_strings
-    return [
-        PAPER_COST
-        + (
-            len(tokens_of(text, tokenizer))
-            if any(string in text for string in special)
-            else len(tokens) + 1
-        )
-        for text, tokens in zip(texts, encoded, strict=True)
-    ]
+    costs: list[int] = []
+    for text, kept, tokens in zip(texts, short, encoded, strict=True):
+        if any(string in kept for string in special):
+            length = len(tokens_of(kept, tokenizer))
+        else:
+            length = len(tokens) + len(tokenizer.start_ids)
+        costs.append(PAPER_COST + (length if kept == text else max_length))
+    return costs
+
+
+def _too_long(text: str, max_length: int) -> bool:
+    """Whether text cannot fit, which a few megabytes need no tokenizer to tell."""
+    return len(text) > max_length * LONGEST_PIECE
 
 
 def _take_turns(senders: Sequence[str]) -> bool:
@@ -184,21 +192,32 @@ def _all_pairs(
     starts = [
         pair_starts([ROLES.get(who) for who in talk.senders], leave_out=leave_out) for talk in talks
     ]
-    pairs: list[list[Message]] = [
-        [
-            {"role": "user", "content": talk.texts[start]},
-            {"role": "assistant", "content": talk.texts[start + 1]},
-        ]
+    texts = (
+        (talk.texts[start], talk.texts[start + 1])
         for talk, own in zip(talks, starts, strict=True)
         for start in own
-    ]
-    lengths = (len(encoded.tokens) for encoded in encode_many(pairs, tokenizer))
+    )
+    lengths = iter(_pair_lengths(list(texts), tokenizer, max_length))
     return [
         list(
             all_pairs_pieces(own, list(islice(lengths, len(own))), max_length, leave_out=leave_out)
         )
         for own in starts
     ]
+
+
+def _pair_lengths(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int
+) -> list[int]:
+    """The tokens of each question with its answer; of one that cannot fit, more than fit."""
+    fits = [not any(_too_long(text.strip(), max_length) for text in pair) for pair in pairs]
+    messages: list[list[Message]] = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        for (question, answer), fit in zip(pairs, fits, strict=True)
+        if fit
+    ]
+    lengths = (len(encoded.tokens) for encoded in encode_many(messages, tokenizer))
+    return [next(lengths) if fit else max_length + 1 for fit in fits]
 
 
 SPEC = register(

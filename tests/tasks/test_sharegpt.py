@@ -195,7 +195,7 @@ def test_ids_say_where_a_piece_starts(tmp_path, tokenizer):
     rows, _ = read(folder, tokenizer, max_length=2 * pair)
     assert [row["id"] for row in rows] == ["sharegpt_ab_0", "sharegpt_ab_4", "sharegpt_ab_8"]
     assert max(len(encode(row["messages"], tokenizer).tokens) for row in rows) <= 2 * pair
-    estimate = sum(sharegpt._paper_costs([question, "a"], tokenizer))
+    estimate = sum(sharegpt._paper_costs([question, "a"], tokenizer, 2048))
     rows, faults = read(folder, tokenizer, max_length=2 * estimate, split="paper")
     assert [row["id"] for row in rows] == ["sharegpt_ab_0", "sharegpt_ab_4"]
     assert faults.left_out == {LAST: 1}
@@ -228,8 +228,24 @@ def test_senders(tmp_path, tokenizer, senders, paper, all_pairs):
 
 
 def test_special_text_costs_the_paper_what_its_tokenizer_made_of_it(tokenizer):
-    plain, special = sharegpt._paper_costs(["", "</s>"], tokenizer)
+    plain, special = sharegpt._paper_costs(["", "</s>"], tokenizer, 2048)
     assert (plain, special) == (7, 8)
+
+
+def test_megabytes_are_too_long_without_a_tokenizer(tmp_path, tokenizer, monkeypatch):
+    blank = "q" + " " * 4000
+    rows = talk("x", "q", "a", "q", "x" * 4000, "q", "a"), talk("y", blank + "\n", "a")
+    folder = write(tmp_path, *rows)
+    before = {
+        split: read(folder, tokenizer, split=split, max_length=100) for split in sharegpt.SPLITS
+    }
+    monkeypatch.setattr(sharegpt, "LONGEST_PIECE", 16)
+    for split, (expected, faults) in before.items():
+        again, same = read(folder, tokenizer, split=split, max_length=100)
+        assert again == expected and same.left_out == faults.left_out
+    assert [row["id"] for row in before["all_pairs"][0]] == [
+        "sharegpt_x_0", "sharegpt_x_4", "sharegpt_y_0"
+    ]  # fmt: skip
 
 
 def test_a_repeated_id_gets_a_number(tmp_path, tokenizer):
