@@ -1,0 +1,66 @@
+"""How `tulu data stats` and `check` read a mixture's conversations from raw files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from tulu_jax.chat import Tokenizer
+    from tulu_jax.data.faults import Faults
+    from tulu_jax.data.specs import Conversation, DatasetSpec
+
+
+def raw_conversations(
+    spec: DatasetSpec,
+    raw_dir: str | None,
+    *,
+    tokenizer: Tokenizer | None,
+    faults: Faults,
+    split: str = "train",
+) -> Iterator[Conversation]:
+    """One split's conversations, read from the raw files without TFDS; bad records go to `faults`.
+
+    Raises: DataError without --raw_dir, for files that are missing, for a dataset that is split
+        by token counts when there is no tokenizer, and when more than 1 % of the records are bad.
+    """
+    from tulu_jax.data.specs import locate_raw_dir
+
+    folder = locate_raw_dir(spec, raw_dir)
+    if folder is None and not spec.embedded:
+        raise DataError(
+            f"dataset {spec.name} is read from its raw files",
+            do="name their folder with --raw_dir (`tulu data download` fetches them)",
+        )
+    if spec.needs_tokenizer and tokenizer is None:
+        raise DataError(
+            f"dataset {spec.name} is split by token counts", do="name a tokenizer with --tokenizer"
+        )
+
+    def read() -> Iterator[Conversation]:
+        yield from spec.read(
+            folder, split_name=split, tokenizer=tokenizer, faults=faults, **spec.options
+        )
+        faults.check(spec.name)
+
+    return read()
+
+
+def reading_progress() -> Progress:
+    """Bars with the number of conversations read; shown on the error stream."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+
+
+def all_cores() -> int:
+    """How many processes work unless --num_processes says otherwise."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

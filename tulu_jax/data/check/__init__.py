@@ -1,0 +1,1 @@
+"""Looking for what should not be trained on: see `tulu data check`."""
