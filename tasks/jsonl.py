@@ -3,7 +3,7 @@
 A file's path is its dataset's name, wherever a dataset is named; so is that of a folder of files:
 
     tulu data inspect my/chat.jsonl
-    tulu train --gin.MIXTURE_OR_TASK_NAME="'tulu_v1_human,my/chat.jsonl'" ...
+    tulu train --gin.MIXTURE_OR_TASK_NAME=tulu_v1_human,my/chat.jsonl ...
 
 The task `tulu_jsonl` is for programs that know datasets by fixed names, such as SeqIO's: it reads
 the files in the folder `jsonl` of the raw folder, or else those in the raw folder itself.
