@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from tulu_jax.axes import Mask, TokenIds
-from tulu_jax.chat import Tokenizer, encode_many
+from tulu_jax.chat import Encoded, Tokenizer, encode_many
+from tulu_jax.data.rows import choose_examples
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store import Store
 from tulu_jax.errors import ConfigError
@@ -48,7 +49,8 @@ class LookedAt:
     """One task, whole: lengths and loss tokens of the examples that are trained on, and those.
 
     `example(i)` is the i-th; `dropped` holds what is left out. `counts` has `read`, `truncated`,
-    `dropped` by reason, and `skipped` bad records. `expected` is the upstream count, if known.
+    `dropped` and `left_out` by reason, and `skipped` bad records. `expected` is the upstream count,
+    if known.
     """
 
     name: str
@@ -63,6 +65,18 @@ class LookedAt:
     def __len__(self) -> int:
         """How many examples are trained on."""
         return len(self.lengths)
+
+    def capped(self, count: int, *, seed: int) -> LookedAt:
+        """The same task with at most `count` examples, those that training chooses."""
+        chosen = choose_examples(cast(Store, self), np.arange(len(self)), count, seed=seed)
+        numbers = chosen.tolist()
+        return replace(
+            self,
+            ids=[self.ids[i] for i in numbers],
+            lengths=self.lengths[chosen],
+            loss_tokens=self.loss_tokens[chosen],
+            example=lambda i: self.example(numbers[i]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,24 +185,36 @@ def encode_shown(
     """Conversations as they are encoded, few at a time, also those that will not be trained on."""
     remaining = iter(conversations)
     while chunk := list(islice(remaining, CHUNK)):
-        chunk = [conversation for conversation in chunk if conversation["messages"]]
-        messages = [conversation["messages"] for conversation in chunk]
-        encoded = encode_many(messages, tokenizer, max_length, threads=1)
-        for conversation, result in zip(chunk, encoded, strict=True):
-            reason = "prompt fills max_length" if result.truncated else "empty answer"
-            yield Shown(
-                task,
-                conversation["id"],
-                result.tokens,
-                result.loss_mask,
-                "".join(ROLE_LETTERS[m["role"]] for m in conversation["messages"]),
-                result.truncated,
-                reason if result.dropped else None,
-            )
+        messages = [c["messages"] for c in chunk if c["messages"]]
+        encoded = iter(encode_many(messages, tokenizer, max_length, threads=1))
+        for conversation in chunk:
+            yield _shown(task, conversation, next(encoded) if conversation["messages"] else None)
+
+
+def _shown(task: str, conversation: Conversation, encoded: Encoded | None) -> Shown:
+    """A conversation with its encoding; None where it has no message."""
+    if encoded is None:
+        nothing = np.zeros(0, np.int32)
+        return Shown(task, conversation["id"], nothing, nothing > 0, "", dropped="no message")
+    reason = "prompt fills max_length" if encoded.truncated else "empty answer"
+    return Shown(
+        task,
+        conversation["id"],
+        encoded.tokens,
+        encoded.loss_mask,
+        "".join(ROLE_LETTERS[message["role"]] for message in conversation["messages"]),
+        encoded.truncated,
+        reason if encoded.dropped else None,
+    )
 
 
 def look_at_all(
-    task: str, shown: Iterable[Shown], *, expected: int | None = None, skipped: int = 0
+    task: str,
+    shown: Iterable[Shown],
+    *,
+    expected: int | None = None,
+    skipped: int = 0,
+    left_out: Mapping[str, int] | None = None,
 ) -> LookedAt:
     """The task whose conversations these are, held in memory."""
     kept: list[Shown] = []
@@ -203,6 +229,7 @@ def look_at_all(
         "truncated": sum(one.truncated for one in kept),
         "dropped": reasons,
         "skipped": skipped,
+        "left_out": dict(left_out or {}),
     }
     return LookedAt(
         task,
@@ -282,13 +309,13 @@ def _sample_one(
     longest = int(task.lengths.max()) if len(task) else 0
     cut = np.flatnonzero(task.lengths == longest)[: task.counts["truncated"]]
     some = max(1, count // 10) if count else 0
+    if filters.only == "dropped":
+        some = count
     odd = heapq.nsmallest(some, passing(task.dropped), key=lambda one: rank(one.id))
     odd += list(islice(passing(map(task.example, cut.tolist())), some))[: max(0, some - len(odd))]
     seen = {one.id for one in odd}
     ranked = sorted(range(len(task)), key=lambda i: rank(task.ids[i]))
     usual = (task.example(i) for i in ranked if task.ids[i] not in seen)
     found = odd + list(islice(passing(usual), max(0, count - len(odd))))
-    if filters.only == "dropped":
-        found += list(passing(task.dropped))[: max(0, count - len(found))]
     numbers = {name: number for number, name in enumerate(task.ids)}
     return sorted(found, key=lambda one: numbers.get(one.id, len(numbers)))

@@ -87,8 +87,9 @@ class PieceMaker:
             if _NO_CHARACTER not in text:
                 return stop, text
         for stop in range(min(limit, start + 4), start + 1, -1):  # U+FFFD itself, byte by byte
-            if self._text(ids[start:stop], before=before, first=start == 0) == _NO_CHARACTER:
-                return stop, _NO_CHARACTER
+            text = self._text(ids[start:stop], before=before, first=start == 0)
+            if text.count(_NO_CHARACTER) == 1 and text.endswith(_NO_CHARACTER):
+                return stop, text
         return start + 1, alone
 
     def _text(self, ids: Sequence[int], *, before: int | None, first: bool) -> str:

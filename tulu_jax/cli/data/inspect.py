@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.data.keys import PrepareOptions
+    from tulu_jax.data.faults import Faults
+    from tulu_jax.data.html import PackedRow
     from tulu_jax.data.looking import Filters, LookedAt, Shown
     from tulu_jax.data.specs import DatasetSpec
+    from tulu_jax.data.store import Store
 
 EPILOG = """\
 examples:
@@ -95,161 +97,188 @@ def run(args: argparse.Namespace) -> int:
     """Prints conversations with their mask, or writes the report; returns the exit status."""
     from rich.console import Console
 
-    from tulu_jax.data.keys import PrepareOptions
-
     for name in ("n", "limit", "html_examples"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is too small", got=value, expected="1 or more")
-    options = PrepareOptions(
-        tokenizer=args.tokenizer,
-        encoding=args.encoding,
-        max_length=args.max_length,
-        data_dir=args.data_dir or "",
-        raw_dir=args.raw_dir,
-        options=reading_options(args.option),
-    )
-    tokenizer = options.load_tokenizer()
-    specs = options.specs(args.mixture)
-    filters = _filters(args, specs)
+    mixture = _Mixture(args)
     console = Console()
     if args.html:
-        path = _write_html(args, options, specs, filters, tokenizer)
+        path = _write_html(args, mixture)
         console.print(f"{path}: open it with a browser", soft_wrap=True, highlight=False)
     elif args.packed:
-        _print_rows(args, _look(args, options, specs, tokenizer), filters, tokenizer, console)
+        _print_rows(args, mixture, console)
     else:
-        shown = (s for s in _shown(args, options, specs, tokenizer) if filters.match(s, tokenizer))
-        _print_examples(args, shown, tokenizer, console)
+        _print_examples(args, mixture, console)
+    for line in mixture.faults_found():
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
-def _filters(args: argparse.Namespace, specs: list[DatasetSpec]) -> Filters:
-    """The filters of the command line, its datasets found among the mixture's."""
-    from tulu_jax.data.looking import Filters
-    from tulu_jax.data.specs import unknown_name
+class _Mixture:
+    """The mixture that the command line names, and how it is read."""
 
-    known = {spec.task_name for spec in specs}
-    tasks = []
-    for name in filter(None, (args.dataset or "").split(",")):
-        found = next((t for t in (name.strip(), f"tulu_{name.strip()}") if t in known), None)
-        if found is None:
-            raise unknown_name(f"dataset of {args.mixture}", name.strip(), known)
-        tasks.append(found)
-    return Filters(
-        tasks=tuple(tasks),
-        ids=tuple(args.id),
-        min_tokens=args.min_tokens,
-        max_tokens=args.max_tokens,
-        roles=args.roles,
-        search=args.search,
-        only=args.only,
-    )
+    def __init__(self, args: argparse.Namespace) -> None:
+        from tulu_jax.data.keys import PrepareOptions
+
+        self.args = args
+        self.options = PrepareOptions(
+            tokenizer=args.tokenizer,
+            encoding=args.encoding,
+            max_length=args.max_length,
+            data_dir=args.data_dir or "",
+            raw_dir=args.raw_dir,
+            options=reading_options(args.option),
+        )
+        self.tokenizer = self.options.load_tokenizer()
+        self.specs = self.options.specs(args.mixture)
+        self.filters = self._filters()
+        self.faults: dict[str, Faults] = {}
+
+    def shown(self) -> Iterator[Shown]:
+        """The conversations that pass the filters, read as they are asked for."""
+        tasks = self.filters.tasks
+        wanted = [spec for spec in self.specs if not tasks or spec.task_name in tasks]
+        read = self._stored if self.options.data_dir else self._raw
+        every = chain.from_iterable(map(read, wanted))
+        return (one for one in every if self.filters.match(one, self.tokenizer))
+
+    def look(self) -> list[LookedAt]:
+        """Every task, whole, with no more examples than the mixture takes of it."""
+        from tulu_jax.data.mixtures import resolve
+
+        parts = {part.task: part for part in resolve(self.args.mixture, seed=self.args.seed)}
+        looked = []
+        for spec in self.specs:
+            task, part = self._look(spec), parts[spec.task_name]
+            if part.max_examples is not None:
+                task = task.capped(part.max_examples, seed=part.seed or 0)
+            looked.append(task)
+        return looked
+
+    def rows(self) -> Iterator[PackedRow]:
+        """The packed rows in the order of training, those with a conversation that passes."""
+        from tulu_jax.data.html import packed_rows
+
+        args = self.args
+        rows = packed_rows(
+            self.look(), row_length=args.max_length, packing=args.packing, seed=args.seed
+        )
+        match = self.filters.match
+        return (row for row in rows if any(match(s, self.tokenizer) for s in row.segments))
+
+    def faults_found(self) -> Iterator[str]:
+        """A line for each task of which bad records were skipped."""
+        for task, faults in self.faults.items():
+            if faults.skipped:
+                first = faults.messages[0]
+                yield f"{task}: {faults.skipped:,} bad records skipped, the first: {first}"
+
+    def _look(self, spec: DatasetSpec) -> LookedAt:
+        from tulu_jax.data.looking import look_at_all, look_at_store
+
+        if self.options.data_dir:
+            return look_at_store(self._store(spec), self.tokenizer)
+        shown = list(self._raw(spec))
+        faults = self.faults[spec.task_name]
+        expected = spec.expected_examples.get(self.args.split)
+        return look_at_all(
+            spec.task_name,
+            shown,
+            expected=expected,
+            skipped=faults.skipped,
+            left_out=faults.left_out,
+        )
+
+    def _raw(self, spec: DatasetSpec) -> Iterator[Shown]:
+        """A task's conversations from its raw files."""
+        from tulu_jax.data.faults import Faults
+        from tulu_jax.data.looking import encode_shown
+        from tulu_jax.data.specs import locate_raw_dir
+
+        split = self._split(spec)
+        folder = locate_raw_dir(spec, self.args.raw_dir)
+        if folder is None and not spec.embedded:
+            raise DataError(
+                f"dataset {spec.name} is read from files",
+                do="name their folder with --raw_dir (`tulu data download` fetches them), or that "
+                "of prepared stores with --data_dir",
+            )
+        faults = self.faults[spec.task_name] = Faults()
+        conversations = spec.read(
+            folder, split_name=split, tokenizer=self.tokenizer, faults=faults, **spec.options
+        )
+        return encode_shown(
+            spec.task_name,
+            islice(conversations, self.args.limit),
+            self.tokenizer,
+            max_length=self.args.max_length,
+        )
+
+    def _stored(self, spec: DatasetSpec) -> Iterator[Shown]:
+        """A task's conversations from its prepared store."""
+        from tulu_jax.data.looking import look_at_store
+
+        looked = look_at_store(self._store(spec), self.tokenizer)
+        return map(looked.example, range(len(looked))[: self.args.limit])
+
+    def _store(self, spec: DatasetSpec) -> Store:
+        from tulu_jax.data.keys import store_keys
+        from tulu_jax.data.store import open_store
+
+        key = store_keys(spec, self.options, tokenizer=self.tokenizer)[self._split(spec)]
+        return open_store(key.folder(self.options.data_dir))
+
+    def _split(self, spec: DatasetSpec) -> str:
+        split = self.args.split
+        if split not in spec.splits:
+            raise DataError(
+                f"dataset {spec.name} has no such split",
+                got=repr(split),
+                expected=" or ".join(spec.splits),
+            )
+        return split
+
+    def _filters(self) -> Filters:
+        """The filters of the command line, its datasets found among the mixture's."""
+        from tulu_jax.data.looking import Filters
+        from tulu_jax.data.specs import unknown_name
+
+        args = self.args
+        known = {spec.task_name for spec in self.specs}
+        tasks = []
+        for name in (part.strip() for part in (args.dataset or "").split(",") if part.strip()):
+            found = next((task for task in (name, f"tulu_{name}") if task in known), None)
+            if found is None:
+                raise unknown_name(f"dataset of {args.mixture}", name, known)
+            tasks.append(found)
+        return Filters(
+            tasks=tuple(tasks),
+            ids=tuple(args.id),
+            min_tokens=args.min_tokens,
+            max_tokens=args.max_tokens,
+            roles=args.roles,
+            search=args.search,
+            only=args.only,
+        )
 
 
-def _read_raw(
-    args: argparse.Namespace, spec: DatasetSpec, tokenizer: Tokenizer, faults: Any = None
-) -> Iterator[Shown]:
-    """A task's conversations from its raw files."""
-    from tasks import read_conversations
-    from tulu_jax.data.looking import encode_shown
-    from tulu_jax.data.specs import locate_raw_dir
-
-    conversations = read_conversations(
-        spec.task_name,
-        locate_raw_dir(spec, args.raw_dir),
-        tokenizer=tokenizer,
-        split_name=args.split,
-        faults=faults,
-        **spec.options,
-    )
-    conversations = islice(conversations, args.limit)
-    return encode_shown(spec.task_name, conversations, tokenizer, max_length=args.max_length)
-
-
-def _look(
-    args: argparse.Namespace,
-    options: PrepareOptions,
-    specs: list[DatasetSpec],
-    tokenizer: Tokenizer,
-) -> list[LookedAt]:
-    """Every task of the mixture, whole."""
-    from tulu_jax.data.faults import Faults
-    from tulu_jax.data.looking import look_at_all, look_at_store
-
-    if options.data_dir:
-        return [look_at_store(_store(args, options, s, tokenizer), tokenizer) for s in specs]
-    looked = []
-    for spec in specs:
-        faults = Faults()
-        shown = list(_read_raw(args, spec, tokenizer, faults))
-        expected = spec.expected_examples.get(args.split)
-        looked.append(look_at_all(spec.task_name, shown, expected=expected, skipped=faults.skipped))
-    return looked
-
-
-def _shown(
-    args: argparse.Namespace,
-    options: PrepareOptions,
-    specs: list[DatasetSpec],
-    tokenizer: Tokenizer,
-) -> Iterator[Shown]:
-    """The mixture's conversations one by one, read as they are asked for."""
-    from tulu_jax.data.faults import Faults
-    from tulu_jax.data.looking import look_at_store
-
-    wanted = [s for s in specs if not args.dataset or s.task_name in _filters(args, specs).tasks]
-    if not options.data_dir:
-        return chain.from_iterable(_read_raw(args, s, tokenizer, Faults()) for s in wanted)
-
-    def stored(spec: DatasetSpec) -> Iterator[Shown]:
-        looked = look_at_store(_store(args, options, spec, tokenizer), tokenizer)
-        return map(looked.example, range(len(looked))[: args.limit])
-
-    return chain.from_iterable(map(stored, wanted))
-
-
-def _store(
-    args: argparse.Namespace, options: PrepareOptions, spec: DatasetSpec, tokenizer: Tokenizer
-) -> Any:
-    from tulu_jax.data.keys import store_keys
-    from tulu_jax.data.store import open_store
-
-    keys = store_keys(spec, options, tokenizer=tokenizer)
-    if args.split not in keys:
-        known = " or ".join(keys)
-        at = f"dataset {spec.name}"
-        raise DataError("dataset has no such split", got=repr(args.split), at=at, expected=known)
-    return open_store(keys[args.split].folder(options.data_dir))
-
-
-def _print_examples(
-    args: argparse.Namespace, shown: Iterator[Shown], tokenizer: Tokenizer, console: Console
-) -> None:
+def _print_examples(args: argparse.Namespace, mixture: _Mixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_shown
     from tulu_jax.data.pieces import PieceMaker
 
-    maker = PieceMaker(tokenizer)
+    maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
-    _present(args, shown, lambda one: render_shown(one, maker, colour=colour), console)
+    _present(args, mixture.shown(), lambda one: render_shown(one, maker, colour=colour), console)
 
 
-def _print_rows(
-    args: argparse.Namespace,
-    looked: list[LookedAt],
-    filters: Filters,
-    tokenizer: Tokenizer,
-    console: Console,
-) -> None:
+def _print_rows(args: argparse.Namespace, mixture: _Mixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_row
-    from tulu_jax.data.html import packed_rows
     from tulu_jax.data.pieces import PieceMaker
 
-    maker = PieceMaker(tokenizer)
+    maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
-    rows = packed_rows(looked, row_length=args.max_length, packing=args.packing, seed=args.seed)
-    passing = (r for r in rows if any(filters.match(s, tokenizer) for s in r.segments))
-    _present(args, passing, lambda row: render_row(row, maker, colour=colour), console)
+    _present(args, mixture.rows(), lambda row: render_row(row, maker, colour=colour), console)
 
 
 def _present(args: argparse.Namespace, items: Iterator, show: Any, console: Console) -> None:
@@ -268,48 +297,39 @@ def _present(args: argparse.Namespace, items: Iterator, show: Any, console: Cons
         console.print("no conversation passes these filters")
 
 
-def _write_html(
-    args: argparse.Namespace,
-    options: PrepareOptions,
-    specs: list[DatasetSpec],
-    filters: Filters,
-    tokenizer: Tokenizer,
-) -> Path:
+def _write_html(args: argparse.Namespace, mixture: _Mixture) -> Path:
     from tulu_jax.data.html import packed_rows, report_data, write_report
     from tulu_jax.data.looking import sample
 
-    looked = _look(args, options, specs, tokenizer)
+    looked = mixture.look()
+    tokenizer = mixture.tokenizer
     examples = sample(
-        looked, args.html_examples, filters=filters, tokenizer=tokenizer, seed=args.seed
+        looked, args.html_examples, filters=mixture.filters, tokenizer=tokenizer, seed=args.seed
     )
-    rows = islice(
-        packed_rows(looked, row_length=args.max_length, packing=args.packing, seed=args.seed),
-        args.html_rows,
-    )
-    data = report_data(looked, examples, list(rows), tokenizer=tokenizer)
+    rows = packed_rows(looked, row_length=args.max_length, packing=args.packing, seed=args.seed)
+    some = list(islice(rows, args.html_rows))
     return write_report(
-        args.html, title=args.mixture, settings=_settings(args, options, tokenizer, looked),
-        data=data,
-    )  # fmt: skip
+        args.html,
+        title=args.mixture,
+        settings=_settings(args, tokenizer),
+        data=report_data(looked, examples, some, tokenizer=tokenizer),
+    )
 
 
-def _settings(
-    args: argparse.Namespace, options: PrepareOptions, tokenizer: Tokenizer, looked: list[LookedAt]
-) -> dict[str, str]:
+def _settings(args: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, str]:
     """What stands under the report's title."""
-    folder = tokenizer.path.parent
     settings = {
-        "tokenizer": f"{folder.name} ({tokenizer.vocab_size:,} tokens)",
-        "encoding": options.encoding,
-        "longest": f"{options.max_length:,} tokens",
+        "tokenizer": f"{tokenizer.path.parent.name} ({tokenizer.vocab_size:,} tokens)",
+        "encoding": args.encoding,
+        "longest": f"{args.max_length:,} tokens",
         "packing": f"{args.packing}, seed {args.seed}",
         "split": args.split,
-        "read from": "prepared stores" if options.data_dir else "raw files",
+        "read from": "prepared stores" if args.data_dir else "raw files",
     }
     if args.limit:
         settings["read"] = f"the first {args.limit:,} of each dataset"
-    chosen = {n: getattr(args, n) for n in ("dataset", "roles", "search", "only", "min_tokens",
-              "max_tokens") if getattr(args, n) is not None}  # fmt: skip
+    names = ("dataset", "min_tokens", "max_tokens", "roles", "search", "only")
+    chosen = [f"{name} {value}" for name in names if (value := getattr(args, name)) is not None]
     if chosen:
-        settings["examples chosen by"] = ", ".join(f"{n} {v}" for n, v in chosen.items())
+        settings["examples chosen by"] = ", ".join(chosen)
     return settings

@@ -231,6 +231,6 @@ function drawRow(row, { all, filled, trained, label, found }) {
     make("span", {}, `${count(filled)} of ${count(row.length)} positions filled (${percent(filled, row.length)})`),
     make("span", {}, `${count(trained)} trained`),
     make("span", {}, `number ${count(row.number)} of the packing plan`),
-    make("span", {}, `${plural(all.length, "conversation")}, each its own segment: attention and ` +
-      "positions start anew at every border")), strip(all, row.length, true), ...blocks];
+    make("span", {}, all.length === 1 ? "1 conversation" : `${count(all.length)} conversations, each ` +
+      "its own segment: attention and positions start anew at every border")), strip(all, row.length, true), ...blocks];
 }

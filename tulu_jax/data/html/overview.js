@@ -43,6 +43,9 @@ function counts() {
     for (const [why, n] of Object.entries(task.dropped)) {
       notes.push(`${task.name}: ${count(n)} dropped, ${why}`);
     }
+    for (const [why, n] of Object.entries(task.left_out)) {
+      notes.push(`${task.name}: ${count(n)} left out by the reader, ${why}`);
+    }
     if (task.skipped) notes.push(`${task.name}: ${plural(task.skipped, "bad record")} skipped`);
   }
   return make("section", { class: "card" }, make("h2", {}, "Datasets"),

@@ -104,6 +104,7 @@ def task_counts(task: LookedAt) -> dict[str, Any]:
         "truncated": int(task.counts["truncated"]),
         "dropped": dict(task.counts["dropped"]),
         "skipped": int(task.counts.get("skipped", 0)),
+        "left_out": dict(task.counts.get("left_out", {})),
         "tokens": int(task.lengths.sum()),
         "loss_tokens": int(task.loss_tokens.sum()),
         "median": int(np.median(lengths)),
