@@ -21,7 +21,8 @@ class PrepareOptions:
     """How tasks are prepared: `max_length` in tokens, folders, and processes that encode.
 
     `options` are reading options by task, laid over the tasks' own. `strict` stops at the first
-    bad record instead of counting it; it changes no store.
+    bad record instead of counting it. With `beam_runner` the encoding is done on Apache Beam, with
+    `beam_options` such as `project=mine`. Neither changes a store.
     """
 
     tokenizer: str
@@ -32,6 +33,8 @@ class PrepareOptions:
     num_processes: int = 1
     options: TaskOptions = field(default_factory=dict)
     strict: bool = False
+    beam_runner: str | None = None
+    beam_options: tuple[str, ...] = ()
 
     def specs(self, mixture: str) -> list[DatasetSpec]:
         """The mixture's datasets, to be read with these options."""

@@ -136,10 +136,15 @@ def _digest(names: Iterable[str]) -> str:
 
 
 def save_part(path: Path, part: Part) -> None:
-    """Writes the part's file, whole or not at all: a checksum, then arrays as NumPy saves them.
+    """Writes the part's file, whole or not at all.
 
     Raises: OSError.
     """
+    write_part(path, pack_part(part))
+
+
+def pack_part(part: Part) -> bytes:
+    """What lies in the part's file: a checksum, then arrays as NumPy saves them."""
     id_bytes, id_ends = join_ids(part.ids)
     facts = json.dumps({"source": part.source, "counts": part.counts}).encode()
     stream = io.BytesIO()
@@ -152,8 +157,16 @@ def save_part(path: Path, part: Part) -> None:
         **vars(part.block),
     )
     content = stream.getvalue()
+    return hashlib.sha256(content).digest() + content
+
+
+def write_part(path: Path, content: bytes) -> None:
+    """Writes the file of a packed part, whole or not at all.
+
+    Raises: OSError.
+    """
     temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp")
-    temporary.write_bytes(hashlib.sha256(content).digest() + content)
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 

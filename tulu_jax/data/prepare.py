@@ -34,7 +34,7 @@ from tulu_jax.data.parts import (
     make_part,
 )
 from tulu_jax.data.specs import Conversation, DatasetSpec
-from tulu_jax.data.staging import Staged, stage
+from tulu_jax.data.staging import Staged, quiet_tensorflow, stage
 from tulu_jax.data.store import Store, open_store, write_blocks
 from tulu_jax.data.store_format import Block, decode_records, record_ends, token_dtype, unwritable
 from tulu_jax.data.workers import Context, Workers, result_of
@@ -146,7 +146,8 @@ class _Maker:
         meta = _meta(spec, key, self.options, self.tokenizer)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            parts = _Parts(self.workers, folder, self._jobs(spec, key, faults))
+            jobs = self._jobs(spec, key, faults)
+            parts = _Parts(self.workers, folder, self._on_beam(jobs, folder))
             bar = self.board.add_split(spec, key.split)
             blocks = self._blocks(parts, key, meta=meta, faults=faults, bar=bar)
             store = write_blocks(path, blocks, meta=meta)
@@ -172,6 +173,17 @@ class _Maker:
         for name, value in staged.faults.get(key.split, {}).items():
             setattr(faults, name, value)
         return jobs_of_files(staged.files[key.split])
+
+    def _on_beam(self, jobs: Iterator[Job], folder: Path) -> Iterator[Job]:
+        """The jobs, their parts made on Beam if that is wished."""
+        if self.options.beam_runner is None:
+            return jobs
+        with quiet_tensorflow():
+            from tulu_jax.data.seqio_glue.beam import make_parts_on_beam
+
+            every = list(jobs)
+            make_parts_on_beam(every, folder, self.options)
+        return iter(every)
 
     def _stage(self, spec: DatasetSpec) -> Staged:
         """The dataset's files; the first call has all datasets' files written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,7 @@ class RecordRange:
 
         Raises: DataError for a file that is not what TFDS wrote.
         """
-        try:
-            reader = ArrayRecordReader(self.path, _OPTIONS)
-            records = reader.read(range(self.start, self.stop))
-            reader.close()
-            return [_conversation(record) for record in records]
-        except (RuntimeError, ValueError) as error:
-            raise _broken(self.path, error) from error
+        return [_conversation(record) for record in _read(self)]
 
 
 def record_ranges(paths: Sequence[str], size: int) -> list[tuple[RecordRange, ...]]:
@@ -56,6 +50,27 @@ def record_ranges(paths: Sequence[str], size: int) -> list[tuple[RecordRange, ..
                 pieces.append(tuple(piece))
                 piece, room = [], size
     return [*pieces, tuple(piece)] if piece else pieces
+
+
+def bytes_features(path: str) -> Iterator[dict[str, list[bytes]]]:
+    """The features of each record of a file, in order.
+
+    Raises: DataError for a file that is not what TFDS wrote.
+    """
+    for number in range(_count(path)):
+        for record in _read(RecordRange(path, number, number + 1)):
+            features = _example_class().FromString(record).features.feature
+            yield {name: list(value.bytes_list.value) for name, value in features.items()}
+
+
+def _read(wanted: RecordRange) -> list[bytes]:
+    try:
+        reader = ArrayRecordReader(wanted.path, _OPTIONS)
+        records = reader.read(range(wanted.start, wanted.stop))
+        reader.close()
+    except (RuntimeError, ValueError) as error:
+        raise _broken(wanted.path, error) from error
+    return records
 
 
 def _count(path: str) -> int:

@@ -37,6 +37,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument(
         "--verify", action="store_true", help="compare the checksums of stores that are kept"
     )
+    prepare.add_argument(
+        "--beam_runner", help="encode on Apache Beam: DirectRunner, DataflowRunner, FlinkRunner ..."
+    )
+    prepare.add_argument(
+        "--beam_options",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="the runner's options, such as project=mine,region=europe-west4",
+    )
     prepare.set_defaults(func=run)
 
 
@@ -56,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
             "--num_processes is out of range", got=args.num_processes, expected="at least 1"
         )
     options = dataclasses.replace(
-        prepare_options(args), num_processes=args.num_processes or all_cores(), strict=args.strict
+        prepare_options(args),
+        num_processes=args.num_processes or all_cores(),
+        strict=args.strict,
+        beam_runner=args.beam_runner,
+        beam_options=tuple(filter(None, args.beam_options.split(","))),
     )
     every = prepare_each(args.mixture, options, rebuild=args.rebuild, verify=args.verify)
     console = Console()
