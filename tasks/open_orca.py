@@ -74,7 +74,7 @@ def _shuffled_rows(path: Path, count: int | None) -> Iterator[tuple[str, dict[st
     """The first `count` rows of the shuffled file, each with its place (`file, row n` from 1)."""
     parquet = _open(path)
     try:
-        order = list(range(parquet.metadata.num_rows))
+        order = list(range(_num_rows(parquet.metadata, path)))
         random.Random(SEED).shuffle(order)
         order = order[:count]
         with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as spool:
@@ -84,6 +84,14 @@ def _shuffled_rows(path: Path, count: int | None) -> Iterator[tuple[str, dict[st
                 yield f"{path}, row {index + 1}", json.loads(spool.readline())
     finally:
         parquet.close()
+
+
+def _num_rows(metadata: Any, path: Path) -> int:
+    """How many rows the file says it has."""
+    groups = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+    if groups != metadata.num_rows:
+        raise _damaged(f"{groups:,} rows in its groups, {metadata.num_rows:,} in all", path)
+    return groups
 
 
 def _spool(parquet: Any, wanted: set[int], spool: IO[bytes], path: Path) -> dict[int, int]:
@@ -100,6 +108,8 @@ def _spool(parquet: Any, wanted: set[int], spool: IO[bytes], path: Path) -> dict
             seen += batch.num_rows
     except _errors() as error:
         raise _damaged(error, path) from error
+    if len(where) < len(wanted):
+        raise _damaged(f"only {seen:,} of {parquet.metadata.num_rows:,} rows", path)
     return where
 
 
@@ -152,10 +162,10 @@ def _pyarrow(module: str) -> Any:
 
 def _errors() -> tuple[type[Exception], ...]:
     """What pyarrow raises for a file that is damaged."""
-    return (_pyarrow("pyarrow").ArrowException, OSError)
+    return (_pyarrow("pyarrow").ArrowException, OSError, ValueError)
 
 
-def _damaged(error: Exception, path: Path) -> DataError:
+def _damaged(error: object, path: Path) -> DataError:
     return DataError(
         "Parquet file cannot be read", got=str(error)[:200], at=path, do="download the file again"
     )

@@ -136,6 +136,31 @@ def test_damaged_pages(tmp_path):
         list(read_conversations("open_orca", tmp_path))
 
 
+class Untrue:
+    """Metadata that tells wrong numbers of rows."""
+
+    num_row_groups = 1
+
+    def __init__(self, in_groups, in_all):
+        self.in_groups, self.num_rows = in_groups, in_all
+
+    def row_group(self, number):
+        return Untrue(0, self.in_groups)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [((10, 11), "got 10 rows in its groups, 11 in all"), ((11, 11), "got only 3 of 11 rows")],
+)
+def test_rows_that_are_not_there(tmp_path, monkeypatch, rows, message):
+    path = write(tmp_path) / open_orca.FILE
+    with parquet.ParquetFile(path) as whole:
+        monkeypatch.setattr(parquet.ParquetFile, "metadata", Untrue(*rows))
+        monkeypatch.setattr(open_orca, "_open", lambda path: whole)
+        with pytest.raises(DataError, match=f"Parquet file cannot be read - {message}"):
+            list(read_conversations("open_orca", tmp_path))
+
+
 def test_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match=r"comes as Parquet, .* - pip install pyarrow"):
