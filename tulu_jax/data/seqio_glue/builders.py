@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
+from tensorflow_datasets.core.registered import skip_registration
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.faults import Faults
@@ -189,7 +190,7 @@ def builder_class(dataset: DatasetSpec | str) -> type[Builder]:
 
 @functools.cache
 def _class(task_name: str, version: str) -> type[Builder]:
-    with tfds.core.registered.skip_registration():
+    with skip_registration():
         return type(
             "".join(part.title() for part in task_name.split("_")),
             (Builder,),
@@ -206,6 +207,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Conversations of one dataset, in file order, as ArrayRecord files."""
 
     spec: DatasetSpec
+    MANUAL_DOWNLOAD_INSTRUCTIONS: str | None = None
     VERSION = tfds.core.Version("0.0.0")
     code_path = None  # there is no checksums file beside the code; sources carry their own
 

@@ -71,8 +71,8 @@ class TuluFeatureConverter(seqio.FeatureConverter):
     def _convert_row(self, row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         joined = row["targets"]
         real = tf.cast(joined > 0, tf.int32)
-        tokens = real * ((joined - 1) // 2)
-        loss_mask = real * ((joined - 1) % 2)
+        tokens = real * tf.math.floordiv(joined - 1, 2)
+        loss_mask = real * tf.math.floormod(joined - 1, 2)
         segments = row.get("targets_segment_ids", real)
         same = real * tf.cast(tf.equal(_left(segments), segments), tf.int32)
         return {
