@@ -94,7 +94,7 @@ def test_names_that_do_not_exist(sets, tulu):
 
 def test_nothing_to_fetch(sets, tulu):
     code, out = tulu("inside")
-    assert code == 0 and "nothing to fetch: these datasets come with the code" in out
+    assert code == 0 and "nothing to fetch: the data comes with the code, or is your own" in out
 
 
 def test_dry_run(sets, tulu, tmp_path):
@@ -213,6 +213,7 @@ def test_the_command_loads_nothing_heavy(server, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 35 s on two idle cores
 def test_killed_at_fifty_moments(server, tmp_path):
     """The files end up as if nothing had happened, and nothing else lies about."""
     draw = random.Random(2)

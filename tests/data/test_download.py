@@ -260,6 +260,7 @@ def test_progress_starts_the_retries_anew(server, tmp_path):
         ("a.parquet", b"{}", r"another kind of file .* expected a Parquet file"),
         ("a.json", b'[{"a": 1}, {"a"', r"cut off - got '.*' at its end .* expected ]"),
         ("a.jsonl", b'{"a": 1}\n{"a": {"b": 2}', r"cut off .* a whole line of JSON"),
+        ("a.xlsx", b"{}", r"another kind of file .* expected an Excel file"),
         ("a.parquet", b"PAR1....", r"cut off .* expected PAR1"),
     ],
 )  # fmt: skip
@@ -314,7 +315,19 @@ def test_no_mirror_serves_it(server, tmp_path):
             options=quick(retries=0),
             progress=heard,
         )
-    assert len(heard.notes) == 2
+    assert len(heard.notes) == 1
+    assert heard.notes[0].endswith("/gone - trying the next address")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_filled_by_hand(tmp_path):
+    own = spec(source("", ".", manual="put files into a folder"))
+    with pytest.raises(
+        DataError, match=r"the files of dataset small are put there by hand .* put files into a"
+    ):
+        fetch(own, tmp_path)
+    (tmp_path / "small").mkdir()
+    assert fetch(own, tmp_path) == tmp_path / "small"
 
 
 def test_no_address_at_all(tmp_path):

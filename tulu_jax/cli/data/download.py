@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     downloads = plan(chosen_specs(args.names, args.only), args.raw_dir)
     console = Console()
     if not downloads:
-        console.print("nothing to fetch: these datasets come with the code")
+        console.print("nothing to fetch: the data comes with the code, or is your own")
         return 0
     if args.dry_run:
         _print_expected(console, probe_all(downloads, options))

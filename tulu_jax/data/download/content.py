@@ -20,6 +20,7 @@ _STARTS: dict[str, tuple[str, tuple[bytes, ...]]] = {
     "jsonl": ("JSON lines", (b"{", b"[")),
     "gz": ("a gzip file", (b"\x1f\x8b",)),
     "zip": ("a zip archive", (b"PK\x03\x04", b"PK\x05\x06")),
+    "xlsx": ("an Excel file", (b"PK\x03\x04",)),
     "parquet": ("a Parquet file", (b"PAR1",)),
 }
 _TEXT = {"json", "jsonl"}

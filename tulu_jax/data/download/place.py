@@ -93,12 +93,13 @@ class Place:
                 os.close(handle)
 
     def tidy(self, options: FetchOptions) -> None:
-        """Removes the folder of unfinished downloads if nothing is left in it."""
+        """Removes the folder of unfinished downloads if nothing is left in it, and its parent."""
         if self.work.exists():
             with contextlib.suppress(OSError, DataError), self.lock("record", options):
                 pass  # a lock file that a killed process left is removed with the lock
             with contextlib.suppress(OSError):
                 self.work.rmdir()
+                self.folder.rmdir()
 
     def check_present(self, source: Source) -> tuple[str, int]:
         """How sure it is that a file (or folder) is the right one, and its bytes.

@@ -73,7 +73,8 @@ class Piece:
 def plan(specs: Iterable[DatasetSpec], raw_root: str | Path) -> list[Download]:
     """The downloads of some datasets, in order; files that two specs share come once.
 
-    Embedded datasets and the user's own files (absolute names) need none.
+    Embedded datasets and the user's own files need none: these have absolute names, or `.` for
+    whatever lies in the folder.
 
     Raises: DataError for a file name that leaves the dataset's folder.
     """
@@ -81,7 +82,8 @@ def plan(specs: Iterable[DatasetSpec], raw_root: str | Path) -> list[Download]:
     seen: set[tuple[str, str]] = set()
     for spec in specs:
         for source in spec.sources:
-            if Path(source.filename).is_absolute() or (spec.name, source.filename) in seen:
+            own = Path(source.filename).is_absolute() or source.filename == "."
+            if own or (spec.name, source.filename) in seen:
                 continue
             _check_filename(spec.name, source.filename)
             seen.add((spec.name, source.filename))

@@ -56,9 +56,16 @@ def fetch(
 
     Raises: DataError that lists the files that could not be had, each with what was tried.
     """
-    results = fetch_all(plan([spec], raw_root), progress=progress, options=options)
-    raise_failures(results)
-    return Path(raw_root) / spec.name
+    downloads, folder = plan([spec], raw_root), Path(raw_root) / spec.name
+    if not downloads and spec.sources and not folder.exists():
+        raise DataError(
+            f"the files of dataset {spec.name} are put there by hand",
+            got="no such folder",
+            at=folder,
+            do=spec.sources[0].manual,
+        )
+    raise_failures(fetch_all(downloads, progress=progress, options=options))
+    return folder
 
 
 def fetch_all(
@@ -161,14 +168,16 @@ def _obtain(download: Download, place: Place, options: FetchOptions, progress: P
     with place.lock(download.key, options, lambda: progress.note(label, told)):
         failures: list[str] = []
         missing = download.missing()
-        for pieces in candidates(download, missing, options.mirror_root) if missing else []:
+        ways = candidates(download, missing, options.mirror_root) if missing else []
+        for n, pieces in enumerate(ways, 1):
             try:
                 for piece in pieces:
                     _deliver(piece, download, place, options, progress)
                 break
             except GiveUp as error:
                 failures.append(str(error))
-                progress.note(label, str(error))
+                if n < len(ways):
+                    progress.note(label, f"{error} - trying the next address")
         if download.missing():
             raise _nothing_served(download, failures)
         clear_group(place.work, download.key)
