@@ -10,8 +10,6 @@ from typing import Any, BinaryIO
 
 from tulu_jax.errors import DataError
 
-BOM = "\ufeff"
-
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
@@ -35,10 +33,9 @@ class JsonWindow:
         self.text = ""
         self.position = 0
         self._stream, self._path = stream, path
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._line, self._counted = 1, 0
         self._more()
-        self.text = self.text.removeprefix(BOM)
         if self.next_mark() == "":
             raise empty_file(path)
 

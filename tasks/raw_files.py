@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tasks.json_window import (
-    BOM,
     BadRecord,
     JsonWindow,
     NotUtf8,
@@ -203,7 +202,7 @@ def _parse_line(raw: bytes, at: str, *, first: bool) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise not_utf8(error, at) from error
     if first:
-        line = line.removeprefix(BOM)
+        line = line.removeprefix("\ufeff")
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
