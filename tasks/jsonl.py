@@ -15,6 +15,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,22 @@ def spec_for_jsonl(path: str | Path) -> DatasetSpec:
     return _spec(Path(os.path.normpath(path)))
 
 
+@dataclass(frozen=True)
+class _ReadPath:
+    """`read` of one path. Unlike a closure, it can be sent to other processes."""
+
+    filename: str
+    name: str
+
+    def __call__(
+        self, raw_dir: Path, *, faults: Faults | None = None, **_: Any
+    ) -> Iterator[Conversation]:
+        return read(Path(raw_dir) / self.filename, name=self.name, faults=faults)
+
+
 @functools.cache
 def _spec(path: Path) -> DatasetSpec:
     name = f"jsonl_{_plain_name(path)}"
-
-    def read_path(
-        raw_dir: Path, *, faults: Faults | None = None, **_: Any
-    ) -> Iterator[Conversation]:
-        return read(Path(raw_dir) / path.name, name=name, faults=faults)
-
     return DatasetSpec(
         name=name,
         version="1.0.0",
@@ -88,7 +96,7 @@ def _spec(path: Path) -> DatasetSpec:
         licence="not known",
         homepage="",
         sources=(Source("", str(path)),),
-        read=read_path,
+        read=_ReadPath(path.name, name),
     )
 
 

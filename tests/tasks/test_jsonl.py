@@ -1,6 +1,7 @@
 """Any file of conversations is a dataset under its path, and its faults are named."""
 
 import json
+import pickle
 
 import pytest
 
@@ -125,6 +126,12 @@ def test_its_content_decides_about_its_store(tmp_path):
     write(path, {"messages": CHAT}, {"messages": CHAT})
     assert raw_fingerprint(spec, tmp_path) != before
     assert spec.code_fingerprint() == get_spec("tulu_jsonl").code_fingerprint()
+
+
+def test_other_processes_can_have_it(tmp_path):
+    spec = get_spec(str(write(tmp_path / "a.jsonl", {"messages": CHAT})))
+    copy = pickle.loads(pickle.dumps(spec))
+    assert copy == spec and list(copy.read(tmp_path)) == list(spec.read(tmp_path))
 
 
 def test_a_folder_is_a_dataset(tmp_path):
