@@ -1,6 +1,6 @@
 import pytest
 
-from tulu_jax.chat import encode, preview, render_tokens
+from tulu_jax.chat import encode, preview, render_tokens, show_piece
 from tulu_jax.errors import DataError
 
 CHAT = [
@@ -49,3 +49,21 @@ def test_mask_of_another_length_is_refused(small):
     encoded = encode(CHAT, small)
     with pytest.raises(DataError, match=r"differ in length - got \d+ and \d+"):
         preview(encoded.tokens, encoded.loss_mask[:-1], small)
+
+
+def test_byte_level_pieces_are_readable(neox, opt):
+    encoded = encode(CHAT, neox)
+    text = preview(encoded.tokens, encoded.loss_mask, neox)
+    assert text == "<|user|>⏎Hi⏎🐫⏎<|assistant|>⏎[[Camel.<|endoftext|>⏎]]<|user|>⏎More"
+    assert "Camel.<|endoftext|>⏎\n" in render_tokens(encoded, neox).plain
+    encoded = encode(CHAT, opt)
+    text = preview(encoded.tokens, encoded.loss_mask, opt)
+    assert text == "</s><|user|>⏎Hi⏎🐫⏎<|assistant|>⏎[[Camel.</s>⏎]]<|user|>⏎More"
+
+
+def test_one_piece(small, neox):
+    for tokenizer in (small, neox):
+        shown = [show_piece(i, tokenizer) for i in tokenizer.encode_text("The camel\n🐫")]
+        assert "".join(shown).lstrip().startswith("The camel⏎<0xF0>")
+        assert shown[-1].endswith("<0xAB>")
+        assert show_piece(tokenizer.eos_id, tokenizer) == tokenizer.piece(tokenizer.eos_id)

@@ -10,12 +10,8 @@ from tulu_jax.chat.words import WordCache, after_black, at_spaces, before_blanks
 
 from .strategies import ODD
 
-TEXTS = st.one_of(
-    st.text(max_size=60),
-    st.lists(
-        st.sampled_from((*ODD, ".", "'s", "!\n", " .", "\t ", "1", "\u3000")), max_size=20
-    ).map("".join),
-)
+MORE = (*ODD, ".", "'s", "!\n", " .", "\t ", "1", "\u3000")
+TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(MORE), max_size=20).map("".join))
 
 
 def test_docstring_examples():

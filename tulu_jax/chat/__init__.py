@@ -13,7 +13,7 @@ from tulu_jax.chat.export import save_tokenizer_files
 from tulu_jax.chat.load import load_tokenizer
 from tulu_jax.chat.messages import ROLES, Message, Messages, check_messages
 from tulu_jax.chat.settings import copy_tokenizer_files, holds_tokenizer
-from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, render
+from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, hf_template, render
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
 from tulu_jax.chat.viewer import preview, render_tokens, show_piece
 
@@ -32,6 +32,7 @@ __all__ = [
     "encode",
     "encode_many",
     "encode_prompt",
+    "hf_template",
     "holds_tokenizer",
     "load_tokenizer",
     "preview",

@@ -89,10 +89,8 @@ class BpeTokenizer(Tokenizer):
     @cached_property
     def _pieces(self) -> list[str]:
         """The piece of every id; an empty one where an id is not used."""
-        pieces = dict(enumerate_pieces(self.definition))
-        last = max(pieces)
-        if last == self.pad_id and last not in self.definition["model"]["vocab"].values():
-            del pieces[last]
+        pieces = {token: piece for piece, token in self.definition["model"]["vocab"].items()}
+        pieces |= {token["id"]: token["content"] for token in self.definition["added_tokens"]}
         return [pieces.get(i, "") for i in range(max(pieces) + 1)]
 
     @cached_property
@@ -181,12 +179,6 @@ def make_backend(definition: Json, file: Path) -> Backend:
     return backend
 
 
-def enumerate_pieces(definition: Json) -> list[tuple[int, str]]:
-    """Every id and its piece, those of the model first."""
-    own = [(token, piece) for piece, token in definition["model"]["vocab"].items()]
-    return [*own, *((t["id"], t["content"]) for t in definition["added_tokens"])]
-
-
 def _bytes_of(piece: str) -> bytes:
     """The bytes that the characters of a piece stand for."""
     known = byte_characters()
@@ -208,27 +200,34 @@ def probes() -> tuple[str, ...]:
 
 def _check_cuts(tokenizer: BpeTokenizer) -> None:
     """Passes when text after a lone newline has its own tokens, and special text stays text."""
-
-    def tokens(text: str) -> list[int]:
-        return tokenizer._backend.encode(text, add_special_tokens=False).ids
-
-    for content in probes():
-        first, rest = f"<|user|>\n{content}\n<|assistant|>\n", content + "."
-        if tokens(first + rest) != tokens(first) + tokens(rest) or (
-            tokens("\n" + first) != tokens("\n") + tokens(first)
-        ):
-            raise TokenizerError(
-                "tokenizer joins newlines to the text after them, so loss masks would be ambiguous",
-                got=repr("\n" + content),
-                at=tokenizer.path,
-                expected="a newline and the text after it to be tokens apart",
-                do="train or choose another tokenizer",
-            )
+    texts = (piece.decode("utf-8", "replace") for piece in tokenizer._bytes if b"\n" in piece)
+    mixed = [text for text in texts if text.rpartition("\n")[2].strip()]
+    apart = (content for content in probes() if not _is_apart(content, tokenizer))
+    joined = mixed[0] if mixed else next(apart, None)
+    if joined is not None:
+        raise TokenizerError(
+            "tokenizer joins newlines to the text after them, so loss masks would be ambiguous",
+            got=repr(joined),
+            at=tokenizer.path,
+            expected="a newline and the text after it to be tokens apart",
+            do="train or choose another tokenizer",
+        )
     for text in tokenizer.special_strings:
-        if tokenizer.special_ids.intersection(tokens(text)):
+        if tokenizer.special_ids.intersection(tokenizer.encode_text(text)):
             raise TokenizerError(
                 "tokenizer cannot keep the text of a special token as text",
                 got=repr(text),
                 at=tokenizer.path,
                 expected="a special token that no text becomes",
             )
+
+
+def _is_apart(content: str, tokenizer: BpeTokenizer) -> bool:
+    """Whether the library gives a conversation's parts the tokens they have together."""
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer._backend.encode(text, add_special_tokens=False).ids
+
+    first, rest = f"<|user|>\n{content}\n<|assistant|>\n", content + "."
+    together = tokens("\n" + first + rest)
+    return together == tokens("\n") + tokens(first) + tokens(rest)

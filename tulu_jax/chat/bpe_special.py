@@ -38,7 +38,8 @@ class Special(NamedTuple):
 def read_special(definition: Json, config: Json, file: Path) -> Special:
     """The special tokens of a definition, as the settings `config` or the file itself name them.
 
-    They are marked special in the definition, and an added padding token becomes part of it.
+    They are marked special in the definition; padding that is added behind all other tokens is
+    taken out of it.
 
     Raises:
         TokenizerError: EOS is not named or not there, padding is an empty string, or tokens other
@@ -62,10 +63,11 @@ def read_special(definition: Json, config: Json, file: Path) -> Special:
     pad = None if pad_piece is None else ids.get(pad_piece, max(ids.values()) + 1)
     unk = ids.get(token_text(known.get("unk_token")) or "")
     special = Special(_bos(definition, known, ids, file), ids[eos], unk, pad, pad_piece)
-    pieces = {token: piece for piece, token in ids.items()}
-    if pad is not None and pad_piece is not None:
-        pieces[pad] = pad_piece
-    _mark(definition, {token: pieces[token] for token in special[:4] if token is not None})
+    last = max(definition["model"]["vocab"].values())
+    added_pad = pad if pad is not None and pad > last and pad >= max(ids.values()) else None
+    named = {token for token in special[:4] if token not in (None, added_pad)}
+    marked = {token: piece for piece, token in ids.items() if token in named}
+    _mark(definition, marked, without=added_pad)
     return special
 
 
@@ -116,9 +118,9 @@ def _put_in_front(processor: Any, file: Path) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _mark(definition: Json, special: dict[int, str]) -> None:
+def _mark(definition: Json, special: dict[int, str], *, without: int | None) -> None:
     """Makes tokens special in a definition: never matched in text, nothing around them stripped."""
-    added = {t["id"]: t for t in definition["added_tokens"]}
+    added = {t["id"]: t for t in definition["added_tokens"] if t["id"] != without}
     for token, piece in special.items():
         added[token] = {"id": token, "content": piece, "special": True}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
