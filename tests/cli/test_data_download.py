@@ -160,10 +160,14 @@ def test_bars_in_a_terminal():
         progress.update("a/[b].json", 5_000_000, 10_000_000, "fetching")
         progress.note("a", "a [note]")
         progress._bars.refresh()
+        progress.update("a/[b].json", 7_000_000, None, "unpacking")
+        progress._bars.refresh()
+        assert [task.total for task in progress._bars.tasks] == [None]
         progress.finish("a/[b].json")
         progress.finish("never begun")
     text = console.file.getvalue()
     assert "a/[b].json" in text and "5.0/10.0 MB" in text and "a: a [note]" in text
+    assert "7.0/? MB" in text and "unpacking" in text
 
 
 CHILD = """\

@@ -40,21 +40,24 @@ class FileBars(Lines):
         """Bars are added as files begin."""
         super().__init__(console)
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, tuple[str, TaskID]] = {}
         self._lock = threading.Lock()
 
     def update(self, name: str, done_bytes: int, total_bytes: int | None, stage: str) -> None:
-        """Moves the file's bar; without a total it only pulses."""
+        """Moves the file's bar, a new one for each stage; without a total it only pulses."""
         with self._lock:
-            if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(escape(name), total=None, stage=stage)
-            task = self._tasks[name]
-        self._bars.update(task, completed=done_bytes, total=total_bytes, stage=stage)
+            known, task = self._tasks.get(name, (None, None))
+            if task is None or known != stage:
+                if task is not None:
+                    self._bars.remove_task(task)
+                task = self._bars.add_task(escape(name), total=None, stage=stage)
+                self._tasks[name] = (stage, task)
+        self._bars.update(task, completed=done_bytes, total=total_bytes)
 
     def finish(self, name: str) -> None:
         """Takes the file's bar away; the table at the end says what became of it."""
         with self._lock:
-            task = self._tasks.pop(name, None)
+            _, task = self._tasks.pop(name, (None, None))
         if task is not None:
             self._bars.remove_task(task)
 
