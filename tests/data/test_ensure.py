@@ -80,3 +80,22 @@ def test_a_child_that_leaves_nothing_is_reported(tmp_path, raw_dir, monkeypatch)
     monkeypatch.setattr(sys, "executable", "true")
     with pytest.raises(DataError, match=r"no tokenized store"):
         ensure.ensure_prepared(config(tmp_path, raw_dir))
+
+
+def test_the_child_is_told_paths_and_reading_options(tmp_path, raw_dir, monkeypatch):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n')
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(ensure.subprocess, "run", run)
+    options = {"dolly": {"num_examples": 7}}
+    chosen = config(tmp_path, raw_dir, mixture=f"tulu_dolly,{path}", options=options)
+    with pytest.raises(DataError, match=r"preparing the data failed .* --option tulu_dolly.num_"):
+        ensure.ensure_prepared(chosen)
+    (command,) = commands
+    assert command[5] == f"tulu_dolly,{path}"
+    assert command[-2:] == ["--option", "tulu_dolly.num_examples=7"]

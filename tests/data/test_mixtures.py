@@ -58,13 +58,27 @@ def test_a_resolver_is_asked_for_names_that_are_not_registered(tmp_path):
     path = str(tmp_path / "own.txt")
     source = (specs.Source("", path),)
     own = DatasetSpec(name="own", version="1.0.0", read=read, sources=source, **TEXT)
-    specs.add_resolver(lambda name: own if name == path else None)
-    assert specs.get_spec(path) is own
-    assert get_mixture(f"{path},a").tasks == (path, "tulu_a")
+    specs.add_resolver(lambda name: own if name == "file:own" else None)
+    assert specs.get_spec("file:own") is own
+    assert get_mixture("file:own,a").tasks == ("file:own", "tulu_a")
     for raw_dir in (None, "elsewhere"):
         folder = specs.locate_raw_dir(own, raw_dir)
         assert folder == tmp_path
         assert len(specs.raw_fingerprint(own, folder)) == 64
+
+
+def test_files_of_ones_own(tmp_path, monkeypatch):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    monkeypatch.chdir(tmp_path)
+    names = [spec.task_name for spec in mixtures.mixture_specs("one/own.jsonl,tulu_a")]
+    assert names == ["tulu_a", "tulu_jsonl_own"]
+    for key in ("one/own.jsonl", str(tmp_path / "one" / "own.jsonl"), "tulu_jsonl_own"):
+        (part, _) = mixtures.resolve("one/own.jsonl,b", max_examples={key: 3})[::-1]
+        assert (part.task, part.max_examples) == ("tulu_jsonl_own", 3)
+    with pytest.raises(ConfigError, match=r"two datasets have one task name - got one/own.jsonl "):
+        mixtures.mixture_specs("one/own.jsonl,two/own.jsonl")
 
 
 def test_the_papers_mixtures_are_registered():
@@ -74,3 +88,9 @@ def test_the_papers_mixtures_are_registered():
     assert human == ("tulu_flan_v2", "tulu_cot", "tulu_dolly", "tulu_oasst1")
     assert whole == (*human, "tulu_gpt4_alpaca", "tulu_code_alpaca", "tulu_sharegpt")
     assert set(found["tulu_v2_human"].tasks) < set(found["tulu_v2"].tasks)
+
+
+@pytest.mark.parametrize("name", ["tulu_v1_human", "tulu_v1_human_gpt", "tulu_v2", "tulu_v2_human"])
+def test_every_task_of_the_papers_mixtures_exists(name):
+    for task, spec in zip(get_mixture(name).tasks, get_mixture(name).specs(), strict=True):
+        assert spec.task_name == task and spec.expected_examples["train"] > 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec, all_specs, get_spec, unknown_name
@@ -47,9 +48,20 @@ class MixtureSpec:
     def specs(self) -> list[DatasetSpec]:
         """The datasets, in the mixture's order.
 
-        Raises: DataError for a task that does not exist.
+        Raises: DataError for a task that does not exist; ConfigError for two files that go by one
+            task name.
         """
-        return [get_spec(task) for task in self.tasks]
+        found: dict[str, tuple[str, DatasetSpec]] = {}
+        for task in self.tasks:
+            spec = get_spec(task)
+            if spec.task_name in found:
+                raise ConfigError(
+                    "two datasets have one task name",
+                    got=f"{found[spec.task_name][0]} and {task}, both {spec.task_name}",
+                    do="rename one of the files",
+                )
+            found[spec.task_name] = task, spec
+        return [spec for _, spec in found.values()]
 
 
 _MIXTURES: dict[str, MixtureSpec] = {}
@@ -164,14 +176,15 @@ def by_task(setting: str, values: Mapping[str, Any], specs: list[DatasetSpec]) -
     Raises: ConfigError naming the setting for a task that is not among `specs`.
     """
     known = {name: spec.task_name for spec in specs for name in _names(spec)}
-    for key in values:
-        if key not in known:
+    full = {key: known.get(key) or known.get(str(Path(key).absolute())) for key in values}
+    for key, task in full.items():
+        if task is None:
             raise ConfigError(
                 f"{setting} names a task that the mixture does not have",
                 got=repr(key),
                 expected=" or ".join(spec.task_name for spec in specs),
             )
-    return {known[key]: value for key, value in values.items()}
+    return {str(full[key]): value for key, value in values.items()}
 
 
 def _names(spec: DatasetSpec) -> tuple[str, ...]:
