@@ -52,7 +52,8 @@ def test_tulu_2_readings_are_datasets_of_their_own(name):
 
 
 def test_every_dataset_says_where_it_comes_from():
-    for spec in all_specs().values():
+    published = [spec for spec in all_specs().values() if spec.name != "jsonl"]
+    for spec in published:
         assert spec.version and spec.licence and spec.citation and spec.description.endswith(".")
         for source in spec.sources:
             assert source.url.startswith("https://") and not source.filename.startswith("/")
