@@ -44,7 +44,7 @@ def files_of(store):
 @needs_beam
 def test_beam_makes_the_same_store(tmp_path):
     def reader(spec, split):
-        return rows(2500)
+        return rows(1250)
 
     (plain,) = prepare("tulu_dolly", options(tmp_path / "plain"), reader=reader)
     beam = options(tmp_path / "beam", beam_runner="DirectRunner")
@@ -59,7 +59,7 @@ def test_beam_makes_the_same_store(tmp_path):
 @needs_beam
 def test_beam_from_raw_files_and_the_command_line(tmp_path):
     with open(tmp_path / "databricks-dolly-15k.jsonl", "w") as stream:
-        for i in range(2100):
+        for i in range(1100):
             row = {"instruction": f"Count {i}", "context": "", "response": f"{i} cups"}
             print(json.dumps(row), file=stream)
     stores = []
@@ -85,6 +85,6 @@ def test_without_beam(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
     beam = options(tmp_path, beam_runner="DirectRunner")
     with pytest.raises(
-        ConfigError, match=r"Beam is not installed .* pip install 'tulu-jax\[beam\]"
+        ConfigError, match=r"is not installed .* pip install 'tulu-jax\[beam\]"
     ):
         prepare("tulu_dolly", beam, reader=lambda spec, split: rows(3))

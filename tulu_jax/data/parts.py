@@ -25,7 +25,7 @@ from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
 from tulu_jax.errors import DataError
 
-PART_CONVERSATIONS = 1024
+PART_CONVERSATIONS = 512
 """Conversations in a part; what a process encodes at a time and at most loses when killed."""
 
 NO_MESSAGE = "no message"
