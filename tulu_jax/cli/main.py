@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from tulu_jax import __version__
-from tulu_jax.cli.huge_pages import use_huge_pages
+from tulu_jax.cli.allocator import keep_memory
 from tulu_jax.errors import TuluError
 
 COMMANDS = ("demo", "data", "train", "importer", "exporter", "generate", "chat")
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
 TRAINING = ("train", "demo")
-"""Commands that gain from huge pages."""
+"""Commands that gain from memory that is kept."""
 
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
     if argv is None and args.command in TRAINING:
-        use_huge_pages()
+        keep_memory()
     try:
         return int(args.func(args) or 0)
     except TuluError as error:
