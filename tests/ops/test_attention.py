@@ -39,7 +39,7 @@ def slow_attention(query, key, value, segments):
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("length", [6, 300])
+@pytest.mark.parametrize("length", [6, 512])
 def test_equals_loops(kv_heads, length):
     rng = np.random.default_rng(0)
     query = rng.normal(size=(2, length, 4, 8))
@@ -57,7 +57,7 @@ def test_equals_loops(kv_heads, length):
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("length", [6, 300])
+@pytest.mark.parametrize("length", [6, 512])
 def test_gradients_equal_plain_softmax(length):
     rng = np.random.default_rng(1)
     query = jnp.float32(rng.normal(size=(1, length, 4, 8)))

@@ -74,12 +74,13 @@ def attend(
 
 
 def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
-    """Queries of each block, and the keys they can see; four blocks for rows of 256 and more.
+    """Queries of each block, and the keys they can see: at most four blocks, of 256 or more.
 
-    Rows of 4 x 512 with 8 heads of 64, forward and backward, on 2 CPU cores: 0.12 s so, 0.24 s by
-    `jax.nn.dot_product_attention`.
+    Smaller blocks skip more of what causality hides but copy more slices of keys and values. On 2
+    CPU cores four layers of 4 x 512 tokens with 8 heads of 64 took, forward and backward, 0.42 s
+    in one block, 0.32 in two, 0.34 in four and 0.35 in eight.
     """
-    size = max(64, length // 4)
+    size = max(256, length // 4)
     if length != slots or length % size:
         return [(slice(0, length), slice(0, slots))]
     return [(slice(at, at + size), slice(0, at + size)) for at in range(0, length, size)]
