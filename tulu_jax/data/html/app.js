@@ -104,6 +104,7 @@ function onKey(event) {
   const field = event.target.closest?.("input, select, textarea");
   if (field && field.type !== "checkbox") {
     if (event.key === "Escape" || (event.key === "Enter" && field.type === "search")) {
+      event.preventDefault();
       browser()?.apply();
       field.blur();
       browser()?.list.focus({ preventScroll: true });

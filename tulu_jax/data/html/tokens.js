@@ -123,7 +123,7 @@ function describe(conversation, piece) {
   const lines = [];
   for (let i = piece.start; i < piece.start + piece.size; i++) {
     const id = conversation.tokens[i];
-    lines.push(`token ${i}:  ${visible(DATA.vocabulary[id][0])}  (id ${id})`);
+    lines.push(`token ${i}: ${visible(DATA.vocabulary[id][0])} (id ${id})`);
   }
   if (piece.size > 1) lines.push(`together: ${visible(piece.text)}`);
   lines.push(piece.on ? "trained: counts in the loss" : "not trained: context only");
