@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("download", "prepare", "stats", "inspect")
+COMMANDS = ("download", "prepare", "stats", "inspect", "check")
 """Modules of this package, in the order of `tulu data --help`; each has `add_parser(commands)`."""
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options
@@ -93,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     for table in report_tables(report):
         console.print(table)
     if args.json:
+        from tulu_jax.cli.data.reading import write_json
+
         write_json(args.json, report.as_json())
     if args.html:
         from tulu_jax.data.html import write_report
@@ -110,11 +110,12 @@ def _check(args: argparse.Namespace, options: CheckOptions) -> CheckReport:
     """Reads the mixture under a progress bar."""
     from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.common import reading_options
-    from tulu_jax.cli.data.reading import all_cores, raw_conversations, reading_progress
+    from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.check.benchmarks import read_benchmarks
     from tulu_jax.data.check.run import check_mixture
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.mixtures import mixture_specs
+    from tulu_jax.data.workers import all_cores
 
     tokenizer = load_tokenizer(args.tokenizer, args.encoding) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []
@@ -152,19 +153,3 @@ def _check(args: argparse.Namespace, options: CheckOptions) -> CheckReport:
         )
     report.skipped = {name: one.skipped for name, one in faults.items() if one.skipped}
     return report
-
-
-def write_json(path: str, content: object) -> None:
-    """Writes a file with the content as JSON, readable by people.
-
-    Raises: DataError when the file cannot be written.
-    """
-    from tulu_jax.errors import DataError
-
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise DataError("cannot write the JSON file", got=got, at=path) from error

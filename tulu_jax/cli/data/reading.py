@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
@@ -59,8 +61,15 @@ def reading_progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
 
 
-def all_cores() -> int:
-    """How many processes work unless --num_processes says otherwise."""
-    import os
+def write_json(path: str, content: object) -> None:
+    """Writes a file with the content as JSON, readable by people.
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    Raises: DataError when the file cannot be written.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise DataError("cannot write the JSON file", got=got, at=path) from error

@@ -1,40 +1,207 @@
-"""`tulu data stats`: a mixture in numbers."""
+"""`tulu data stats`: a mixture in numbers, and the paper's Table 1."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.data.common import add_options, prepare_options
+from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options, prepare_options
+from tulu_jax.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tulu_jax.data.keys import PrepareOptions
+    from tulu_jax.data.specs import DatasetSpec
+    from tulu_jax.data.store import Store
+    from tulu_jax.data.table1 import Table1Row
+
+Stores = dict[str, dict[str, "Store | None"]]
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds `tulu data stats`."""
     stats = commands.add_parser(
         "stats",
-        help="table of examples, tokens, loss share, lengths and packing of prepared tasks",
-        description="Examples, tokens, share of tokens that carry loss, truncated and dropped "
-        "rows, lengths, and how full packed rows are, by task and split.",
+        help="the paper's Table 1, tokens, loss share, dropped rows, shares and packing",
+        description="The paper's Table 1 of a mixture, counted in its raw files, with the paper's "
+        "numbers beside; from its prepared stores, tokens, the share of them that carries loss, "
+        "cut and dropped rows, each dataset's part of an epoch, and how full packed rows are. "
+        "What is not prepared, or has no raw files at hand, is left out with a note.",
+        epilog="example: tulu data stats tulu_v1_human_gpt --dry_run",
     )
-    add_options(stats)
+    stats.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
+    stats.add_argument("--tokenizer", help="folder of the tokenizer; only --dry_run needs none")
+    stats.add_argument("--encoding", choices=("hf", "paper"), default="hf")
+    stats.add_argument(
+        "--max_length", type=int, default=2048, help="tokens of a row (default 2048)"
+    )
+    stats.add_argument("--data_dir", default="data", help="where stores lie (default data)")
+    add_reading_options(stats)
     stats.add_argument("--packing", choices=("best_fit", "padded"), default="best_fit")
+    stats.add_argument("--schedule", choices=("concat", "rates"), default="concat")
+    stats.add_argument("--batch_size", type=int, default=128, help="rows of a step (default 128)")
+    stats.add_argument("--epochs", type=int, default=2, help="for the steps in all (default 2)")
+    stats.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="the composition of the full-size mixture from known counts alone; reads no data",
+    )
+    stats.add_argument("--json", help="write everything to this file")
+    stats.add_argument("--num_processes", type=int, help="default: as many as there are cores")
     stats.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table of prepared stores; returns the exit status."""
+    """Prints the tables; returns the exit status."""
     from rich.console import Console
 
-    from tulu_jax.data.keys import mixture_specs, store_keys
-    from tulu_jax.data.report import dataset_report, report_table
-    from tulu_jax.data.store import open_store
+    console = Console()
+    content = _dry_run(args, console) if args.dry_run else _stats(args, console)
+    if args.json:
+        from tulu_jax.cli.data.reading import write_json
 
+        write_json(args.json, content)
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The full-size mixture, from counts."""
+    from tulu_jax.cli.data.common import reading_options
+    from tulu_jax.data.dry_run import plan_mixture, plan_table
+    from tulu_jax.data.mixtures import mixture_specs, resolve
+
+    specs = {s.task_name: s for s in mixture_specs(args.mixture, reading_options(args.option))}
+    plan = plan_mixture(
+        args.mixture,
+        [(component, specs[component.task]) for component in resolve(args.mixture)],
+        row_length=args.max_length,
+        batch_size=args.batch_size,
+        epochs=args.epochs,
+        packing=args.packing,
+    )
+    console.print(plan_table(plan))
+    return plan.as_json()
+
+
+def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Table 1 from raw files, the rest from stores."""
+    from tulu_jax.data.report import dataset_report, report_table, table1
+    from tulu_jax.data.table1 import PAPER
+
+    if args.tokenizer is None:
+        raise ConfigError(
+            "no tokenizer is named", do="name its folder with --tokenizer, or use --dry_run"
+        )
     options = prepare_options(args)
     tokenizer = options.load_tokenizer()
-    stores = [
-        open_store(key.folder(options.data_dir))
-        for spec in mixture_specs(args.mixture)
-        for key in store_keys(spec, options, tokenizer=tokenizer).values()
-    ]
-    reports = dataset_report(stores, row_length=options.max_length, packing=args.packing)
-    Console().print(report_table(reports))
-    return 0
+    specs = options.specs(args.mixture)
+    stores = _find_stores(specs, options)
+    rows = _table1_rows(args, specs)
+    found = [s for splits in stores.values() for s in splits.values() if s is not None]
+    if not found and not any(rows.values()):
+        raise DataError(
+            "no tokenized store, and no raw files",
+            at=options.data_dir,
+            do="run `tulu data prepare`, or name the raw files with --raw_dir",
+        )
+    names = {spec.task_name: spec.name for spec in specs}
+    console.print(table1(rows, names, vocab_size=tokenizer.vocab_size))
+    reports = dataset_report(found, row_length=args.max_length, packing=args.packing)
+    if reports:
+        console.print(report_table(reports))
+    missing = [task for task, splits in stores.items() if splits["train"] is None]
+    mixture = None if missing else _mixture(args, stores, console)
+    if missing:
+        console.print(
+            f"not prepared, so without tokens (`tulu data prepare`): {', '.join(missing)}"
+        )
+    return {
+        "mixture": args.mixture,
+        "table1": {
+            task: {"ours": _plain(row), "paper": _plain(PAPER.get(names[task]))}
+            for task, row in rows.items()
+        },
+        "datasets": [report.as_json() for report in reports],
+        "not_prepared": missing,
+        "epoch": mixture,
+    }
+
+
+def _find_stores(specs: list[DatasetSpec], options: PrepareOptions) -> Stores:
+    """The stores by task and split; None where there is none for these options."""
+    from tulu_jax.data.keys import store_keys
+    from tulu_jax.data.prepare import find_store
+
+    tokenizer = options.load_tokenizer()
+    return {
+        spec.task_name: {
+            split: find_store(key, options)
+            for split, key in store_keys(spec, options, tokenizer=tokenizer).items()
+        }
+        for spec in specs
+    }
+
+
+def _table1_rows(args: argparse.Namespace, specs: list[DatasetSpec]) -> dict[str, Table1Row | None]:
+    """The row of each task whose raw files are at hand, counted under progress bars."""
+    from tulu_jax.chat import load_tokenizer
+    from tulu_jax.cli.data.reading import raw_conversations, reading_progress
+    from tulu_jax.data.faults import Faults
+    from tulu_jax.data.table1 import count_lengths
+    from tulu_jax.data.workers import all_cores
+
+    tokenizer = load_tokenizer(args.tokenizer, args.encoding)
+    at_hand = [spec for spec in specs if spec.embedded or args.raw_dir is not None]
+    rows: dict[str, Table1Row | None] = {spec.task_name: None for spec in specs}
+    with reading_progress() as progress:
+        bars, streams = {}, {}
+        for spec in at_hand:
+            total = spec.expected_examples.get("train")
+            bars[spec.task_name] = progress.add_task(spec.task_name, total=total)
+            streams[spec.task_name] = raw_conversations(
+                spec, args.raw_dir, tokenizer=tokenizer, faults=Faults()
+            )
+        processes = args.num_processes or all_cores()
+        for name, lengths in count_lengths(
+            streams, args.tokenizer, encoding=args.encoding, num_processes=processes
+        ):
+            progress.update(bars[name], completed=lengths.instances)
+            rows[name] = lengths.row()
+    return rows
+
+
+def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict[str, Any]:
+    """What an epoch holds, with the mixture's own caps and rates."""
+    from tulu_jax.cli.data.common import reading_options
+    from tulu_jax.data.config import DataConfig
+    from tulu_jax.data.ensure import assemble
+    from tulu_jax.data.mixtures import resolve
+    from tulu_jax.data.report import mixture_report, mixture_table
+
+    config = DataConfig(
+        mixture=args.mixture,
+        tokenizer=args.tokenizer,
+        length=args.max_length,
+        batch_size=args.batch_size,
+        epochs=args.epochs,
+        packing=args.packing,
+        encoding=args.encoding,
+        data_dir=args.data_dir,
+        raw_dir=args.raw_dir,
+        schedule=args.schedule,
+        options=reading_options(args.option),
+    )
+    prepared = {
+        task: {split: store for split, store in splits.items() if store is not None}
+        for task, splits in stores.items()
+    }
+    parts = resolve(args.mixture, seed=config.seed)
+    data = assemble(config, parts, prepared, prepare_options(args).load_tokenizer())
+    report = mixture_report(data.train, batch_size=args.batch_size)
+    console.print(mixture_table(report))
+    return report.as_json()
+
+
+def _plain(row: Table1Row | None) -> dict[str, float] | None:
+    return None if row is None else dict(vars(row))
