@@ -146,8 +146,8 @@ class _Maker:
         meta = _meta(spec, key, self.options, self.tokenizer)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            jobs = self._jobs(spec, key, faults)
-            parts = _Parts(self.workers, folder, self._on_beam(jobs, folder))
+            jobs, on_beam = self._on_beam(self._jobs(spec, key, faults), folder)
+            parts = _Parts(self.workers, folder, jobs)
             bar = self.board.add_split(spec, key.split)
             blocks = self._blocks(parts, key, meta=meta, faults=faults, bar=bar)
             store = write_blocks(path, blocks, meta=meta)
@@ -158,7 +158,7 @@ class _Maker:
         except OSError as error:
             raise unwritable(path, error) from error
         shutil.rmtree(folder, ignore_errors=True)
-        return Prepared(store, True, parts.count, parts.found)
+        return Prepared(store, True, parts.count, parts.found - on_beam)
 
     def _jobs(self, spec: DatasetSpec, key: StoreKey, faults: Faults) -> Iterator[Job]:
         """The split's jobs; `faults` is filled by the time the last one is given."""
@@ -174,16 +174,15 @@ class _Maker:
             setattr(faults, name, value)
         return jobs_of_files(staged.files[key.split])
 
-    def _on_beam(self, jobs: Iterator[Job], folder: Path) -> Iterator[Job]:
-        """The jobs, their parts made on Beam if that is wished."""
+    def _on_beam(self, jobs: Iterator[Job], folder: Path) -> tuple[Iterator[Job], int]:
+        """The jobs, their parts made on Beam if that is wished, and how many were made there."""
         if self.options.beam_runner is None:
-            return jobs
+            return jobs, 0
         with quiet_tensorflow():
             from tulu_jax.data.seqio_glue.beam import make_parts_on_beam
 
             every = list(jobs)
-            make_parts_on_beam(every, folder, self.options)
-        return iter(every)
+            return iter(every), make_parts_on_beam(every, folder, self.options)
 
     def _stage(self, spec: DatasetSpec) -> Staged:
         """The dataset's files; the first call has all datasets' files written."""
