@@ -16,10 +16,13 @@ ONE = ["--num_processes", "1"]
 
 @pytest.fixture
 def dolly(tmp_path):
-    """A folder of raw Dolly rows: a copy, a question of GSM, an address, a malformed line."""
+    """Raw Dolly rows: copies, a question of GSM, an address, and a malformed line.
+
+    The templates make some of the copies differ.
+    """
     rows = [{"instruction": f"Name {i} things that float.", "response": f"Cork, and {i} others."}
             for i in range(120)]  # fmt: skip
-    rows += [{"instruction": "Tell me a story.", "response": STORY}] * 2
+    rows += [{"instruction": "Tell me a story.", "response": STORY}] * 20
     rows.append({"instruction": eval_sets.GSM, "response": "47"})
     rows.append(
         {"instruction": "Whom do I ask?", "response": "Ask m.lopez@uni-hamburg.de <b>now</b>."}
@@ -39,7 +42,7 @@ def test_everything_is_reported(tmp_path, dolly, capsys):
         assert text in out
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["skipped"] == {"tulu_dolly": 1}
-    assert content["datasets"]["tulu_dolly"]["conversations"] == 124
+    assert content["datasets"]["tulu_dolly"]["conversations"] == 142
     assert content["options"]["ngram"] == 8
     page = (tmp_path / "out.html").read_text()
     assert "Overlap with evaluation sets" in page
@@ -51,7 +54,8 @@ def test_limits_decide_the_exit_status(dolly, capsys):
     assert tulu("check", *dolly, "--fail_above", "exact_duplicates=0.5") == 0
     limits = ["--fail_above", "secrets=0.5", "--fail_above", "exact_duplicates=0.001"]
     assert tulu("check", *dolly, *limits) == 1
-    assert "exact_duplicates: 0.81% is above the limit of 0.10%" in capsys.readouterr().err
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("exact_duplicates: ") and "% is above the limit of 0.10%" in error
     with pytest.raises(ConfigError, match=r"not a limit for --fail_above"):
         tulu("check", *dolly, "--fail_above", "typos=1")
 

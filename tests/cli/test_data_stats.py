@@ -42,7 +42,7 @@ def test_stores_give_tokens_shares_and_packing(tmp_path, small, where, capsys):
     assert sum(d["token_share"] for d in content["epoch"]["datasets"]) == pytest.approx(1)
     rows = content["epoch"]["rows"]
     assert content["epoch"]["steps"] == -(-3 * rows // 8)
-    assert 0.9 < content["epoch"]["efficiency"] <= 1
+    assert 0.8 < content["epoch"]["efficiency"] <= 1
     report = next(d for d in content["datasets"] if d["task"] == "tulu_small")
     assert report["skipped"] == 0 and 0 < report["loss_share"] < 1
 

@@ -184,7 +184,7 @@ def test_what_max_length_cuts_and_drops(tmp_path):
 
     options = CheckOptions(tokenizer=str(demo.TOKENIZER_DIR), max_length=30)
     data = [conversation("short", "Hi", "Ho"), conversation("cut", "Hi", "Ho " * 40 + "."),
-            conversation("dropped", "Hi " * 40, "Ho")]  # fmt: skip
+            conversation("none", "Hi"), conversation("dropped", "Hi " * 40, "Ho")]  # fmt: skip
     found = check_mixture("x", {"x": data}, options=options).datasets["x"].findings
     assert found["over_max_length"].examples == [
         ("a_cut", "cut"), ("a_dropped", "dropped: its prompt fills max_length")]  # fmt: skip

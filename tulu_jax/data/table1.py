@@ -112,8 +112,9 @@ class LengthCounter:
         try:
             prompts = self.tokenizer.encode_texts(texts["user"])
             completions = self.tokenizer.encode_texts(texts["assistant"])
-        except UnicodeEncodeError as error:
-            raise DataError("text holds a lone surrogate", at=chunk[0]["id"]) from error
+        except (TypeError, UnicodeEncodeError) as error:
+            at = f"one of {len(chunk)} conversations from {chunk[0]['id']} on"
+            raise DataError("content is no text, or holds a lone surrogate", at=at) from error
         lengths.prompts, lengths.prompt_tokens = len(prompts), sum(map(len, prompts))
         lengths.completions = len(completions)
         lengths.completion_tokens = sum(map(len, completions))

@@ -53,12 +53,19 @@ def raw_conversations(
 
 
 def reading_progress() -> Progress:
-    """Bars with the number of conversations read; shown on the error stream."""
+    """Bars with the number of conversations read; shown on the error stream if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def write_json(path: str, content: object) -> None:

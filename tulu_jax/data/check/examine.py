@@ -103,9 +103,10 @@ class Examiner:
         """Finds what `max_length` will cut or leave without an answer."""
         if self._tokenizer is None:
             return
-        messages = [conversation["messages"] for conversation in chunk]
+        places = [place for place, one in enumerate(chunk) if one["messages"]]
+        messages = [chunk[place]["messages"] for place in places]
         encoded = encode_many(messages, self._tokenizer, max_length=self._max_length, threads=1)
-        for place, one in enumerate(encoded):
+        for place, one in zip(places, encoded, strict=True):
             if one.truncated:
                 detail = "dropped: its prompt fills max_length" if one.dropped else "cut"
                 result.findings.append(Finding(place, "over_max_length", detail))
