@@ -95,7 +95,7 @@ def test_padding_may_be_added(shared, tmp_path, pythia):
 def test_equals_the_whole_text_on_random_conversations(name, request):
     tokenizer = request.getfixturevalue(name)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(conversations(SPECIAL_TEXTS), conversations())
     def check(special, ordinary):
         for messages in (special, ordinary):

@@ -33,7 +33,7 @@ def test_words_of_sentencepiece_have_the_tokens_of_the_text(name, request):
     skip = len(tokenizer.newline_ids)
     assert tokenizer._words._cut is at_spaces
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(TEXTS)
     def check(text):
         assert tokenizer.encode_text(text) == tokenizer.model.encode(text)
@@ -51,7 +51,7 @@ def test_words_of_byte_level_bpe_have_the_tokens_of_the_text(name, cut, request)
     tokenizer = request.getfixturevalue(name)
     assert tokenizer._words._cut is cut
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(TEXTS)
     def check(text):
         alone = tokenizer._backend.encode(text, add_special_tokens=False).ids
