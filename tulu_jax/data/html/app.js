@@ -7,8 +7,8 @@ const TABS = [
       lengths: Math.max(...DATA.conversations.map((one) => one.tokens.length)) }) },
   { id: "rows", name: "Packed rows", has: DATA.rows?.length, draw: (panel) =>
     new Browser(panel, { what: "row", items: DATA.rows.map(rowItem), lengths: DATA.rows[0].length,
-      note: "A packed row is what the model reads at once: whole conversations side by side. These " +
-        "are the first rows of training, in order." }) },
+      note: "A packed row is what the model reads at once: conversations side by side, none split " +
+        "over two rows. These are the first rows of training, in order, when none is held out." }) },
   { id: "checks", name: "Checks", has: DATA.sections?.length, draw: drawChecks },
 ].filter((tab) => tab.has);
 

@@ -159,12 +159,13 @@ function strip(conversations, length, tall = false) {
 
 /** Says, by example, what the colours mean. */
 function legend(note = null) {
+  const special = DATA.special?.length ? DATA.vocabulary[DATA.special.at(-1)][0] : "</s>";
   return make("div", { class: "legend card" }, note ? make("p", {}, note) : null, make("p", {},
     make("span", { class: "sample on" }, "Highlighted, underlined tokens"),
     " are trained: the model learns to produce them, and only they count in the loss. ",
     make("span", { class: "sample off" }, "Grey tokens"),
     " are context: the model reads them, and nothing is learned from how well it predicts them. ",
-    make("span", { class: "sample sp" }, "</s>"), " special token, ",
+    make("span", { class: "sample sp" }, special), " special token, ",
     make("b", { class: "sample" }, "<|user|>"), " marker of who speaks, ",
     make("span", { class: "sample" }, "⏎"), " line break. Point at a token for its id."));
 }
