@@ -21,7 +21,7 @@ from tulu_jax.checkpoint.manager import (
     saved_model_config,
 )
 from tulu_jax.data.ensure import TrainingData, open_training_data
-from tulu_jax.data.report import dataset_report, report_table
+from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import LlamaConfig
 from tulu_jax.parallel import Layout, layout_for, make_mesh
@@ -123,6 +123,9 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
         data.stores, row_length=config.data.length, packing=config.data.packing
     )
     console.print(report_table(reports))
+    if len(data.stores) > 1:
+        mixed = mixture_report(data.train, batch_size=config.data.batch_size)
+        console.print(mixture_table(mixed))
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
     return Run(config, model, data, layout, optimizer, total_steps, settings)
