@@ -21,6 +21,8 @@ TRAINING = ("train", "demo")
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
 
+  tulu data download ...   fetch raw files, resumable and checked
+  tulu data inspect ...    look at conversations and the tokens that are trained
   tulu data prepare ...    tokenize datasets into a store (train does it by itself if need be)
   tulu train ...           fine-tune; the same command line resumes
   tulu generate ...        answer prompts with a checkpoint
