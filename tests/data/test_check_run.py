@@ -6,7 +6,7 @@ import pytest
 
 from tests.data import eval_sets
 from tests.data.test_check_parts import KEY, STORY
-from tulu_jax.data.check.benchmarks import read_benchmarks
+from tulu_jax.data.check.benchmarks import EvalItem, read_benchmarks
 from tulu_jax.data.check.collect import limits_exceeded
 from tulu_jax.data.check.options import CheckOptions, parse_limit
 from tulu_jax.data.check.run import check_mixture
@@ -115,6 +115,20 @@ def test_overlap_by_dataset_and_benchmark(report):
     assert first.conversations == 1 and first.share == 1.0
     assert not any(one.items_seen or one.conversations for one in rest)
     assert len(report.overlap) == 2 * len(report.benchmarks)
+
+
+def test_an_item_that_two_datasets_have_counts_once():
+    items = [EvalItem("b", str(i), f"{STORY} {i}" if i == 0 else TOPICS[i] * 9, "") for i in (0, 1)]
+    items.append(EvalItem("b", "2", " ".join(TOPICS), ""))
+    datasets = {
+        "x": [conversation(0, STORY, "Thank you.", name="x")],
+        "y": [conversation(0, STORY, " ".join(TOPICS), name="y")],
+    }
+    report = check_mixture("x,y", datasets, items=items)
+    assert [one.items_seen for one in report.overlap] == [2, 1]
+    assert report.benchmarks == {"b": 2} and report.shares["overlap"] == 1.0
+    report = check_mixture("x", {"x": datasets["x"]}, items=items)
+    assert report.shares["overlap"] == 0.5
 
 
 def test_shares_and_limits(report):

@@ -100,8 +100,14 @@ class Collector:
             overlap=self._overlap(),
             benchmarks=self._index.checkable if self._index else {},
         )
-        report.shares = _shares(report)
+        report.shares = _shares(report, self._items_seen())
         return report
+
+    def _items_seen(self) -> Counter[str]:
+        """Items by benchmark that any dataset has seen, each once."""
+        items = {item for _, item in self._best}
+        known = self._index.items if self._index else []
+        return Counter(known[item].benchmark for item in items)
 
     def _count_languages(self, name: str, found: DatasetFindings) -> None:
         """Counts languages; those other than the commonest are findings."""
@@ -197,16 +203,13 @@ def _distance(lengths: np.ndarray) -> np.ndarray:
     return away / max(1.4826 * float(np.median(away)), MIN_SPREAD)
 
 
-def _shares(report: CheckReport) -> dict[str, float]:
-    """For each kind the share that a limit is compared with."""
+def _shares(report: CheckReport, seen: Counter[str]) -> dict[str, float]:
+    """For each kind the share that a limit is compared with; `seen` items by benchmark."""
     total = max(sum(found.conversations for found in report.datasets.values()), 1)
     shares = dict.fromkeys(KINDS, 0.0)
     for found in report.datasets.values():
         for kind, one in found.findings.items():
             shares[kind] += one.conversations / total
-    seen: Counter[str] = Counter()
-    for one in report.overlap:
-        seen[one.benchmark] = max(seen[one.benchmark], one.items_seen)
     shares["overlap"] = max(
         (seen[name] / items for name, items in report.benchmarks.items() if items), default=0.0
     )

@@ -147,13 +147,13 @@ def _examples_table(report: CheckReport) -> Table:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left", show_header=False)
-    table.add_column("what", style="dim", max_width=20)
-    table.add_column("conversation", overflow="fold", max_width=_ID_CHARACTERS)
+    table.add_column("what", style="dim", no_wrap=True)
+    table.add_column("conversation", overflow="fold", min_width=18, max_width=_ID_CHARACTERS)
     table.add_column("detail", overflow="ellipsis", no_wrap=True, max_width=40)
     for one in report.overlap:
         for seen in one.worst:
-            detail = f"{seen.coverage:.0%} of {seen.item}: {seen.prompt}"
-            table.add_row(f"overlap {one.benchmark}", Text(seen.conversation), Text(detail))
+            detail = f"{seen.coverage:.0%} of item {seen.item}: {seen.prompt}"
+            table.add_row(one.benchmark, Text(seen.conversation), Text(detail))
     for found in report.datasets.values():
         for kind, one in found.findings.items():
             for example in one.examples:
