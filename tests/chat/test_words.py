@@ -1,16 +1,34 @@
 import doctest
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tulu_jax.chat import words
+from tulu_jax.chat import load_tokenizer, words
 from tulu_jax.chat.words import WordCache, after_black, at_spaces, before_blanks, whole
 
+from . import small_bpe
+from .small import train
 from .strategies import ODD
 
-MORE = (*ODD, ".", "'s", "!\n", " .", "\t ", "1", "\u3000")
+MORE = (
+    *ODD,
+    ".",
+    "'",
+    "(",
+    "a",
+    "B2",
+    "=\u0338",
+    "x\u0301",
+    "'s",
+    "!\n",
+    " .",
+    "\t ",
+    "1",
+    "\u3000",
+)
 TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(MORE), max_size=20).map("".join))
 
 
@@ -62,16 +80,22 @@ def test_words_of_byte_level_bpe_have_the_tokens_of_the_text(name, cut, request)
 
 
 def test_a_model_that_merges_across_spaces_is_not_cut(folder):
-    from tulu_jax.chat import load_tokenizer
-
-    from .small import train
-
     data = train(split_by_whitespace=False, vocab_size=600)
     (folder / "tokenizer.model").write_bytes(data)
     tokenizer = load_tokenizer(folder)
     assert tokenizer._words._cut is whole
     text = "The word camel lives in the desert"
     assert tokenizer.encode_text(text) == tokenizer.model.encode(text)
+
+
+def test_text_with_ordinary_added_tokens_is_not_cut(tmp_path):
+    folder = small_bpe.neox(tmp_path)
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    more = {**added[-1], "id": added[-1]["id"] + 1, "content": "the camel(x)"}
+    tokenizer = load_tokenizer(small_bpe.change(folder, added_tokens=[*added, more]))
+    assert tokenizer._words._cut is whole
+    assert more["id"] in tokenizer.encode_text("in the camel(x)")
+    assert more["id"] not in tokenizer.special_ids
 
 
 def test_words_are_tokenized_once_and_memory_is_bounded(monkeypatch):

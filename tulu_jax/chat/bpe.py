@@ -71,9 +71,12 @@ class BpeTokenizer(Tokenizer):
 
     @cached_property
     def _words(self) -> WordCache:
-        split = self.definition["pre_tokenizer"]
-        other = before_blanks if is_llama3_split(split) else whole
-        return WordCache(after_black if split == GPT2_SPLIT else other, self._encode_words)
+        """Words are cut as the pre-tokenizer allows, unless an added token may reach across."""
+        split, added = self.definition["pre_tokenizer"], self.definition["added_tokens"]
+        cut = before_blanks if is_llama3_split(split) else whole
+        cut = after_black if split == GPT2_SPLIT else cut
+        kept = all(token["special"] or token["content"].isspace() for token in added)
+        return WordCache(cut if kept else whole, self._encode_words)
 
     def _encode_words(self, words: list[str], threads: int) -> list[list[int]]:
         """Each word's ids, by one thread, or by as many as the library likes."""

@@ -6,8 +6,8 @@ for the tokenizer to know: it gives the function that cuts text into such words.
 
     >>> [word for word in at_spaces("Hi  you\n\nall") if word]
     ['Hi', '  you', '\n', '\n', 'all']
-    >>> after_black("Hi  you\n\nall")
-    ['Hi', '  you', '\n\nall']
+    >>> after_black("Hi  you\n\nall(one's)")
+    ['Hi', '  you', '\n\nall', '(', "one's)"]
     >>> before_blanks("Hi  you.\n\nall one")
     ['Hi', '  you.\n\nall', ' one']
 """
@@ -30,10 +30,16 @@ MAX_CHARACTERS = 2**24
 # Unicode's White_Space: what `\s` matches in the tokenizers library, which is not Python's `\s`.
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
+# ASCII's punctuation and symbols but the apostrophe, which GPT-2 joins to letters (`'s`).
+_SIGNS = r"!-&(-/:-@\[-`{-~"
+
 _LINES = f"(?:[\r\n][{_WHITE}]*[^{_WHITE}]*)*"
 
 _by_spaces = re.compile("\n|[ ▁]+[^ ▁\n]*|[^ ▁\n]+").findall
-_by_white = re.compile(f"[{_WHITE}]+[^{_WHITE}]*|[^{_WHITE}]+").findall
+_by_white = re.compile(
+    f"[{_WHITE}]*(?:[A-Za-z]+(?=[0-9{_SIGNS}])|[0-9]+(?=[A-Za-z{_SIGNS}])|[{_SIGNS}]+(?=[A-Za-z0-9]))"
+    f"|[{_WHITE}]+[^{_WHITE}]*|[^{_WHITE}]+"
+).findall
 _by_blanks = re.compile(f"[{_WHITE}]+[^{_WHITE}]*{_LINES}|[^{_WHITE}]+{_LINES}").findall
 
 
@@ -50,7 +56,10 @@ def at_spaces(text: str) -> list[str]:
 
 
 def after_black(text: str) -> list[str]:
-    """For GPT-2's pre-tokenizer: a word is its leading whitespace and what follows."""
+    """For GPT-2's pre-tokenizer: a word is its leading whitespace and what follows.
+
+    Where that begins with ASCII letters, digits or signs before one of another kind, it ends there.
+    """
     return _by_white(text)
 
 
