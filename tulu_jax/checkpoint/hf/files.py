@@ -1,0 +1,121 @@
+"""Which files of a folder hold the tensors of a model.
+
+Safetensors are taken where there are any, else the files of torch: one file, or shards that an
+index names. An index comes from strangers: it may name plain files of its own folder only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, SINGLE_NAME, read_header
+from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, TensorSpec
+from tulu_jax.checkpoint.hf.torch_file import read_torch_file
+from tulu_jax.errors import CheckpointError
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One way to keep weights in files."""
+
+    single: str
+    index: str
+    suffix: str
+    read: Callable[[Path], dict[str, TensorSpec]]
+
+
+FORMATS = (
+    Format(SINGLE_NAME, INDEX_NAME, ".safetensors", read_header),
+    Format("pytorch_model.bin", "pytorch_model.bin.index.json", ".bin", read_torch_file),
+)
+"""In order of preference."""
+
+
+def find_tensors(folder: Path) -> dict[str, TensorSpec]:
+    """All tensors of a Hugging Face folder: one file, or shards named by an index.
+
+    Raises:
+      CheckpointError: no weights, two sets of one format, or an index that does not fit its shards.
+    """
+    for kind in FORMATS:
+        single, index = folder / kind.single, folder / kind.index
+        if single.is_file() and index.is_file():
+            raise CheckpointError(
+                "folder holds two sets of weights",
+                got=f"{kind.single} and {kind.index}",
+                at=folder,
+                do="remove the one that does not belong to config.json",
+            )
+        if single.is_file():
+            return kind.read(single)
+        if index.is_file():
+            return _find_in_shards(folder, kind, _read_index(index, kind))
+    suffixes = ("safetensors", "bin", "pth", "pt", "h5", "msgpack", "gguf")
+    others = sorted(path.name for end in suffixes for path in folder.glob(f"*.{end}"))
+    meta = (folder / "params.json").is_file()
+    raise CheckpointError(
+        "folder holds no weights",
+        got=others[:5] or None,
+        at=folder,
+        expected=" or ".join(name for kind in FORMATS for name in (kind.single, kind.index)),
+        do="this is Meta's layout: use tulu import --meta" if meta else DOWNLOAD_AGAIN,
+    )
+
+
+def _read_index(path: Path, kind: Format) -> dict[str, str]:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            "index is malformed", at=path, expected="weight_map: {tensor name: file name}"
+        )
+    for file in weight_map.values():
+        plain = isinstance(file, str) and file.endswith(kind.suffix) and "\0" not in file
+        if not plain or Path(file).name != file or "\\" in file or _leads_out(path.parent / file):
+            raise CheckpointError(
+                "index names a file outside its folder",
+                got=repr(file),
+                at=path,
+                expected=f"plain names of *{kind.suffix} files",
+                do="do not use this checkpoint unless you know where it comes from",
+            )
+    return weight_map
+
+
+def _leads_out(path: Path) -> bool:
+    """Whether a link points out of the folder; one into the cache of huggingface_hub does not.
+
+    There snapshots/REVISION/FILE is a link to ../../blobs/SHA256.
+    """
+    if not path.is_symlink():
+        return False
+    target, folder = path.resolve(), path.parent.resolve()
+    return target.parent not in (folder, folder.parent.parent / "blobs")
+
+
+def _find_in_shards(
+    folder: Path, kind: Format, weight_map: Mapping[str, str]
+) -> dict[str, TensorSpec]:
+    specs: dict[str, TensorSpec] = {}
+    for file in sorted(set(weight_map.values())):
+        if not (folder / file).is_file():
+            raise CheckpointError(
+                "a shard is missing",
+                got=f"no {file}",
+                at=folder,
+                expected=f"the {len(set(weight_map.values()))} shards that {kind.index} names",
+                do="download it",
+            )
+        for name, spec in kind.read(folder / file).items():
+            if name in specs:
+                files = f"{specs[name].file.name} and {file}"
+                raise CheckpointError("tensor is there twice", got=f"{name} in {files}", at=folder)
+            specs[name] = spec
+    lost = sorted(set(weight_map) - set(specs))
+    if lost:
+        raise CheckpointError(
+            "tensors are missing", got=f"{lost[:5]} in no shard", at=folder / kind.index
+        )
+    return specs

@@ -1,0 +1,207 @@
+"""Where the tensors of a model lie in its files, and how one is read.
+
+A `TensorSpec` is the same for safetensors and for torch's files: a dtype, a shape and a place in a
+file. `view` maps it into memory, so that slices of it touch only their own bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import mmap
+from pathlib import Path
+from typing import Protocol
+
+import ml_dtypes
+import numpy as np
+
+from tulu_jax.errors import CheckpointError
+
+DOWNLOAD_AGAIN = "download or copy the file again"
+
+DTYPES: dict[str, np.dtype] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Dtypes that weights may have."""
+DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
+    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+class Tensor(Protocol):
+    """A tensor of known dtype and shape that can be looked at."""
+
+    @property
+    def dtype(self) -> str:
+        """Its stored dtype, as safetensors spells it."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def file(self) -> Path:
+        """The file it is in, for messages."""
+        ...
+
+    def view(self) -> np.ndarray:
+        """Its values, read when they are touched."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """Where a tensor lies: `start` counts bytes from the file's beginning."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    num_bytes: int
+    """Bytes from its first to the end of its last element."""
+    strides: tuple[int, ...] | None = None
+    """Elements from one index to the next, by axis; None: the last axis is dense, and so on."""
+
+    def view(self) -> np.ndarray:
+        """The tensor, mapped from its file: what is touched is read, and nothing else.
+
+        Raises:
+          CheckpointError: its dtype is none that weights have, or the file has shrunk.
+        """
+        if self.dtype not in DTYPES:
+            raise CheckpointError(
+                "weights have a dtype that is not supported",
+                got=self.dtype,
+                at=self.file,
+                expected=" or ".join(DTYPES),
+                do="give the model before it was quantised",
+            )
+        raw = np.frombuffer(_mapped(self.file, self.start, self.num_bytes), np.uint8)
+        skip = self.start % mmap.ALLOCATIONGRANULARITY if self.num_bytes else 0
+        flat = raw[skip : skip + self.num_bytes].view(DTYPES[self.dtype])
+        if self.strides is None:
+            return flat.reshape(self.shape)
+        steps = [step * flat.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+
+
+def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
+    """The pages that hold `num_bytes` from `start`; unmapped when nothing looks at them."""
+    if not num_bytes:
+        return b""
+    try:
+        with file.open("rb") as opened:
+            if opened.seek(0, 2) < start + num_bytes:
+                raise CheckpointError("weights file shrank while it was read", at=file)
+            skip = start % mmap.ALLOCATIONGRANULARITY
+            return mmap.mmap(
+                opened.fileno(), num_bytes + skip, access=mmap.ACCESS_READ, offset=start - skip
+            )
+    except OSError as error:
+        raise CheckpointError("weights file cannot be read", got=error, at=file) from error
+
+
+def read_tensor(tensor: Tensor) -> np.ndarray:
+    """One tensor in its stored dtype, in memory of its own; reads just its bytes.
+
+    Raises:
+      CheckpointError: its dtype is none that weights have, or the file has shrunk.
+    """
+    return np.array(tensor.view(), order="C")
+
+
+def num_elements(shape: tuple[int, ...]) -> int:
+    """Number of elements of a tensor of this shape."""
+    return math.prod(shape)
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The NumPy dtype of float32, bfloat16 or float16.
+
+    Raises:
+      CheckpointError: any other name.
+    """
+    if name not in DTYPE_NAMES:
+        raise CheckpointError("unknown dtype", got=repr(name), expected=" or ".join(DTYPE_NAMES))
+    return DTYPES[DTYPE_NAMES[name]]
+
+
+_BLOCK_ROWS = 64
+"""Rows transposed at a time: copying a transposed matrix whole is 4 to 6 times slower, because
+every element lands in another cache line."""
+_BLOCK_ELEMENTS = 2**22
+"""Elements copied at a time where both sides are dense."""
+
+
+def copy_cast(target: np.ndarray, source: np.ndarray, name: str) -> None:
+    """Copies `source` into `target`, rounding to nearest even; quick for transposed matrices too.
+
+    Raises:
+      CheckpointError: a finite weight would become infinite, as above 65,504 in float16.
+    """
+    target, source = _merged(target, source)
+    if source.ndim > 1 and abs(source.strides[-1]) > source.itemsize:
+        dense = int(np.argmin(np.abs(source.strides)))
+        target, source = np.moveaxis(target, dense, -1), np.moveaxis(source, dense, -1)
+        first = int(np.argmax(np.abs(source.strides[:-1])))
+        target, source = np.moveaxis(target, first, 0), np.moveaxis(source, first, 0)
+    step = _BLOCK_ROWS if source.ndim > 1 else _BLOCK_ELEMENTS
+    for start in range(0, len(source), step):
+        block = slice(start, start + step)
+        _copy_part(target[block], source[block], name)
+
+
+def _merged(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with neighbouring axes made one where that needs no copy in either."""
+    shape: list[int] = []
+    for axis, size in enumerate(source.shape):
+        if shape and all(
+            array.strides[axis - 1] == array.strides[axis] * size for array in (target, source)
+        ):
+            shape[-1] *= size
+        else:
+            shape.append(size)
+    merged = tuple(shape) or (1,)
+    return target.reshape(merged), source.reshape(merged)
+
+
+def _copy_part(target: np.ndarray, source: np.ndarray, name: str) -> None:
+    if target.dtype == source.dtype and target.dtype.itemsize == 2:
+        target.view(np.uint16)[...] = source.view(np.uint16)  # bfloat16 copies element by element
+        return
+    with np.errstate(over="ignore"):
+        target[...] = source if source.dtype == target.dtype else np.asarray(source, target.dtype)
+    if target.dtype == np.float16 and source.dtype != target.dtype:
+        _check_overflow(target, source, name)
+
+
+def cast(tensor: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """`tensor` in `dtype`, rounded to nearest even; itself when it has that dtype already.
+
+    Raises:
+      CheckpointError: a finite weight would become infinite, as above 65,504 in float16.
+    """
+    if tensor.dtype == dtype:
+        return tensor
+    with np.errstate(over="ignore"):
+        result = tensor.astype(dtype)
+    if dtype == np.float16:
+        _check_overflow(result, tensor, name)
+    return result
+
+
+def _check_overflow(result: np.ndarray, source: np.ndarray, name: str) -> None:
+    if np.any(np.isinf(result) & np.isfinite(source)):
+        raise CheckpointError(
+            "weights do not fit float16",
+            got=f"largest magnitude {np.max(np.abs(source.astype(np.float32))):g}",
+            at=name,
+            expected="at most 65504",
+            do="use --dtype bfloat16 or float32",
+        )
