@@ -1,6 +1,7 @@
 """A whole check: planted faults are counted under the right dataset, and nothing else is."""
 
 import json
+import sys
 
 import pytest
 
@@ -182,6 +183,13 @@ def test_tables_fit_and_sections_can_be_shown(report):
     from tulu_jax.data.html import check_sections
 
     check_sections(sections)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_missing_package_is_named_before_anything_is_read(monkeypatch, num_processes):
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    with pytest.raises(ConfigError, match=r"got no datasketch - pip install 'tulu-jax\[check\]'"):
+        check_mixture("x", {"x": iter([])}, num_processes=num_processes)
 
 
 def test_nothing_and_one_conversation():

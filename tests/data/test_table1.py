@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 
 import pytest
 from rich.console import Console
@@ -106,6 +108,21 @@ def test_chunks_come_in_order(num_processes):
     )
     with pytest.raises(DataError, match=r"bad item - got 0"):
         next(failing)
+
+
+def end_process(chunk):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_end():
+    return end_process
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_told():
+    killed = map_chunks(make_end, (), streams={"a": range(3)}, size=1, num_processes=2)
+    with pytest.raises(DataError, match=r"was ended from outside - .* fewer with --num_processes"):
+        list(killed)
 
 
 def make_double_twice(factor):

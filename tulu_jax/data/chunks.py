@@ -6,8 +6,11 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
+
+from tulu_jax.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,6 +45,8 @@ def map_chunks(
     Every process calls `make(*arguments)` once and the function it returns once a chunk. With one
     process all happens here. The streams are read by the caller's process one after the other, no
     faster than the results are taken.
+
+    Raises: DataError when a process is killed; what `make` or its function raises.
     """
     chunks = ((name, chunk) for name, items in streams.items() for chunk in chunked(items, size))
     if num_processes == 1:
@@ -59,6 +64,11 @@ def map_chunks(
                     yield name, future.result()
             for name, future in waiting:
                 yield name, future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that works on the data was ended from outside",
+                do="if memory ran out, take fewer with --num_processes",
+            ) from error
         finally:
             for _, future in waiting:
                 future.cancel()

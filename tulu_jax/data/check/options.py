@@ -22,9 +22,6 @@ KINDS: dict[str, str] = {
 """The kinds of findings, in the order of the report. Shares of `overlap` are of a benchmark's
 items (the highest benchmark counts), all others of the mixture's conversations."""
 
-OPTIONAL = ("datasketch", "py3langid")
-"""Packages of the extra `check`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:

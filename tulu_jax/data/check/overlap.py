@@ -7,7 +7,8 @@ in a long passage count in full. Word runs that more than ten questions of a ben
 its template ("Which of the following ...") and say nothing. A question shorter than a run counts
 as seen only when a whole message is that question.
 
-Source: arXiv 2411.15124 (Tülu 3), section on decontamination; arXiv 2005.14165 (GPT-3), appendix C.
+Source: arXiv 2411.15124 (Tülu 3), section on decontamination; arXiv 2005.14165 (GPT-3), appendix C;
+both from memory.
 """
 
 from __future__ import annotations

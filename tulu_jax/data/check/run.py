@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import collections
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 
 from tulu_jax.data.check.benchmarks import EvalItem
 from tulu_jax.data.check.collect import Collector
 from tulu_jax.data.check.examine import CHUNK, Examiner
+from tulu_jax.data.check.language import missing_extra
 from tulu_jax.data.check.options import CheckOptions
 from tulu_jax.data.check.overlap import OverlapIndex
 from tulu_jax.data.check.result import CheckReport
 from tulu_jax.data.check.spool import Spool
 from tulu_jax.data.chunks import map_chunks
 from tulu_jax.data.specs import Conversation
+
+PACKAGES = ("datasketch", "py3langid")
+"""The packages of the extra `check`."""
 
 
 def check_mixture(
@@ -32,6 +37,11 @@ def check_mixture(
 
     Raises: ConfigError when a package of the extra `check` is not installed.
     """
+    for package in PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise missing_extra(package) from error
     options = options or CheckOptions()
     items = list(items)
     index = None
