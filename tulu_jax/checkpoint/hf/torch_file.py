@@ -166,7 +166,9 @@ class _Places:
         if entry is None:
             raise _damaged(self._path, f"no storage data/{tensor.key[:80]}")
         wanted = tensor.storage_elements * ITEM_BYTES[tensor.dtype]
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != wanted:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise _damaged(self._path, f"storage {entry.filename[:80]} is compressed")
+        if entry.file_size != wanted:
             raise _damaged(
                 self._path, f"storage {entry.filename[:80]} of {entry.file_size:,} bytes, "
                 f"{wanted:,} expected",
