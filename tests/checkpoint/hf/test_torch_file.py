@@ -1,6 +1,7 @@
-"""Torch's files: equal to what torch reads, and nothing but data from those that want to do more."""
+"""Torch's files: equal to what torch reads, and only data from those that want to do more."""
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -55,14 +56,20 @@ def assert_same(path):
         assert np.array_equal(found, expected), name
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_equals_torch(tmp_path):
     torch.save(tensors(), tmp_path / "x.bin")
     assert_same(tmp_path / "x.bin")
-    torch.save(collections.OrderedDict(tensors()), tmp_path / "y.bin", pickle_protocol=4)
+    torch.save(collections.OrderedDict(tensors()), tmp_path / "y.bin")
     assert_same(tmp_path / "y.bin")
     torch.save(torch.nn.Sequential(torch.nn.Linear(3, 4)).state_dict(), tmp_path / "z.bin")
     assert_same(tmp_path / "z.bin")
+
+
+def test_newer_pickle_protocols(tmp_path):
+    some = tensors()
+    torch.save(some, tmp_path / "y.bin", pickle_protocol=4)
+    for name, spec in read_torch_file(tmp_path / "y.bin").items():
+        assert np.array_equal(read_tensor(spec), as_numpy(some[name])), name
 
 
 def test_slices_of_a_view_are_slices_of_the_tensor(tmp_path):
@@ -112,7 +119,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path):
 def test_a_malicious_pickle_without_a_zip(tmp_path):
     trap = tmp_path / "trap"
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(trap)))
-    with pytest.raises(CheckpointError, match="bare pickle, as torch before 1.6 wrote"):
+    with pytest.raises(CheckpointError, match=r"bare pickle, as torch before 1.6 wrote"):
         find_tensors(tmp_path)
     assert not trap.exists()
 
@@ -234,7 +241,7 @@ def test_hostile_sizes(simple, sizes, message):
 
 def test_a_pickle_that_is_too_long(simple):
     rewritten(simple, {"x/data.pkl": b"N" * (2**24 + 1)})
-    with pytest.raises(CheckpointError, match="a data.pkl of 16,777,217 bytes"):
+    with pytest.raises(CheckpointError, match=r"a data.pkl of 16,777,217 bytes"):
         read_torch_file(simple)
 
 
@@ -261,10 +268,8 @@ def test_flipped_bits_are_refused_or_leave_data_alone(simple):
 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_machine(content):
-    try:
+    with contextlib.suppress(PickleError):
         read_pickle(b"\x80\x02" + content)
-    except PickleError:
-        pass
 
 
 @pytest.mark.parametrize(
