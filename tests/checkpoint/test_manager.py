@@ -264,7 +264,7 @@ def test_checkpoint_that_names_no_model(tmp_path):
     write(tmp_path, [1])
     with pytest.raises(
         CheckpointError,
-        match=r"checkpoint does not say which model it is of .* vocab_size, d_model",
+        match=r"checkpoint does not say which model it is of - got 'model' at .*meta",
     ):
         saved_model_config(tmp_path)
 

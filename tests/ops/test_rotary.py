@@ -3,11 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 
-from tulu_jax.ops import apply_rotary, rotary_angles
+from tulu_jax.ops import (
+    apply_rotary,
+    rotary_angles,
+    rotary_rates,
+    stretch_linear,
+    stretch_llama3,
+)
 
 
 def test_docstring_example():
-    cos, sin = rotary_angles(jnp.array([[3]]), head_dim=4, theta=100.0)
+    cos, sin = rotary_angles(jnp.array([[3]]), rotary_rates(4, 100.0))
     np.testing.assert_allclose(cos[0, 0], [-0.98999250, 0.95533649], atol=1e-7)
     np.testing.assert_allclose(sin[0, 0], [0.14112001, 0.29552021], atol=1e-7)
 
@@ -27,7 +33,7 @@ def test_equals_complex_rotation():
     rates = 10_000.0 ** (-np.arange(0, 16, 2) / 16)
     turn = np.exp(1j * positions[..., None] * rates)[:, :, None]
     turned = (x[..., :8] + 1j * x[..., 8:]) * turn
-    cos, sin = rotary_angles(jnp.asarray(positions), head_dim=16, theta=10_000.0)
+    cos, sin = rotary_angles(jnp.asarray(positions), rotary_rates(16, 10_000.0))
     got = apply_rotary(jnp.float32(x), cos, sin)
     expected = np.concatenate([turned.real, turned.imag], -1)
     # float32 angles at position 2000 carry 2000 x 6e-8 of error.
@@ -35,7 +41,33 @@ def test_equals_complex_rotation():
 
 
 def test_bfloat16_input_keeps_float32_angles():
-    cos, _ = rotary_angles(jnp.array([[1999]]), head_dim=8, theta=10_000.0)
+    cos, _ = rotary_angles(jnp.array([[1999]]), rotary_rates(8, 10_000.0))
     assert cos.dtype == jnp.float32
     np.testing.assert_allclose(cos[0, 0, 0], np.cos(1999.0), atol=1e-4)
     assert apply_rotary(jnp.ones((1, 1, 1, 8), jnp.bfloat16), cos, cos).dtype == jnp.bfloat16
+
+
+def test_docstring_example_of_rates():
+    np.testing.assert_allclose(rotary_rates(4, 100.0), [1, 0.1], rtol=1e-6)
+
+
+def test_docstring_example_of_llama3():
+    rates = np.float32(2 * np.pi / 8192 * np.array([5, 4, 2.5, 1, 0.5]))
+    got = stretch_llama3(
+        rates, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=8192
+    )
+    np.testing.assert_allclose(got / rates, [1, 1, (1 + 1 / 8) / 2, 1 / 8, 1 / 8], rtol=1e-5)
+
+
+def test_linear_stretch_is_a_slower_position():
+    rates = rotary_rates(8, 10_000.0)
+    slow, _ = rotary_angles(jnp.array([[6]]), stretch_linear(rates, factor=3.0))
+    np.testing.assert_allclose(slow, rotary_angles(jnp.array([[2]]), rates)[0], atol=1e-6)
+
+
+def test_only_the_first_channels_turn():
+    x = jnp.arange(1.0, 7).reshape(1, 1, 1, 6)
+    cos, sin = jnp.array([[[0.5, 0.25]]]), jnp.array([[[0.75, 0.125]]])
+    got = apply_rotary(x, cos, sin)
+    np.testing.assert_array_equal(got[..., :4], apply_rotary(x[..., :4], cos, sin))
+    np.testing.assert_array_equal(got[..., 4:], x[..., 4:])

@@ -5,7 +5,7 @@ import pytest
 
 from train.small import MESHES, MODEL, layout_on
 from tulu_jax.errors import GuardError
-from tulu_jax.models import ComputeConfig, llama
+from tulu_jax.models import ComputeConfig, layers
 from tulu_jax.train import probe
 from tulu_jax.train.probe import probe_packing
 
@@ -35,7 +35,7 @@ def refused(dtype="float32"):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_refuses_attention_that_ignores_segments(monkeypatch, dtype):
-    attend = llama.attend
+    attend = layers.attend
 
     def leaky(query, key, value, segments, key_segments, *rest, **options):
         return attend(
@@ -48,7 +48,7 @@ def test_refuses_attention_that_ignores_segments(monkeypatch, dtype):
             **options,
         )
 
-    monkeypatch.setattr(llama, "attend", leaky)
+    monkeypatch.setattr(layers, "attend", leaky)
     message = refused(dtype)
     assert "packed conversations do not train as they would apart: states differ" in message
     assert "got relative difference" in message and "PACKING='padded'" in message
@@ -69,6 +69,6 @@ def test_refuses_positions_that_depend_on_the_row(monkeypatch):
 
 
 def test_refuses_nan(monkeypatch):
-    attend = llama.attend
-    monkeypatch.setattr(llama, "attend", lambda *a, **k: attend(*a, **k) * jnp.nan)
+    attend = layers.attend
+    monkeypatch.setattr(layers, "attend", lambda *a, **k: attend(*a, **k) * jnp.nan)
     assert "relative difference nan" in refused()

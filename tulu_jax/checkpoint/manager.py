@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +12,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
-from tulu_jax.errors import CheckpointError
-from tulu_jax.models import LlamaConfig
+from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.models import ModelConfig, config_from_dict
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -156,7 +155,7 @@ class Checkpoints:
                 raise _unwritable(self.folder, error) from error
 
 
-def restore_params(run: str | Path, config: LlamaConfig, layout: Layout) -> Any:
+def restore_params(run: str | Path, config: ModelConfig, layout: Layout) -> Any:
     """The weights of a run's newest checkpoint, read straight into their shards; nothing else.
 
     Raises:
@@ -176,7 +175,7 @@ def restore_params(run: str | Path, config: LlamaConfig, layout: Layout) -> Any:
         raise _unreadable(path, error) from error
 
 
-def saved_model_config(run: str | Path) -> LlamaConfig:
+def saved_model_config(run: str | Path) -> ModelConfig:
     """The model a run's newest checkpoint is of.
 
     Raises:
@@ -185,20 +184,19 @@ def saved_model_config(run: str | Path) -> LlamaConfig:
     return model_config(CheckpointReader(run))
 
 
-def model_config(reader: CheckpointReader) -> LlamaConfig:
+def model_config(reader: CheckpointReader) -> ModelConfig:
     """The model that the checkpoint's metadata names.
 
     Raises:
       CheckpointError: the metadata names no model, or fields there are not.
     """
     try:
-        return LlamaConfig(**reader.meta["model"])
-    except (KeyError, TypeError) as error:
+        return config_from_dict(reader.meta["model"])
+    except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             "checkpoint does not say which model it is of",
             got=error,
             at=reader.path / "meta",
-            expected=", ".join(field.name for field in dataclasses.fields(LlamaConfig)),
         ) from error
 
 

@@ -18,11 +18,21 @@ from gin import config as gin_internals
 import gin_configs
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
-from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.models import ComputeConfig, LlamaConfig, NeoxConfig, OptConfig, RopeScaling
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
-CONFIGURABLES = (TrainConfig, DataConfig, LlamaConfig, ComputeConfig, OptimizerConfig, MeshConfig)
+CONFIGURABLES = (
+    TrainConfig,
+    DataConfig,
+    LlamaConfig,
+    OptConfig,
+    NeoxConfig,
+    RopeScaling,
+    ComputeConfig,
+    OptimizerConfig,
+    MeshConfig,
+)
 
 MACROS = {
     "MODEL": "the model, @LlamaConfig() from gin_configs/models; None takes the checkpoint's",

@@ -20,7 +20,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.errors import DataError
 from tulu_jax.generate.sample import Sampling, next_tokens
-from tulu_jax.models import Cache, ComputeConfig, Llama, LlamaConfig, head_weight, init_cache
+from tulu_jax.models import (
+    Cache,
+    ComputeConfig,
+    ModelConfig,
+    decoder,
+    head_weight,
+    init_cache,
+)
 
 CHUNK_TOKENS = 32
 """Tokens of each row that one dispatch decodes in `generate`."""
@@ -52,7 +59,7 @@ class Generator:
     """
 
     def __init__(
-        self, config: LlamaConfig, params: Any, *, compute: ComputeConfig | None = None
+        self, config: ModelConfig, params: Any, *, compute: ComputeConfig | None = None
     ) -> None:
         """Takes the weights, rounded once to the compute dtype.
 
@@ -88,7 +95,7 @@ class Generator:
           sampling: greedy by default.
           batch_size: prompts that run together; prompts of like length are put together.
           seed: of the random numbers; row i draws the same ones in every batch.
-          stop_ids: tokens that end a row; the model's EOS by default.
+          stop_ids: tokens that end a row; the model's own by default.
           on_batch: called after each batch with prompt indices and their continuations.
 
         Raises:
@@ -177,7 +184,7 @@ class Generator:
         chunk_tokens: int,
     ) -> Iterator[list[list[int]]]:
         """One batch: after each dispatch, the new tokens of every prompt."""
-        stops = [self.config.eos_id] if stop_ids is None else list(stop_ids)
+        stops = list(self.config.stop_ids) if stop_ids is None else list(stop_ids)
         tokens, lengths = _pad(prompts, num_rows, self.config.max_length)
         cache_length = bucket(int(lengths.max()) + max_new_tokens, self.config.max_length)
         rows = jnp.asarray([*indices, *[0] * (num_rows - len(indices))], jnp.uint32)
@@ -203,7 +210,7 @@ class Generator:
 
 
 @lru_cache
-def _jitted(config: LlamaConfig, compute: ComputeConfig) -> tuple[Any, Any]:
+def _jitted(config: ModelConfig, compute: ComputeConfig) -> tuple[Any, Any]:
     """`_prefill` and `_decode` of a model, jitted once a process."""
     prefill = jax.jit(
         partial(_prefill, config=config, compute=compute),
@@ -263,7 +270,7 @@ def _prefill(
     keys: Array,
     stops: Int[Array, " stops"],
     *,
-    config: LlamaConfig,
+    config: ModelConfig,
     compute: ComputeConfig,
     cache_length: int,
     sampling: Sampling,
@@ -286,7 +293,7 @@ def _decode(
     stops: Int[Array, " stops"],
     limit: Int[Array, ""],
     *,
-    config: LlamaConfig,
+    config: ModelConfig,
     compute: ComputeConfig,
     num_tokens: int,
     sampling: Sampling,
@@ -316,7 +323,7 @@ def _decode(
 
 
 def _apply(
-    config: LlamaConfig,
+    config: ModelConfig,
     compute: ComputeConfig,
     params: Any,
     tokens: Int[Array, "B T"],
@@ -324,11 +331,11 @@ def _apply(
     slots: Int[Array, "B T"],
     cache: Cache,
 ) -> tuple[Float[Array, "B T D"], Cache]:
-    model: Any = Llama(config, compute)
+    model: Any = decoder(config, compute)
     return model.apply({"params": params}, tokens, segments, slots, cache)
 
 
-def _logits(config: LlamaConfig, params: Any, states: Float[Array, "B D"]) -> Float[Array, "B V"]:
+def _logits(config: ModelConfig, params: Any, states: Float[Array, "B D"]) -> Float[Array, "B V"]:
     head = head_weight(config, params).astype(states.dtype)
     return jnp.einsum("BD,DV->BV", states, head, preferred_element_type=jnp.float32)
 

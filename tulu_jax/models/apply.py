@@ -10,20 +10,44 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tulu_jax.models.config import ComputeConfig, LlamaConfig
-from tulu_jax.models.llama import Llama, head_weight
+from tulu_jax.models.config import ComputeConfig
+from tulu_jax.models.families import LlamaConfig, ModelConfig, NeoxConfig, OptConfig
+from tulu_jax.models.llama import Llama
+from tulu_jax.models.neox import Neox
+from tulu_jax.models.opt import Opt
 
 Params = dict[str, Any]
 
 
-def init_params(config: LlamaConfig, key: Array) -> Params:
-    """Fresh float32 weights: normal with standard deviation 0.02, norms at 1."""
+def decoder(config: ModelConfig, compute: ComputeConfig | None = None) -> nn.Module:
+    """The Flax module of the config's family, up to its final states.
+
+    It is called with tokens, segment ids, positions and a `Cache` or None; see `Llama`.
+    """
+    compute = compute or ComputeConfig()
+    match config:
+        case LlamaConfig():
+            return Llama(config, compute)
+        case OptConfig():
+            return Opt(config, compute)
+        case NeoxConfig():
+            return Neox(config, compute)
+
+
+def head_weight(config: ModelConfig, params: Params) -> Float[Array, "D V"]:
+    """The output head: `lm_head`, or the transposed embedding when they are tied."""
+    head = params["embedding"].T if config.tie_embeddings else params["lm_head"]
+    return jnp.asarray(head)
+
+
+def init_params(config: ModelConfig, key: Array) -> Params:
+    """Fresh float32 weights: normal with standard deviation 0.02, norms at 1, biases at 0."""
     return _unbox(_init(config, key))
 
 
-def _init(config: LlamaConfig, key: Array) -> Any:
+def _init(config: ModelConfig, key: Array) -> Any:
     row = jnp.zeros((1, 2), jnp.int32)
-    return Llama(config).init(key, row, row, row)["params"]
+    return decoder(config).init(key, row, row, row)["params"]
 
 
 def _unbox(tree: Any) -> Params:
@@ -36,16 +60,16 @@ def _unbox(tree: Any) -> Params:
 
 
 @lru_cache
-def _boxed_shapes(config: LlamaConfig) -> Params:
+def _boxed_shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(lambda key: _init(config, key), jax.random.key(0))
 
 
-def abstract_params(config: LlamaConfig) -> Params:
+def abstract_params(config: ModelConfig) -> Params:
     """The tree of weights as shapes and dtypes; nothing is allocated."""
     return _unbox(_boxed_shapes(config))
 
 
-def logical_axes(config: LlamaConfig) -> Params:
+def logical_axes(config: ModelConfig) -> Params:
     """The tree of weights with, for each, a PartitionSpec of logical axis names."""
     return nn.get_partition_spec(_boxed_shapes(config))
 
@@ -63,7 +87,7 @@ def positions_in_segments(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
 
 
 def hidden_states(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     tokens: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
@@ -72,13 +96,13 @@ def hidden_states(
     compute: ComputeConfig | None = None,
 ) -> Float[Array, "B T D"]:
     """Final states after the last norm, in the compute dtype; NumPy arrays are taken too."""
-    model = Llama(config, compute or ComputeConfig())
+    model: Any = decoder(config, compute)
     arrays = jax.tree.map(jnp.asarray, (params, tokens, segment_ids, positions))
     return model.apply({"params": arrays[0]}, *arrays[1:])[0]
 
 
 def forward(
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Params,
     tokens: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"] | None = None,

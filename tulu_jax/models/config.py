@@ -1,89 +1,102 @@
-"""What a model is (`LlamaConfig`) and how it is computed (`ComputeConfig`)."""
+"""How a model is computed (`ComputeConfig`), and what each family's config shares."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
 
 
-@dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """The shape of a LLaMA and the constants of its arithmetic: all that its checkpoint fixes.
+class DecoderShape:
+    """What is known of every family's config: sizes, special tokens, numbers of weights."""
 
-    Raises:
-      ConfigError: a size is not positive, heads do not divide, or the head width is odd.
-    """
-
+    family: ClassVar[str]
+    """Name of the family in checkpoints: llama, opt or neox."""
     vocab_size: int
     d_model: int
     d_ff: int
     num_layers: int
     num_heads: int
-    num_kv_heads: int
-    """Key/value heads; num_heads / num_kv_heads query heads share one."""
-    head_dim: int
     max_length: int
     """Longest sequence in tokens the model was made for."""
-    norm_eps: float
-    """Added to the mean square in every norm: 1e-6 for LLaMA 1, 1e-5 for its 65B and LLaMA 2."""
-    rope_theta: float = 10_000.0
-    tie_embeddings: bool = False
-    """Whether the output head is the input embedding."""
-    bos_id: int = 1
-    eos_id: int = 2
-    pad_id: int | None = None
+    tie_embeddings: bool
+    bos_id: int
+    eos_id: int
+    pad_id: int | None
 
-    def __post_init__(self) -> None:
-        """Checks that the sizes fit together."""
-        check_field_types(self)
-        for name in ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "num_kv_heads",
-                     "head_dim", "max_length", "norm_eps", "rope_theta"):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"{name} of the model is impossible",
-                    got=getattr(self, name),
-                    expected="a number above 0",
-                    do=f"set LlamaConfig.{name} in the model's gin file",
-                )
-        if self.num_heads % self.num_kv_heads:
-            raise ConfigError(
-                "query heads cannot share key/value heads evenly",
-                got=f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}",
-                expected="num_kv_heads to divide num_heads",
-            )
-        if self.head_dim % 2:
-            raise ConfigError(
-                "rotary positions need pairs of channels",
-                got=f"head_dim={self.head_dim}",
-                expected="an even head_dim",
-            )
+    @property
+    def embedding_width(self) -> int:
+        """Channels of a row of the embedding and of what the output head multiplies."""
+        return self.d_model
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text when generating."""
+        return (self.eos_id,)
 
     @property
     def num_params(self) -> int:
         """Number of weights."""
-        return self.num_embedding_params + self.num_matmul_params + self._num_norm_params
+        return self.num_embedding_params + self.num_matmul_params + self.num_vector_params
 
     @property
     def num_embedding_params(self) -> int:
-        """Weights of the input embedding, which is looked up and not multiplied by."""
-        return 0 if self.tie_embeddings else self.vocab_size * self.d_model
+        """Weights that are looked up and not multiplied by: the input embedding, unless tied."""
+        return 0 if self.tie_embeddings else self.num_head_params
+
+    @property
+    def num_head_params(self) -> int:
+        """Weights of the output head."""
+        return self.vocab_size * self.embedding_width
 
     @property
     def num_matmul_params(self) -> int:
         """Weights that take part in matrix products, the output head included."""
-        return self.num_layers * self.num_layer_matmul_params + self.vocab_size * self.d_model
+        return self.num_layers * self.num_layer_matmul_params + self.num_head_params
 
     @property
     def num_layer_matmul_params(self) -> int:
         """Weights of one layer's matrices."""
-        attention = self.d_model * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
-        return attention + 3 * self.d_model * self.d_ff
+        raise NotImplementedError
 
     @property
-    def _num_norm_params(self) -> int:
-        return self.d_model * (2 * self.num_layers + 1)
+    def num_vector_params(self) -> int:
+        """Weights of norms and biases."""
+        raise NotImplementedError
+
+
+def check_sizes(config: DecoderShape, *names: str) -> None:
+    """Refuses fields of another type than declared, and sizes that are not above 0.
+
+    Raises:
+      ConfigError: naming the field; `names` are looked at besides those of every family.
+    """
+    check_field_types(config)
+    shared = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "max_length")
+    for name in (*shared, *names):
+        if not getattr(config, name) > 0:
+            raise ConfigError(
+                f"{name} of the model is impossible",
+                got=getattr(config, name),
+                expected="a number above 0",
+                do=f"set {type(config).__name__}.{name} in the model's gin file",
+            )
+
+
+def check_heads_divide(config: DecoderShape) -> None:
+    """Refuses a width that the heads cannot share.
+
+    Raises:
+      ConfigError: num_heads does not divide d_model.
+    """
+    if config.d_model % config.num_heads:
+        raise ConfigError(
+            "heads cannot share the model's width evenly",
+            got=f"d_model={config.d_model}, num_heads={config.num_heads}",
+            expected="num_heads to divide d_model",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,15 +3,25 @@
 from tulu_jax.ops.attention import attend
 from tulu_jax.ops.cross_entropy import token_nll, weighted_nll
 from tulu_jax.ops.linear import linear
-from tulu_jax.ops.norm import rms_norm
-from tulu_jax.ops.rotary import apply_rotary, rotary_angles
+from tulu_jax.ops.norm import layer_norm, rms_norm
+from tulu_jax.ops.rotary import (
+    apply_rotary,
+    rotary_angles,
+    rotary_rates,
+    stretch_linear,
+    stretch_llama3,
+)
 
 __all__ = [
     "apply_rotary",
     "attend",
+    "layer_norm",
     "linear",
     "rms_norm",
     "rotary_angles",
+    "rotary_rates",
+    "stretch_linear",
+    "stretch_llama3",
     "token_nll",
     "weighted_nll",
 ]

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation."""
+"""Root-mean-square and layer normalisation."""
 
 from __future__ import annotations
 
@@ -26,3 +26,28 @@ def rms_norm(
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     normed = (wide * jax.lax.rsqrt(mean_square + eps)).astype(x.dtype)
     return normed * scale.astype(x.dtype)
+
+
+def layer_norm(
+    x: Float[Array, "*batch D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"],
+    *,
+    eps: float,
+) -> Float[Array, "*batch D"]:
+    """`x` with mean 0 and variance 1 over the last axis, times `scale`, plus `bias`, in x's dtype.
+
+    Everything is float32 inside and rounded to x's dtype once, as torch does it.
+
+    Args:
+      x: activations.
+      scale: one factor a channel.
+      bias: one summand a channel.
+      eps: added to the variance, > 0.
+
+    Source: Ba et al. 2016, arXiv 1607.06450; `torch.nn.LayerNorm`.
+    """
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + eps) * scale + bias).astype(x.dtype)

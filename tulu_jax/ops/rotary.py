@@ -3,18 +3,68 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
+def rotary_rates(width: int, theta: float) -> Float[np.ndarray, " half"]:
+    """Radians by which each pair of `width` channels turns from one position to the next.
+
+    Pair i turns by `theta ** (-2 i / width)`: with width 4 and theta 100 the rates are 1 and 0.1.
+
+    Args:
+      width: channels that turn, even: a head's, or the first so many of a head.
+      theta: base of the rates, 10000 for LLaMA 1 and 2, 500000 for LLaMA 3.
+
+    Source: Su et al. 2021, arXiv 2104.09864, section 3.2.2.
+    """
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    return (1 / np.float32(theta) ** exponents).astype(np.float32)
+
+
+def stretch_linear(
+    rates: Float[np.ndarray, " half"], *, factor: float
+) -> Float[np.ndarray, " half"]:
+    """Every rate divided by `factor`, so that positions up to `factor` times further turn alike.
+
+    Source: transformers `modeling_rope_utils._compute_linear_scaling_rope_parameters`.
+    """
+    return (rates / np.float32(factor)).astype(np.float32)
+
+
+def stretch_llama3(
+    rates: Float[np.ndarray, " half"],
+    *,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_length: int,
+) -> Float[np.ndarray, " half"]:
+    """LLaMA 3.1's rates: fast ones as they are, slow ones divided by `factor`, others between.
+
+    A rate makes `turns = original_length * rate / (2 pi)` full turns in the length of the first
+    training. With factor 8, low_freq_factor 1, high_freq_factor 4, original_length 8192:
+
+        turns    5    4    2.5          1      0.5
+        share    1    1    0.5          0      0
+        becomes  r    r    r (1+1/8)/2  r / 8  r / 8
+
+    Source: transformers `modeling_rope_utils._compute_llama3_parameters`.
+    """
+    turns = original_length * rates / (2 * np.pi)
+    share = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
+    return ((1 - share) * rates / factor + share * rates).astype(np.float32)
+
+
 def rotary_angles(
-    positions: Int[Array, "B T"], *, head_dim: int, theta: float
+    positions: Int[Array, "B T"], rates: Float[np.ndarray, " half"]
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
     """Cosine and sine of every position's angles, always float32.
 
-    Channel pair i turns by `position * theta ** (-2 i / head_dim)` radians. bfloat16 angles would
-    be wrong by whole radians at position 2000, hence float32 here and in `apply_rotary`.
+    Channel pair i turns by `position * rates[i]` radians. bfloat16 angles would be wrong by whole
+    radians at position 2000, hence float32 here and in `apply_rotary`.
 
-    Example with head_dim 4, theta 100 (so the two rates are 1 and 0.1), position 3:
+    Example with rates 1 and 0.1, position 3:
 
         angles   3.0          0.3
         cos     -0.98999250   0.95533649
@@ -22,12 +72,8 @@ def rotary_angles(
 
     Args:
       positions: position of each token within its own conversation, >= 0.
-      head_dim: width of a head, even.
-      theta: base of the rates, 10000 for LLaMA.
-
-    Source: Su et al. 2021, arXiv 2104.09864, section 3.2.2.
+      rates: from `rotary_rates`.
     """
-    rates = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions[..., None].astype(jnp.float32) * rates
     return jnp.cos(angles), jnp.sin(angles)
 
@@ -45,8 +91,15 @@ def apply_rotary(
         x       a         b         c         d
         result  a c0-c s0 b c1-d s1 c c0+a s0 d c1+b s1
 
+    With fewer angles than pairs only the first channels turn, as many as twice the angles; the
+    others stay (GPT-NeoX).
+
     Source: transformers `modeling_llama.apply_rotary_pos_emb`.
     """
+    width = 2 * cos.shape[-1]
+    if width < x.shape[-1]:
+        turned = apply_rotary(x[..., :width], cos, sin)
+        return jnp.concatenate([turned, x[..., width:]], axis=-1)
     # Swapping the halves by reversing an axis of two compiles to plain loops; slicing them apart
     # and joining them showed up in CPU profiles as two of the slowest loops of a layer.
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)

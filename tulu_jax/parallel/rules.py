@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
 from tulu_jax.errors import ConfigError
-from tulu_jax.models import LlamaConfig, abstract_params, logical_axes
+from tulu_jax.models import ModelConfig, abstract_params, logical_axes
 
 Rules = tuple[tuple[str, Any], ...]
 
@@ -38,7 +38,7 @@ class Layout:
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
             yield
 
-    def params(self, config: LlamaConfig) -> Any:
+    def params(self, config: ModelConfig) -> Any:
         """A sharding for every weight of the model."""
         return spmd.logical_to_mesh_sharding(logical_axes(config), self.mesh, self.rules)
 
@@ -93,7 +93,7 @@ class Layout:
             )
 
 
-def layout_for(config: LlamaConfig, mesh: Mesh) -> Layout:
+def layout_for(config: ModelConfig, mesh: Mesh) -> Layout:
     """The layout of a model on a mesh.
 
     Weights are split over `fsdp` along `embed` and over `tensor` along heads, mlp and vocab. What
@@ -128,6 +128,8 @@ def layout_for(config: LlamaConfig, mesh: Mesh) -> Layout:
         ("activation_embed", None),
         ("layers", None),
         ("embed", "fsdp"),
+        ("word_embed", None),
+        ("positions", None),
         ("heads", TENSOR_AXIS),
         ("kv_heads", split["kv_heads"]),
         ("head_dim", None),
@@ -137,7 +139,7 @@ def layout_for(config: LlamaConfig, mesh: Mesh) -> Layout:
     return Layout(mesh, rules, tuple(notes))
 
 
-def abstract_sharded_params(config: LlamaConfig, layout: Layout) -> Any:
+def abstract_sharded_params(config: ModelConfig, layout: Layout) -> Any:
     """The tree of weights as shapes, dtypes and shardings: the target of every restore."""
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),

@@ -7,7 +7,7 @@ import dataclasses
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
-from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.parallel import MeshConfig
 
 
@@ -66,7 +66,7 @@ class TrainConfig:
     model_dir: str
     """The run folder: checkpoints, logs, plots, the resolved settings."""
     data: DataConfig
-    model: LlamaConfig | None = None
+    model: ModelConfig | None = None
     """Shape of the model; None takes it from `initial_checkpoint`."""
     compute: ComputeConfig = ComputeConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

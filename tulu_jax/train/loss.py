@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.axes import Batch
-from tulu_jax.models import ComputeConfig, LlamaConfig, head_weight, hidden_states
+from tulu_jax.models import ComputeConfig, ModelConfig, head_weight, hidden_states
 from tulu_jax.ops import token_nll, weighted_nll
 
 
@@ -60,7 +60,7 @@ def loss_weights(
 
 
 def weighted_loss(
-    config: LlamaConfig,
+    config: ModelConfig,
     compute: ComputeConfig,
     params: Any,
     batch: Batch,
@@ -73,7 +73,7 @@ def weighted_loss(
 
 
 def position_nll(
-    config: LlamaConfig, compute: ComputeConfig, params: Any, batch: Batch
+    config: ModelConfig, compute: ComputeConfig, params: Any, batch: Batch
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """The nll of every trained position (0 elsewhere), and the mask of those positions."""
     targets, mask = targets_and_mask(batch)
@@ -82,7 +82,7 @@ def position_nll(
 
 
 def _states(
-    config: LlamaConfig, compute: ComputeConfig, params: Any, batch: Batch
+    config: ModelConfig, compute: ComputeConfig, params: Any, batch: Batch
 ) -> Float[Array, "B T D"]:
     return hidden_states(
         config, params, batch["tokens"], batch["segment_ids"], batch["positions"], compute=compute

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tulu_jax.models import LlamaConfig
+from tulu_jax.models import ModelConfig
 
 PEAK_FLOPS = {
     "TPU v3": 61.5e12,
@@ -34,10 +34,10 @@ FLOP_FORMULA = (
 for recomputation, padding, or prompt positions in the head."""
 
 
-def train_flops(config: LlamaConfig, *, tokens: float, loss_tokens: float, length: int) -> float:
+def train_flops(config: ModelConfig, *, tokens: float, loss_tokens: float, length: int) -> float:
     """Floating-point operations that training on these tokens needs, by `FLOP_FORMULA`."""
-    layers = 6 * config.num_layers * config.num_layer_matmul_params * tokens
-    head = 6 * config.d_model * config.vocab_size * loss_tokens
+    layers = 6 * (config.num_matmul_params - config.num_head_params) * tokens
+    head = 6 * config.num_head_params * loss_tokens
     attention = 6 * config.num_layers * config.num_heads * config.head_dim * length * tokens
     return layers + head + attention
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tulu_jax.axes import BATCH_KEYS, Batch
 from tulu_jax.errors import GuardError
-from tulu_jax.models import ComputeConfig, LlamaConfig, hidden_states, init_params
+from tulu_jax.models import ComputeConfig, ModelConfig, hidden_states, init_params
 from tulu_jax.parallel.rules import Layout, layout_for
 from tulu_jax.train.loss import loss_weights, targets_and_mask, weighted_loss
 
@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 """Largest difference allowed, relative to the largest value; kernels that leak are off by ~1."""
 
 
-def probe_packing(config: LlamaConfig, layout: Layout, *, compute: ComputeConfig) -> float:
+def probe_packing(config: ModelConfig, layout: Layout, *, compute: ComputeConfig) -> float:
     """The largest relative difference between packed and apart; refuses one above the tolerance.
 
     Raises:
@@ -60,7 +60,7 @@ def probe_packing(config: LlamaConfig, layout: Layout, *, compute: ComputeConfig
     return worst
 
 
-def _large_params(config: LlamaConfig) -> Any:
+def _large_params(config: ModelConfig) -> Any:
     """Fresh weights times 10: the usual size makes attention nearly uniform and hides a leak."""
     return jax.tree.map(lambda weight: weight * 10, init_params(config, jax.random.key(0)))
 
@@ -93,7 +93,7 @@ def _put(batch: Batch, row: int, start: int, tokens: np.ndarray, segment: int) -
 
 
 def _outputs(
-    config: LlamaConfig, compute: ComputeConfig, params: Any, batch: Batch
+    config: ModelConfig, compute: ComputeConfig, params: Any, batch: Batch
 ) -> dict[str, Any]:
     batch = jax.tree.map(jnp.asarray, batch)
     _, mask = targets_and_mask(batch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import optax
 from rich.console import Console
 
+from tulu_jax.chat import copy_tokenizer_files
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
     DamagedCheckpointError,
@@ -23,7 +23,7 @@ from tulu_jax.checkpoint.manager import (
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
-from tulu_jax.models import LlamaConfig
+from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
@@ -45,7 +45,7 @@ class Run:
     """A checked run: what the loop works on."""
 
     config: TrainConfig
-    model: LlamaConfig
+    model: ModelConfig
     data: TrainingData
     layout: Layout
     optimizer: optax.GradientTransformation
@@ -62,7 +62,7 @@ class Run:
         """What every checkpoint says about itself, as JSON values."""
         data = self.config.data
         return {
-            "model": dataclasses.asdict(self.model),
+            "model": config_to_dict(self.model),
             "tokenizer": self.data.tokenizer.fingerprint,
             "stores": {store.name: store.fingerprint for store in self.data.stores},
             "rows": {
@@ -167,7 +167,7 @@ def keep_settings(run: Run) -> None:
         return
     try:
         (run.folder / "settings.gin").write_text(run.settings)
-        _copy_tokenizer(run.data.tokenizer.path, run.folder / "tokenizer")
+        copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise _unwritable(run.folder, error) from error
 
@@ -178,17 +178,7 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
     )
 
 
-def _copy_tokenizer(model_file: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    if model_file.parent.resolve() == target.resolve():
-        return
-    shutil.copyfile(model_file, target / "tokenizer.model")
-    settings = model_file.with_name("tokenizer_config.json")
-    if settings.is_file():
-        shutil.copyfile(settings, target / settings.name)
-
-
-def initial_model_config(path: str) -> LlamaConfig:
+def initial_model_config(path: str) -> ModelConfig:
     """The model of a run folder or a Hugging Face folder.
 
     Raises:
@@ -245,6 +235,8 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
     """
     for part, name in MUST_AGREE.items():
         old, new = saved.get(part), current[part]
+        if part == "model" and isinstance(old, dict):
+            old = config_to_dict(config_from_dict(old))  # fills in fields that are newer
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from tulu_jax.models import LlamaConfig, init_params
+from tulu_jax.models import ModelConfig, init_params
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 
 
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
 
 
 def abstract_state(
-    config: LlamaConfig, optimizer: optax.GradientTransformation, layout: Layout
+    config: ModelConfig, optimizer: optax.GradientTransformation, layout: Layout
 ) -> TrainState:
     """The state as shapes, dtypes and shardings; moments lie as their weights do."""
     params = abstract_sharded_params(config, layout)
@@ -41,7 +41,7 @@ def abstract_state(
 
 
 def create_state(
-    config: LlamaConfig,
+    config: ModelConfig,
     optimizer: optax.GradientTransformation,
     layout: Layout,
     *,

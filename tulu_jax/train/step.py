@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from tulu_jax.axes import Batch
-from tulu_jax.models import ComputeConfig, LlamaConfig
+from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.parallel.rules import Layout
 from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
 from tulu_jax.train.state import TrainState, abstract_state
@@ -20,7 +20,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 def make_train_step(
-    config: LlamaConfig,
+    config: ModelConfig,
     optimizer: optax.GradientTransformation,
     layout: Layout,
     *,
@@ -85,7 +85,7 @@ def _accumulate(
 
 
 def make_eval_step(
-    config: LlamaConfig, layout: Layout, *, compute: ComputeConfig
+    config: ModelConfig, layout: Layout, *, compute: ComputeConfig
 ) -> Callable[[Any, Batch], tuple[Float[Array, ""], Float[Array, ""]]]:
     """A jitted `step(params, batch)` -> (sum of nll in nats, number of loss tokens)."""
 

@@ -1,0 +1,264 @@
+"""What the families share: weights, norms, attention with its cache, feed-forward, scanned layers.
+
+Every weight names its logical axes where its shape is given; `tulu_jax.parallel` maps the names to
+mesh axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import spmd
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.models.config import ComputeConfig
+from tulu_jax.models.families import ModelConfig
+from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
+
+INIT_STDDEV = 0.02
+ACTIVATION_AXES = ("batch", "length", "activation_embed")
+
+LayerCache = dict[str, Any]
+"""Keys and values of one layer: `key`, `value` [B, S, K, H]."""
+
+
+class Rotary(NamedTuple):
+    """The angles that each query and key turns by."""
+
+    cos: Float[Array, "B T half"]
+    sin: Float[Array, "B T half"]
+
+
+class Where(NamedTuple):
+    """Where each query stands: its conversation and slot, the keys' segments, and its angles."""
+
+    segments: Int[Array, "B T"]
+    key_segments: Int[Array, "B S"]
+    slots: Int[Array, "B T"]
+    rotary: Rotary | None = None
+    """None where positions are not rotary."""
+
+
+class Cache(NamedTuple):
+    """Keys and values of all layers for generation: one conversation a row, from slot 0 on."""
+
+    layers: LayerCache
+    """`key` and `value`, [L, B, S, K, H]."""
+    segments: Int[Array, "B S"]
+    """1 where a slot is written, 0 elsewhere."""
+
+
+def init_cache(config: ModelConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
+    """An empty cache for `batch` rows of up to `length` tokens."""
+    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+    layers = {"key": jnp.zeros(shape, dtype), "value": jnp.zeros(shape, dtype)}
+    return Cache(layers, jnp.zeros((batch, length), jnp.int32))
+
+
+def locate(
+    tokens: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    cache: Cache | None,
+) -> Where:
+    """Where the tokens stand, without angles: in the row itself, or in the cache's slots.
+
+    Args:
+      tokens: only their shape is looked at.
+      segment_ids: conversation of each token, 0 for padding.
+      positions: position within the conversation; with a cache also the slot to write.
+      cache: what earlier calls saw of the same rows, or None.
+    """
+    if cache is None:
+        slots = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        return Where(segment_ids, segment_ids, slots)
+    rows = jnp.arange(tokens.shape[0])[:, None]
+    written = cache.segments.at[rows, positions].set(segment_ids, mode="drop")
+    return Where(segment_ids, written, positions)
+
+
+def constrain(x: Any, axes: tuple[str, ...]) -> Array:
+    """`x` laid over the mesh as the rules in force say for its logical axes."""
+    return spmd.with_logical_constraint(x, axes)
+
+
+def weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Any:
+    """A matrix of the module: normal with standard deviation 0.02 at first, float32."""
+    init = nn.with_logical_partitioning(nn.initializers.normal(INIT_STDDEV), axes)
+    return module.param(name, init, shape, jnp.float32)
+
+
+def vector(
+    module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init: Any = None
+) -> Any:
+    """A bias (0 at first) or scale (with `init` ones) of the module, float32."""
+    boxed = nn.with_logical_partitioning(init or nn.initializers.zeros, axes)
+    return module.param(name, boxed, shape, jnp.float32)
+
+
+class RmsNorm(nn.Module):
+    """RMS norm with a learned scale [D]."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The normed activations."""
+        scale = vector(self, "scale", x.shape[-1:], ("embed",), nn.initializers.ones)
+        return rms_norm(x, scale, eps=self.eps)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with a learned scale and bias [D]."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The normed activations."""
+        scale = vector(self, "scale", x.shape[-1:], ("embed",), nn.initializers.ones)
+        bias = vector(self, "bias", x.shape[-1:], ("embed",))
+        return layer_norm(x, scale, bias, eps=self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention, within conversations only; rotary where `Where` has angles."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], where: Where, cache: LayerCache | None
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """The mixed activations and, when decoding, the cache with this call's keys and values."""
+        query = self._project(x, "query", self.num_heads, "heads")
+        key = self._project(x, "key", self.num_kv_heads, "kv_heads")
+        value = self._project(x, "value", self.num_kv_heads, "kv_heads")
+        if where.rotary is not None:
+            query = apply_rotary(query, *where.rotary)
+            key = apply_rotary(key, *where.rotary)
+        if cache is not None:
+            cache = {
+                "key": _write(cache["key"], key, where.slots),
+                "value": _write(cache["value"], value, where.slots),
+            }
+            key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
+        mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
+        return self._join(mixed, x.shape[-1]), cache
+
+    def _project(
+        self, x: Float[Array, "B T D"], name: str, count: int, axis: str
+    ) -> Float[Array, "B T heads H"]:
+        shape = (x.shape[-1], count, self.head_dim)
+        matrix = weight(self, name, shape, ("embed", axis, "head_dim"))
+        out = linear(x, matrix).reshape(*x.shape[:2], count, self.head_dim)
+        if self.use_bias:
+            bias = vector(self, f"{name}_bias", shape[1:], (axis, "head_dim"))
+            out = out + bias.astype(out.dtype)
+        return constrain(out, ("batch", "length", axis, "head_dim"))
+
+    def _join(self, mixed: Float[Array, "B T N H"], width: int) -> Float[Array, "B T D"]:
+        shape = (self.num_heads, self.head_dim, width)
+        matrix = weight(self, "out", shape, ("heads", "head_dim", "embed"))
+        out = linear(mixed.reshape(*mixed.shape[:2], -1), matrix.reshape(-1, width))
+        if self.use_bias:
+            out = out + vector(self, "out_bias", (width,), ("embed",)).astype(out.dtype)
+        return out
+
+
+def _write(
+    cached: Float[Array, "B S K H"], new: Float[Array, "B T K H"], slots: Int[Array, "B T"]
+) -> Float[Array, "B S K H"]:
+    """The cache with each row's new entries in their slots; slots past the end are dropped."""
+    rows = jnp.arange(cached.shape[0])[:, None]
+    return cached.at[rows, slots].set(new.astype(cached.dtype), mode="drop")
+
+
+class GatedMlp(nn.Module):
+    """Gated feed-forward (SwiGLU): down(silu(gate(x)) * up(x))."""
+
+    d_ff: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The transformed activations."""
+        d, f = x.shape[-1], self.d_ff
+        gate = weight(self, "gate", (d, f), ("embed", "mlp"))
+        up = weight(self, "up", (d, f), ("embed", "mlp"))
+        down = weight(self, "down", (f, d), ("mlp", "embed"))
+        hidden = jax.nn.silu(linear(x, gate)) * linear(x, up)
+        hidden = constrain(hidden, ("batch", "length", "mlp"))
+        return linear(hidden, down)
+
+
+class Mlp(nn.Module):
+    """Feed-forward of two matrices: down(activation(up(x)))."""
+
+    d_ff: int
+    activation: Callable[[Array], Array]
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The transformed activations."""
+        d, f = x.shape[-1], self.d_ff
+        hidden = linear(x, weight(self, "up", (d, f), ("embed", "mlp")))
+        if self.use_bias:
+            hidden = hidden + vector(self, "up_bias", (f,), ("mlp",)).astype(x.dtype)
+        hidden = constrain(self.activation(hidden), ("batch", "length", "mlp"))
+        out = linear(hidden, weight(self, "down", (f, d), ("mlp", "embed")))
+        if self.use_bias:
+            out = out + vector(self, "down_bias", (d,), ("embed",)).astype(x.dtype)
+        return out
+
+
+def embed(
+    module: nn.Module,
+    tokens: Int[Array, "B T"],
+    config: ModelConfig,
+    *,
+    dtype: str,
+    axis: str = "embed",
+) -> Float[Array, "B T D"]:
+    """Rows of the embedding for `tokens`; also declares the output head when it is not tied."""
+    shape = (config.vocab_size, config.embedding_width)
+    embedding = weight(module, "embedding", shape, ("vocab", axis))
+    if not config.tie_embeddings:
+        weight(module, "lm_head", shape[::-1], (axis, "vocab"))
+    # Rows of the table are looked up whole: without this the partitioner copies the batch.
+    table = constrain(embedding, ("vocab", "activation_embed"))
+    return constrain(jnp.take(table, tokens, axis=0).astype(dtype), ACTIVATION_AXES)
+
+
+def run_layers(
+    layer: type[nn.Module],
+    config: ModelConfig,
+    compute: ComputeConfig,
+    x: Float[Array, "B T D"],
+    where: Where,
+    cache: Cache | None,
+) -> tuple[Float[Array, "B T D"], Cache | None]:
+    """The activations after all layers, which share one trace; call it in a compact method.
+
+    `layer(config)` takes the activations, the layer's cache and `where`, and returns the first two.
+    """
+    if compute.remat == "full":
+        layer = nn.remat(layer, prevent_cse=False)
+    stack: Any = nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+        length=config.num_layers,
+        unroll=compute.unroll_layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    x, layers = stack(config, name="layers")(x, cache.layers if cache else None, where)
+    return x, Cache(layers, where.key_segments) if cache else None
