@@ -1,0 +1,1 @@
+"""Adapters to other frameworks; each imports its framework, and nothing else imports them."""
