@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.safetensors_io import (
     INDEX_NAME,
     SINGLE_NAME,
     Shard,
-    find_tensors,
     plan_shards,
     read_header,
-    read_tensor,
     write_shard,
 )
+from tulu_jax.checkpoint.hf.tensors import read_tensor
 from tulu_jax.errors import CheckpointError
 
 from .small import read_tensors, write_raw, write_tensors

@@ -11,6 +11,7 @@ import numpy as np
 
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
+from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.names import (
     EMBEDDING,
     HARMLESS,
@@ -19,19 +20,30 @@ from tulu_jax.checkpoint.hf.names import (
     expected_tensors,
     weights_of,
 )
-from tulu_jax.checkpoint.hf.safetensors_io import (
+from tulu_jax.checkpoint.hf.tensors import (
+    DTYPE_NAMES,
     DTYPES,
     TensorSpec,
-    find_tensors,
+    cast,
+    numpy_dtype,
     read_tensor,
 )
 from tulu_jax.errors import CheckpointError
-from tulu_jax.models import LlamaConfig, abstract_params
+from tulu_jax.models import ModelConfig, abstract_params
 
-DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+__all__ = [
+    "DTYPE_NAMES",
+    "HfFolder",
+    "cast",
+    "load",
+    "num_weights",
+    "numpy_dtype",
+    "open_folder",
+    "put",
+]
 
 
-def load(path: str | Path, dtype: str | None = "float32") -> tuple[LlamaConfig, dict[str, Any]]:
+def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, dict[str, Any]]:
     """The model in a Hugging Face folder: its config, and its weights as NumPy arrays.
 
     Needs memory for the whole model and one tensor; `open_folder` reads parameter by parameter.
@@ -72,7 +84,7 @@ class HfFolder:
     """A `ParamsReader` over a Hugging Face folder; holds one parameter and one tensor at most."""
 
     folder: Path
-    config: LlamaConfig
+    config: ModelConfig
     specs: dict[str, TensorSpec]
     dtype: np.dtype | None
     notes: list[str]
@@ -117,38 +129,6 @@ class HfFolder:
         return np.ascontiguousarray(row.from_hf(tensor, shape))
 
 
-def numpy_dtype(name: str) -> np.dtype:
-    """The NumPy dtype of float32, bfloat16 or float16.
-
-    Raises:
-      CheckpointError: any other name.
-    """
-    if name not in DTYPE_NAMES:
-        raise CheckpointError("unknown dtype", got=repr(name), expected=" or ".join(DTYPE_NAMES))
-    return DTYPES[DTYPE_NAMES[name]]
-
-
-def cast(tensor: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """`tensor` in `dtype`, rounded to nearest even; itself when it has that dtype already.
-
-    Raises:
-      CheckpointError: a finite weight would become infinite, as above 65,504 in float16.
-    """
-    if tensor.dtype == dtype:
-        return tensor
-    with np.errstate(over="ignore"):
-        result = tensor.astype(dtype)
-    if dtype == np.float16 and np.any(np.isinf(result) & np.isfinite(tensor)):
-        raise CheckpointError(
-            "weights do not fit float16",
-            got=f"largest magnitude {np.max(np.abs(tensor.astype(np.float32))):g}",
-            at=name,
-            expected="at most 65504",
-            do="use --dtype bfloat16 or float32",
-        )
-    return result
-
-
 def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
     """Sets the leaf at `path`, making the dicts on the way."""
     for key in path[:-1]:
@@ -156,7 +136,7 @@ def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
     tree[path[-1]] = leaf
 
 
-def _shapes(config: LlamaConfig) -> dict[ParamPath, tuple[int, ...]]:
+def _shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
     shapes: dict[ParamPath, tuple[int, ...]] = {}
     tree = abstract_params(config)
     for row in weights_of(config):
@@ -167,7 +147,7 @@ def _shapes(config: LlamaConfig) -> dict[ParamPath, tuple[int, ...]]:
     return shapes
 
 
-def _check_tensors(config: LlamaConfig, specs: dict[str, TensorSpec], folder: Path) -> list[str]:
+def _check_tensors(config: ModelConfig, specs: dict[str, TensorSpec], folder: Path) -> list[str]:
     """Refuses what does not fit the config; returns notes on what is left out on purpose."""
     expected = expected_tensors(config)
     missing = sorted(set(expected) - set(specs))
@@ -231,6 +211,6 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def num_weights(config: LlamaConfig) -> int:
+def num_weights(config: ModelConfig) -> int:
     """Number of weights in the tensors of a checkpoint of this config."""
     return sum(math.prod(shape) for shape in expected_tensors(config).values())

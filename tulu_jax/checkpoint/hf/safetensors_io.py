@@ -19,40 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
-from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, DTYPES, ITEM_BYTES, TensorSpec
 from tulu_jax.errors import CheckpointError
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the format allows."""
-DOWNLOAD_AGAIN = "download or copy the file again"
-
-DTYPES: dict[str, np.dtype] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-"""Dtypes that weights may have."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
-    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Where a tensor lies: `start` counts bytes from the file's beginning."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    num_bytes: int
 
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
@@ -128,9 +104,9 @@ def _spec(path: Path, name: str, entry: Any, data_start: int) -> TensorSpec:
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (
-        isinstance(dtype, str) and dtype in _ITEM_BYTES
+        isinstance(dtype, str) and dtype in ITEM_BYTES
         and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
-        and offsets[1] - offsets[0] == math.prod(shape) * _ITEM_BYTES[dtype]
+        and offsets[1] - offsets[0] == math.prod(shape) * ITEM_BYTES[dtype]
     ):  # fmt: skip
         raise CheckpointError(
             "safetensors header is malformed",
@@ -169,101 +145,6 @@ def _check_coverage(
             expected=f"{end:,} bytes, as its header says",
             do=DOWNLOAD_AGAIN,
         )
-
-
-def read_tensor(spec: TensorSpec) -> np.ndarray:
-    """One tensor in its stored dtype; reads just its bytes.
-
-    Raises:
-      CheckpointError: its dtype is none that weights have, or the file has shrunk.
-    """
-    if spec.dtype not in DTYPES:
-        raise CheckpointError(
-            "weights have a dtype that is not supported",
-            got=spec.dtype,
-            at=spec.file,
-            expected=" or ".join(DTYPES),
-            do="give the model before it was quantised",
-        )
-    with spec.file.open("rb") as file:
-        file.seek(spec.start)
-        raw = np.fromfile(file, np.uint8, spec.num_bytes)
-    if raw.size != spec.num_bytes:
-        raise CheckpointError("weights file shrank while it was read", at=spec.file)
-    return raw.view(DTYPES[spec.dtype]).reshape(spec.shape)
-
-
-def find_tensors(folder: Path) -> dict[str, TensorSpec]:
-    """All tensors of a Hugging Face folder: one file, or shards named by an index.
-
-    Raises:
-      CheckpointError: no safetensors, both kinds, or an index that does not fit its shards.
-    """
-    single, index = folder / SINGLE_NAME, folder / INDEX_NAME
-    if single.is_file() and index.is_file():
-        raise CheckpointError(
-            "folder holds two sets of weights",
-            got=f"{SINGLE_NAME} and {INDEX_NAME}",
-            at=folder,
-            do="remove the one that does not belong to config.json",
-        )
-    if single.is_file():
-        return read_header(single)
-    if index.is_file():
-        return _find_in_shards(folder, _read_index(index))
-    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for path in folder.glob("*.safetensors")
-    )
-    raise CheckpointError(
-        "folder holds no weights",
-        got=others or None,
-        at=folder,
-        expected=f"{SINGLE_NAME} or {INDEX_NAME}",
-        do="pickled weights (*.bin) are not read: save them with safe_serialization=True",
-    )
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(
-            "index is malformed", at=path, expected="weight_map: {tensor name: file name}"
-        )
-    for file in weight_map.values():
-        plain = isinstance(file, str) and file.endswith(".safetensors")
-        if not plain or Path(file).name != file or "\\" in file:
-            raise CheckpointError(
-                "index names a file outside its folder",
-                got=repr(file),
-                at=path,
-                expected="plain names of *.safetensors files",
-                do="do not use this checkpoint unless you know where it comes from",
-            )
-    return weight_map
-
-
-def _find_in_shards(folder: Path, weight_map: Mapping[str, str]) -> dict[str, TensorSpec]:
-    specs: dict[str, TensorSpec] = {}
-    for file in sorted(set(weight_map.values())):
-        if not (folder / file).is_file():
-            raise CheckpointError(
-                "a shard is missing",
-                got=f"no {file}",
-                at=folder,
-                expected=f"the {len(set(weight_map.values()))} shards that {INDEX_NAME} names",
-                do="download it",
-            )
-        for name, spec in read_header(folder / file).items():
-            if name in specs:
-                files = f"{specs[name].file.name} and {file}"
-                raise CheckpointError("tensor is there twice", got=f"{name} in {files}", at=folder)
-            specs[name] = spec
-    lost = sorted(set(weight_map) - set(specs))
-    if lost:
-        raise CheckpointError(
-            "tensors are missing", got=f"{lost[:5]} in no shard", at=folder / INDEX_NAME
-        )
-    return specs
 
 
 @dataclass(frozen=True)

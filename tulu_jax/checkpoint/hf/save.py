@@ -30,7 +30,7 @@ from tulu_jax.checkpoint.hf.safetensors_io import (
     write_shard,
 )
 from tulu_jax.errors import CheckpointError
-from tulu_jax.models import LlamaConfig
+from tulu_jax.models import ModelConfig
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -52,7 +52,7 @@ class Saved:
 
 def save(
     path: str | Path,
-    config: LlamaConfig,
+    config: ModelConfig,
     params: Mapping[str, Any] | ParamsReader,
     *,
     tokenizer: Tokenizer | None = None,
@@ -113,7 +113,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise CheckpointError(problem, got=found, at=target, do=do)
 
 
-def _check_params(config: LlamaConfig, reader: ParamsReader) -> None:
+def _check_params(config: ModelConfig, reader: ParamsReader) -> None:
     have, need = set(reader.paths()), {row.path for row in weights_of(config)}
     if have != need:
         lost = sorted("/".join(path) for path in need - have)
@@ -125,7 +125,7 @@ def _check_params(config: LlamaConfig, reader: ParamsReader) -> None:
         )
 
 
-def _check_tokenizer(config: LlamaConfig, tokenizer: Tokenizer | None) -> None:
+def _check_tokenizer(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             "tokenizer has more tokens than the model",
@@ -170,7 +170,7 @@ def _rename(partial: Path, target: Path) -> None:
 
 def _fill(
     folder: Path,
-    config: LlamaConfig,
+    config: ModelConfig,
     reader: ParamsReader,
     dtype: np.dtype,
     tokenizer: Tokenizer | None,
@@ -206,7 +206,7 @@ def _fill(
 
 def _write_weights(
     folder: Path,
-    config: LlamaConfig,
+    config: ModelConfig,
     dtype: np.dtype,
     tensors: Iterator[tuple[str, np.ndarray]],
     max_shard_bytes: float,
@@ -225,7 +225,7 @@ def _write_weights(
 
 
 def _tensors(
-    config: LlamaConfig, reader: ParamsReader, dtype: np.dtype
+    config: ModelConfig, reader: ParamsReader, dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor in the table's order; one parameter of the reader is held at a time."""
     for row in weights_of(config):
