@@ -1,8 +1,8 @@
 """Weights in and out of Orbax checkpoints one array at a time.
 
 `tulu import` and `tulu export` move models that are larger than the memory of the machine they run
-on. A checkpoint is written from `LazyArray`s, each made when its turn comes and dropped after it,
-and read through a `ParamsReader`, which holds the one array asked for.
+on. A checkpoint is written from `LazyArray`s, made part by part and dropped when written, and read
+through a `ParamsReader`, which holds the part asked for.
 
 A run folder looks like this:
 
@@ -12,12 +12,11 @@ A run folder looks like this:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -25,13 +24,24 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
+from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader
 from tulu_jax.errors import CheckpointError, TuluError
+
+__all__ = [
+    "CheckpointReader",
+    "LazyArray",
+    "ParamPath",
+    "ParamsReader",
+    "TreeReader",
+    "checkpoints_dir",
+    "complete_steps",
+    "save_params",
+]
+
+T = TypeVar("T")
 
 ParamPath = tuple[str, ...]
 """Where a weight lies in the tree, such as ("layers", "attention", "query")."""
-
-CHUNK_BYTES = 256 * 2**20
-"""Largest piece of an array in one read: lets many hosts each read only their shards."""
 
 
 class ParamsReader(Protocol):
@@ -41,45 +51,21 @@ class ParamsReader(Protocol):
         """Every weight there is."""
         ...
 
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight."""
+        ...
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """The dtype one weight is stored in."""
+        ...
+
     def read(self, path: ParamPath) -> np.ndarray:
         """One weight as a host array."""
         ...
 
-
-@dataclass(frozen=True)
-class LazyArray:
-    """An array of known shape and dtype that `load` makes when it is wanted."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    load: Callable[[], np.ndarray]
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape))
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes once loaded."""
-        return self.size * self.dtype.itemsize
-
-
-class _LazyHandler(type_handlers.NumpyHandler):
-    """Writes lazy arrays one after another, so that one is in memory at a time."""
-
-    async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Future]:
-        """Returns when everything is written; there is nothing left to wait for."""
-        args = args or [ocp.SaveArgs()] * len(values)
-        for value, info, arg in zip(values, infos, args, strict=True):
-            for written in await super().serialize([value.load()], [info], [arg]):
-                written.result()
-        return []
+    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop of one weight's first axis."""
+        ...
 
 
 def checkpoints_dir(run: str | Path) -> Path:
@@ -111,20 +97,20 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=type_handlers.create_type_handler_registry(
             (jax.Array, type_handlers.ArrayHandler()),
-            (LazyArray, _LazyHandler(deepcopy_host_arrays=False)),
-        )
+            (LazyArray, LazyHandler(deepcopy_host_arrays=False)),
+        ),
+        use_compression=False,  # weights hardly shrink: zstd takes 10 times as long as the disk
     )
     options = ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
     handlers = {"state": handler, "meta": ocp.JsonCheckpointHandler()}
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(
                 0,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(tree, save_args=save_args),
+                    state=ocp.args.PyTreeSave(tree),
                     meta=ocp.args.JsonSave(dict(meta)),
                 ),
             )
@@ -143,7 +129,12 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
 def _as_lazy(leaf: Any) -> LazyArray:
     if isinstance(leaf, LazyArray):
         return leaf
-    return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda: np.asarray(leaf))
+    return LazyArray(
+        tuple(leaf.shape),
+        np.dtype(leaf.dtype),
+        lambda: np.asarray(leaf),
+        lambda start, stop: np.asarray(leaf[start:stop]) if leaf.ndim else np.asarray(leaf),
+    )
 
 
 def complete_steps(run: str | Path) -> list[int]:
@@ -189,6 +180,15 @@ class CheckpointReader:
         self._handler = ocp.PyTreeCheckpointHandler()
         self._state = epath.Path(self.path / "state")
         self._tree = self._metadata()
+        self._parts = PartReader(self.path / "state")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 in hex of what names this very checkpoint: another save has another."""
+        digest = hashlib.sha256()
+        for name in ("state/_METADATA", "state/manifest.ocdbt", "meta/metadata"):
+            digest.update((self.path / name).read_bytes())
+        return digest.hexdigest()
 
     def _metadata(self) -> dict[str, Any]:
         try:
@@ -216,21 +216,31 @@ class CheckpointReader:
         Raises:
           CheckpointError: its data is missing or damaged.
         """
-        item: Any = 0
-        restore_args: Any = ocp.RestoreArgs(restore_type=np.ndarray)
-        for key in reversed(("params", *path)):
-            item, restore_args = {key: item}, {key: restore_args}
-        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        shape = self.shape(path)
+        return self.read_part(path, 0, shape[0] if shape else 1)
+
+    def rows_at_once(self, path: ParamPath) -> int:
+        """Rows of the first axis that are read together, however few are asked for."""
+        return self._reading(path, lambda: self._parts.rows_at_once(("params", *path)))
+
+    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop of one weight's first axis; nothing else is read.
+
+        Raises:
+          CheckpointError: its data is missing or damaged.
+        """
+        return self._reading(path, lambda: self._parts.read(("params", *path), start, stop))
+
+    def _reading(self, path: ParamPath, read: Callable[[], T]) -> T:
         try:
-            tree = self._handler.restore(self._state, args=args)
+            return read()
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 "weight cannot be read from the checkpoint",
-                got=error,
+                got=str(error)[:300],
                 at=f"{'/'.join(path)} in {self.path}",
                 do="the checkpoint is damaged: use an older --step",
             ) from error
-        return _leaf(tree["params"], path)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
@@ -270,6 +280,18 @@ class TreeReader:
         """Every weight in the tree."""
         return list(_leaf_paths(self._tree))
 
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight."""
+        return tuple(_leaf(self._tree, path).shape)
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """The dtype of one weight."""
+        return np.dtype(_leaf(self._tree, path).dtype)
+
     def read(self, path: ParamPath) -> np.ndarray:
         """One weight as a host array."""
         return np.asarray(_leaf(self._tree, path))
+
+    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop of one weight's first axis."""
+        return np.asarray(_leaf(self._tree, path)[start:stop])
