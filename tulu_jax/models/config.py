@@ -22,7 +22,7 @@ class DecoderShape:
     max_length: int
     """Longest sequence in tokens the model was made for."""
     tie_embeddings: bool
-    bos_id: int
+    bos_id: int | None
     eos_id: int
     pad_id: int | None
 

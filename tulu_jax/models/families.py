@@ -77,7 +77,7 @@ class LlamaConfig(DecoderShape):
     rope_theta: float = 10_000.0
     tie_embeddings: bool = False
     """Whether the output head is the input embedding."""
-    bos_id: int = 1
+    bos_id: int | None = 1
     eos_id: int = 2
     pad_id: int | None = None
     rope_scaling: RopeScaling | None = None
@@ -147,7 +147,7 @@ class OptConfig(DecoderShape):
     """Whether there is a norm after the last layer."""
     use_bias: bool = True
     tie_embeddings: bool = True
-    bos_id: int = 2
+    bos_id: int | None = 2
     eos_id: int = 2
     pad_id: int | None = 1
 
@@ -226,7 +226,7 @@ class NeoxConfig(DecoderShape):
     """Whether attention and feed-forward both read the layer's input; else one after the other."""
     attention_bias: bool = True
     tie_embeddings: bool = False
-    bos_id: int = 0
+    bos_id: int | None = 0
     eos_id: int = 0
     pad_id: int | None = None
 

@@ -253,7 +253,7 @@ def run_layers(
         layer = nn.remat(layer, prevent_cse=False)
     stack: Any = nn.scan(
         layer,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True},
         in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=config.num_layers,

@@ -3,36 +3,106 @@ import numpy as np
 import pytest
 
 from tulu_jax.checkpoint.arrays import TreeReader
-from tulu_jax.checkpoint.hf.names import TABLE, expected_tensors, weights_of
+from tulu_jax.checkpoint.hf.families import llama, neox, opt
+from tulu_jax.checkpoint.hf.names import (
+    HARMLESS,
+    canonical_names,
+    embedding_name,
+    expected_tensors,
+    head_name,
+    tensors_of,
+    weights_of,
+)
 from tulu_jax.models import abstract_params
 
-from .small import CONFIG, TIED
+from .small import CONFIG
+from .small_families import CONFIGS, NEOX, OPT
 
 
-@pytest.mark.parametrize("config", [CONFIG, TIED])
-def test_table_covers_the_tree_of_weights(config):
-    paths = {row.path for row in weights_of(config)}
-    assert paths == set(TreeReader(abstract_params(config)).paths())
+@pytest.mark.parametrize("name", CONFIGS)
+def test_table_covers_the_tree_of_weights(name):
+    config = CONFIGS[name]
+    paths = [row.path for row in weights_of(config)]
+    assert len(paths) == len(set(paths))
+    assert set(paths) == set(TreeReader(abstract_params(config)).paths())
     size = sum(int(np.prod(shape)) for shape in expected_tensors(config).values())
     assert size == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
     assert size == config.num_params
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_there_and_back_is_the_identity(name):
+    config = CONFIGS[name]
+    for tensor in tensors_of(config):
+        shape = tensor.hf_shape(config)
+        numbers = np.arange(np.prod(shape)).reshape(shape)
+        parts = []
+        for weight in tensor.weights:
+            leaf = abstract_params(config)
+            for key in weight.path:
+                leaf = leaf[key]
+            ours_shape = leaf.shape[1:] if weight.per_layer else leaf.shape
+            parts.append(np.ascontiguousarray(weight.from_hf(numbers, ours_shape)))
+            assert parts[-1].shape == ours_shape
+        assert np.array_equal(tensor.to_hf(parts, config), numbers)
+
+
 def test_worked_example_of_the_docstring():
-    query = next(row for row in TABLE if row.path[-1] == "query")
+    query = next(row for row in weights_of(CONFIG) if row.path[-1] == "query")
     tensor = np.array([["a", "b"], ["c", "d"], ["e", "f"]])
     ours = query.from_hf(tensor, (2, 1, 3))
     assert ours[:, 0, :].tolist() == [["a", "c", "e"], ["b", "d", "f"]]
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: "/".join(row.path))
-def test_there_and_back_is_the_identity(row):
-    shape = row.hf_shape(CONFIG)
-    tensor = np.arange(np.prod(shape)).reshape(shape)
-    leaf = abstract_params(CONFIG)
-    for key in row.path:
-        leaf = leaf[key]
-    ours_shape = leaf.shape[1:] if row.per_layer else leaf.shape
-    ours = row.from_hf(tensor, ours_shape)
-    assert ours.shape == ours_shape
-    assert np.array_equal(row.to_hf(np.ascontiguousarray(ours), CONFIG), tensor)
+def test_fused_example_of_the_docstring():
+    rows = [row for row in weights_of(NEOX) if row.pattern.endswith("query_key_value.bias")]
+    tensor = np.array(["q0", "k0", "v0", "q1", "k1", "v1"])
+    ours = {row.path[-1]: row.from_hf(tensor, (2, 1)).ravel().tolist() for row in rows}
+    assert ours == {
+        "query_bias": ["q0", "q1"],
+        "key_bias": ["k0", "k1"],
+        "value_bias": ["v0", "v1"],
+    }
+    matrices = [row for row in weights_of(NEOX) if row.pattern.endswith("query_key_value.weight")]
+    assert matrices[1].from_hf(tensor[:, None], (1, 2, 1)).ravel().tolist() == ["k0", "k1"]
+
+
+@pytest.mark.parametrize("family", [llama, opt, neox])
+def test_names_of_tables_are_unique(family):
+    patterns = [tensor.pattern for tensor in family.TABLE]
+    assert len(patterns) == len(set(patterns))
+
+
+def test_embedding_and_head():
+    assert (embedding_name(CONFIG), head_name(CONFIG)) == (
+        "model.embed_tokens.weight", "lm_head.weight",
+    )  # fmt: skip
+    assert embedding_name(OPT) == "model.decoder.embed_tokens.weight"
+    assert (embedding_name(NEOX), head_name(NEOX)) == (
+        "gpt_neox.embed_in.weight", "embed_out.weight",
+    )  # fmt: skip
+
+
+def test_names_of_bare_and_renamed_models():
+    old = ["decoder.embed_tokens.weight", "lm_head.weight"]
+    assert list(canonical_names(OPT, old).values()) == [f"model.{old[0]}", old[1]]
+    new = ["gpt_neox.embed_in.weight", "lm_head.weight"]
+    assert list(canonical_names(NEOX, new).values()) == [new[0], "embed_out.weight"]
+    whole = list(expected_tensors(CONFIG))
+    assert canonical_names(CONFIG, whole) == {name: name for name in whole}
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", True),
+        ("gpt_neox.layers.0.attention.bias", True),
+        ("gpt_neox.layers.0.attention.masked_bias", True),
+        ("model.decoder.version", True),
+        ("gpt_neox.layers.0.attention.dense.bias", False),
+        ("model.decoder.layers.0.self_attn.q_proj.bias", False),
+        ("model.layers.0.self_attn.bias", False),
+    ],
+)
+def test_harmless_buffers(name, harmless):
+    assert bool(HARMLESS.search(name)) == harmless

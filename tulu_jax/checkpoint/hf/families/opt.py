@@ -1,0 +1,140 @@
+"""OPT, 125M to 66B; the 350M has its norms after each part and projects its embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tulu_jax.checkpoint.hf.fields import Fields
+from tulu_jax.checkpoint.hf.weights import Shape, Tensor, matrix, vector
+from tulu_jax.models import OptConfig
+
+ARCHITECTURES = {"OPTForCausalLM": "opt"}
+PREFIX = "model."
+"""What transformers puts before a tensor's name in the whole model; old files lack it."""
+
+
+def from_hf(fields: Fields) -> OptConfig:
+    """The config that the fields describe.
+
+    Raises:
+      CheckpointError: naming the field that is missing, malformed or not supported.
+    """
+    fields.only("activation_function", "relu")
+    fields.only("layer_norm_elementwise_affine", True)
+    d_model = fields.integer("hidden_size")
+    norm_first = fields.flag("do_layer_norm_before", default=True)
+    removed = fields.flag("_remove_final_layer_norm", default=False)
+    return OptConfig(
+        vocab_size=fields.integer("vocab_size"),
+        d_model=d_model,
+        d_ff=fields.integer("ffn_dim"),
+        num_layers=fields.integer("num_hidden_layers"),
+        num_heads=fields.integer("num_attention_heads"),
+        max_length=fields.integer("max_position_embeddings"),
+        word_dim=fields.integer("word_embed_proj_dim", default=d_model),
+        norm_first=norm_first,
+        final_norm=norm_first and not removed,
+        use_bias=fields.flag("enable_bias", default=True),
+        tie_embeddings=fields.flag("tie_word_embeddings", default=True),
+        bos_id=fields.token("bos_token_id", default=2),
+        eos_id=fields.token("eos_token_id", default=2, required=True),
+        pad_id=fields.pad_id(default=1),
+    )
+
+
+def to_hf(config: OptConfig) -> dict[str, Any]:
+    """The family's own fields of `config.json`."""
+    return {
+        "architectures": ["OPTForCausalLM"],
+        "model_type": "opt",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "word_embed_proj_dim": config.word_dim,
+        "ffn_dim": config.d_ff,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "max_position_embeddings": config.max_length,
+        "activation_function": "relu",
+        "do_layer_norm_before": config.norm_first,
+        "_remove_final_layer_norm": config.norm_first and not config.final_norm,
+        "layer_norm_elementwise_affine": True,
+        "enable_bias": config.use_bias,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "layerdrop": 0.0,
+        "init_std": 0.02,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": config.bos_id,
+        "eos_token_id": config.eos_id,
+        "pad_token_id": config.pad_id,
+    }
+
+
+def _vocabulary(c: OptConfig) -> Shape:
+    return (c.vocab_size, c.word_dim)
+
+
+def _width(c: OptConfig) -> Shape:
+    return (c.d_model,)
+
+
+def _wide(c: OptConfig) -> Shape:
+    return (c.d_ff,)
+
+
+def _square(c: OptConfig) -> Shape:
+    return (c.d_model, c.d_model)
+
+
+DECODER = "model.decoder."
+LAYER = DECODER + "layers.{layer}."
+
+
+def _biased(name: str, path: str, shape: Any, bias: Any) -> tuple[Tensor, Tensor]:
+    """A matrix of every layer and its bias."""
+    return (
+        matrix(f"{LAYER}{name}.weight", f"layers/{path}", shape),
+        vector(f"{LAYER}{name}.bias", f"layers/{path}_bias", bias, when=lambda c: c.use_bias),
+    )
+
+
+def _layer_norm(name: str, path: str, **options: Any) -> tuple[Tensor, Tensor]:
+    return (
+        vector(f"{name}.weight", f"{path}/scale", _width, **options),
+        vector(f"{name}.bias", f"{path}/bias", _width, **options),
+    )
+
+
+EMBEDDING = vector(DECODER + "embed_tokens.weight", "embedding", _vocabulary)
+HEAD = matrix("lm_head.weight", "lm_head", _vocabulary, when=lambda c: not c.tie_embeddings)
+
+TABLE = (
+    EMBEDDING,
+    vector(
+        DECODER + "embed_positions.weight",
+        "position_embedding",
+        lambda c: (c.max_length + c.position_offset, c.d_model),
+    ),
+    matrix(
+        DECODER + "project_in.weight",
+        "project_in",
+        lambda c: (c.d_model, c.word_dim),
+        when=lambda c: c.projects,
+    ),
+    matrix(
+        DECODER + "project_out.weight",
+        "project_out",
+        lambda c: (c.word_dim, c.d_model),
+        when=lambda c: c.projects,
+    ),
+    *_layer_norm(DECODER + "final_layer_norm", "final_norm", when=lambda c: c.final_norm),
+    *_layer_norm(LAYER + "self_attn_layer_norm", "layers/attention_norm"),
+    *_biased("self_attn.q_proj", "attention/query", _square, _width),
+    *_biased("self_attn.k_proj", "attention/key", _square, _width),
+    *_biased("self_attn.v_proj", "attention/value", _square, _width),
+    *_biased("self_attn.out_proj", "attention/out", _square, _width),
+    *_layer_norm(LAYER + "final_layer_norm", "layers/mlp_norm"),
+    *_biased("fc1", "mlp/up", lambda c: (c.d_ff, c.d_model), _wide),
+    *_biased("fc2", "mlp/down", lambda c: (c.d_model, c.d_ff), _width),
+    HEAD,
+)
