@@ -149,8 +149,8 @@ def run(monkeypatch, config: TrainConfig, *, devices: int | None = 1, stop_at: i
     console = Console(file=io.StringIO(), width=200)
     check = loop.check_batch
 
-    def check_and_stop(batch, *, step, bos_id):
-        check(batch, step=step, bos_id=bos_id)
+    def check_and_stop(batch, *, step, **ids):
+        check(batch, step=step, **ids)
         if step + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -69,6 +69,14 @@ def test_second_bos_is_refused():
         check_batch(changed("tokens", 6, 1, 1), step=2, bos_id=1)
 
 
+def test_tokenizers_without_bos_or_with_one_for_both():
+    check_batch(changed("tokens", 6, 0, 9), step=2, bos_id=None, eos_id=2)
+    twice = changed("tokens", 6, 1, 1)
+    check_batch(twice, step=2, bos_id=1, eos_id=1)
+    with pytest.raises(GuardError, match="does not start with BOS"):
+        check_batch(changed("tokens", 6, 0, 9), step=2, bos_id=1, eos_id=1)
+
+
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_not_finite_names_step_and_checkpoint(name, value):

@@ -197,7 +197,7 @@ def _tokens(row: dict[str, Any], tokenizer: Tokenizer, raw: bool, at: str) -> An
     from tulu_jax.chat import check_messages, encode_prompt
 
     if raw and "messages" not in row:
-        return [tokenizer.bos_id, *tokenizer.encode_text(row["prompt"])]
+        return [*tokenizer.start_ids, *tokenizer.encode_text(row["prompt"])]
     messages = row.get("messages", [{"role": "user", "content": row.get("prompt")}])
     check_messages(messages, at)
     return encode_prompt(messages, tokenizer)

@@ -8,11 +8,11 @@ import numpy as np
 
 from tulu_jax.axes import Batch
 from tulu_jax.errors import ConfigError, GuardError
-from tulu_jax.models import LlamaConfig
+from tulu_jax.models import ModelConfig
 
 
 def check_model_fits_data(
-    config: LlamaConfig, *, vocab_size: int, bos_id: int, eos_id: int, length: int
+    config: ModelConfig, *, vocab_size: int, bos_id: int | None, eos_id: int, length: int
 ) -> None:
     """Refuses a tokenizer or row length the model cannot take.
 
@@ -24,9 +24,9 @@ def check_model_fits_data(
             "tokenizer has more tokens than the model",
             got=f"{vocab_size} tokens, vocab_size={config.vocab_size}",
             expected="vocab_size of at least the tokenizer's size",
-            do="use the model's own tokenizer, or set LlamaConfig.vocab_size",
+            do="use the model's own tokenizer, or set the model's vocab_size",
         )
-    if (bos_id, eos_id) != (config.bos_id, config.eos_id):
+    if (bos_id is not None and bos_id != config.bos_id) or eos_id not in config.stop_ids:
         raise ConfigError(
             "tokenizer and model disagree on special tokens",
             got=f"tokenizer bos={bos_id}, eos={eos_id}; model bos={config.bos_id}, "
@@ -42,10 +42,12 @@ def check_model_fits_data(
         )
 
 
-def check_batch(batch: Batch, *, step: int, bos_id: int) -> None:
+def check_batch(batch: Batch, *, step: int, bos_id: int | None, eos_id: int | None = None) -> None:
     """Refuses a batch that trains nothing, trains everything, or has a conversation without BOS.
 
-    Looks at every conversation of the host's rows; NumPy only, well under a millisecond a row.
+    BOS is not looked for when the tokenizer has none (Pythia), and only at the start when it is
+    the tokenizer's EOS too (OPT). Looks at every conversation of the host's rows; NumPy only,
+    well under a millisecond a row.
 
     Raises:
       GuardError: an empty or total mask, or not exactly one BOS at the start, with the row named.
@@ -55,14 +57,16 @@ def check_batch(batch: Batch, *, step: int, bos_id: int) -> None:
     if not real.any():
         return
     starts = real & (batch["positions"] == 0)
-    _refuse_rows(
-        (starts & (tokens != bos_id)).any(axis=1),
-        "conversation does not start with BOS", batch, step, "exactly one BOS, at its start",
-    )  # fmt: skip
-    _refuse_rows(
-        (real & ~starts & (tokens == bos_id)).any(axis=1),
-        "conversation has more than one BOS", batch, step, "exactly one BOS, at its start",
-    )  # fmt: skip
+    if bos_id is not None:
+        _refuse_rows(
+            (starts & (tokens != bos_id)).any(axis=1),
+            "conversation does not start with BOS", batch, step, "exactly one BOS, at its start",
+        )  # fmt: skip
+    if bos_id is not None and bos_id != eos_id:
+        _refuse_rows(
+            (real & ~starts & (tokens == bos_id)).any(axis=1),
+            "conversation has more than one BOS", batch, step, "exactly one BOS, at its start",
+        )  # fmt: skip
     _refuse_rows(
         real.any(axis=1) & ~(mask & real).any(axis=1),
         "row trains nothing: its loss mask is empty", batch, step, "at least one loss token",

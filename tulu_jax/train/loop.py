@@ -100,6 +100,7 @@ def train(
         )
         schedule = learning_rate_schedule(config.optimizer, run.total_steps)
         step, heldout, waiting = first_step, {}, []
+        tokenizer = run.data.tokenizer
         with run.layout.activate(), reporter:
             if step == 0 and config.eval_period:
                 heldout = _heldout_losses(run, eval_step, state.params, process)
@@ -107,7 +108,7 @@ def train(
             stopping = False
             while step < run.total_steps and not stopping:
                 rows = next(batches)
-                check_batch(rows, step=step, bos_id=run.model.bos_id)
+                check_batch(rows, step=step, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
                 state, metrics = train_step(state, put_batch(rows, run.layout.rows))
                 step += 1
                 waiting.append((step, metrics))
