@@ -32,7 +32,7 @@ class DataConfig:
         encoding: `hf` or `paper`.
         data_dir: where tokenized stores lie.
         raw_dir: where raw files lie; None downloads them.
-        num_processes: processes that prepare data.
+        num_processes: processes that prepare data; None: as many as there are cores.
         options: reading options by task: `{"tulu_oasst1": {"rule": "every"}}`.
         max_examples: at most so many examples of a task, chosen by a seed: `{"tulu_cot": 50000}`.
         seeds: by task, what decides the choice and, under `rates`, packing and order; else `seed`.
@@ -53,7 +53,7 @@ class DataConfig:
     encoding: str = "hf"
     data_dir: str = "data"
     raw_dir: str | None = None
-    num_processes: int = 1
+    num_processes: int | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_examples: Mapping[str, int] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
@@ -65,8 +65,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raises: ConfigError naming the field, for a value out of range."""
-        for name in ("length", "batch_size", "num_processes"):
+        for name in ("length", "batch_size"):
             _at_least(name, getattr(self, name), 1)
+        if self.num_processes is not None:
+            _at_least("num_processes", self.num_processes, 1)
         _at_least("seed", self.seed, 0)
         _at_least("heldout_examples", self.heldout_examples, 0)
         if self.epochs is not None:

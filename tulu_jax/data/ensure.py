@@ -28,6 +28,7 @@ from tulu_jax.data.rows import (
 )
 from tulu_jax.data.specs import get_spec
 from tulu_jax.data.store import Store, open_store
+from tulu_jax.data.workers import all_cores
 from tulu_jax.errors import DataError
 
 
@@ -54,7 +55,7 @@ def prepare_options(config: DataConfig) -> PrepareOptions:
         max_length=config.length,
         data_dir=config.data_dir,
         raw_dir=config.raw_dir,
-        num_processes=config.num_processes,
+        num_processes=config.num_processes or all_cores(),
         options=config.options,
     )
 
