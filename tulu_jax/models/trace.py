@@ -15,6 +15,8 @@ from tulu_jax.models.families import ModelConfig
 PARTS = ("attention_norm", "attention", "mlp_norm", "mlp")
 """The parts of a layer whose outputs are kept, by the names of their weights."""
 
+_PATHS = {("layers", part) for part in PARTS}
+
 
 def trace(
     config: ModelConfig,
@@ -44,7 +46,7 @@ def _keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     if context.method_name == "__call__" and module.path == ("layers",):
         module.sow("intermediates", "input", args[0])
     result = call(*args, **kwargs)
-    if context.method_name == "__call__" and module.path[:1] == ("layers",) and len(module.path) == 2:
+    if context.method_name == "__call__" and module.path in _PATHS:
         output = result[0] if isinstance(result, tuple) else result
         module.sow("intermediates", "output", output)
     return result

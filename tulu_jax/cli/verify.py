@@ -1,0 +1,174 @@
+"""`tulu verify`: an imported model against transformers' own reading of the folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tulu_jax.checkpoint.arrays import CheckpointReader
+    from tulu_jax.checkpoint.verify import Comparison, Difference
+    from tulu_jax.models import ModelConfig
+
+DESCRIPTION = """\
+Runs a checkpoint and the Hugging Face folder it came from side by side, the latter by transformers,
+both in float32 on the CPU, and prints how far their activations differ, layer by layer, and what is
+left of it in the predictions. Both models must fit in memory. Needs torch and transformers.
+
+Exit status 1 when a limit is broken; the first part that differs is then named.
+"""
+
+EPILOG = """\
+examples:
+  tulu verify --hf models/llama-7b --model_dir runs/llama-7b
+  tulu import --hf models/llama-7b --model_dir runs/llama-7b --verify      # at once
+  tulu verify --hf exported --model_dir runs/alpaca --prompts my_prompts.txt
+"""
+
+MAX_TOKENS = 128
+"""Longest part of a prompt that is run."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `tulu verify` to the command line."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="checkpoint against transformers, layer by layer",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--hf", required=True, metavar="DIR", help="folder in Hugging Face format")
+    parser.add_argument("--model_dir", required=True, metavar="RUN", help="run folder")
+    parser.add_argument("--step", type=int, metavar="N", help="step to read (default: newest)")
+    add_limits(parser)
+    parser.set_defaults(func=run)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Adds what is run and how far it may differ; `tulu import --verify` takes the same."""
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--prompts", metavar="FILE", help="texts to run, one a line (default: five built-in ones)"
+    )
+    group.add_argument(
+        "--max_difference",
+        type=float,
+        default=1e-3,
+        metavar="X",
+        help="largest relative L2 difference of any activation (default 1e-3)",
+    )
+    group.add_argument(
+        "--max_kl",
+        type=float,
+        default=1e-5,
+        metavar="X",
+        help="largest mean KL divergence of predictions, in nats (default 1e-5)",
+    )
+    group.add_argument(
+        "--min_agreement",
+        type=float,
+        default=0.99,
+        metavar="X",
+        help="smallest share of positions with the same most likely token (default 0.99)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares and reports; returns the exit status."""
+    from rich.console import Console
+
+    from tulu_jax.checkpoint.arrays import CheckpointReader
+    from tulu_jax.checkpoint.hf.load import put
+    from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.checkpoint.theirs import Theirs
+    from tulu_jax.checkpoint.verify import Limits, compare
+
+    console = Console(highlight=False, soft_wrap=True)
+    reader = CheckpointReader(args.model_dir, args.step)
+    config = model_config(reader)
+    prompts = _prompts(args, reader, config)
+    reference = Theirs(args.hf, config)
+    params: dict[str, Any] = {}
+    for path in reader.paths():
+        put(params, path, reader.read(path))
+    limits = Limits(args.max_difference, args.max_kl, args.min_agreement)
+    found = compare(config, params, reference, prompts, limits)
+    console.print(
+        f"step {reader.step} of {args.model_dir} against {args.hf} "
+        f"(transformers {reference.version}): {len(prompts)} prompts, {found.num_tokens} tokens"
+    )
+    return show(found, console)
+
+
+def _prompts(
+    args: argparse.Namespace, reader: CheckpointReader, config: ModelConfig
+) -> list[list[int]]:
+    """Token ids to run: of the texts given or built in, or, without a tokenizer, any ids."""
+    import numpy as np
+
+    from tulu_jax.checkpoint.verify import PROMPTS
+    from tulu_jax.cli.exporter import find_tokenizer
+
+    longest = min(MAX_TOKENS, config.max_length)
+    texts = list(PROMPTS) if args.prompts is None else _lines(args.prompts)
+    try:
+        tokenizer = find_tokenizer(args.model_dir, None, reader.meta)
+    except ConfigError:
+        if args.prompts is not None:
+            raise
+        shape = (len(PROMPTS), min(32, longest))
+        return np.random.default_rng(0).integers(0, config.vocab_size, shape).tolist()
+    assert tokenizer is not None
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return [[*bos, *tokenizer.encode_text(text)][:longest] for text in texts]
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of the file that hold text.
+
+    Raises:
+      ConfigError: there are none, or it is not UTF-8.
+    """
+    try:
+        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+    except UnicodeDecodeError as error:
+        raise ConfigError("--prompts is not UTF-8 text", got=error.reason, at=path) from error
+    if not lines:
+        raise ConfigError(
+            "--prompts holds no text", got="an empty file", at=path, expected="one prompt a line"
+        )
+    return lines
+
+
+def show(found: Comparison, console: Console) -> int:
+    """Prints the comparison; returns 0, or 1 when a limit is broken."""
+    from rich.table import Table
+
+    table = Table(title="relative difference of activations; in brackets the largest absolute")
+    for name in ("layer", *(part.replace("_", " ") for part in found.order)):
+        table.add_column(name, justify="right")
+    limit = found.limits.difference
+    for index, row in enumerate(found.layers):
+        table.add_row(str(index), *(_cell(row[part], limit) for part in found.order))
+    console.print(table)
+    console.print(f"final norm  {_cell(found.final, limit)}")
+    console.print(f"logits      {_cell(found.logits, limit)}")
+    console.print(f"KL          mean {found.kl:.2e}, largest {found.max_kl:.2e} nats")
+    console.print(f"top-1       {found.agreement:.2%} of {found.num_tokens} positions agree")
+    faults = found.faults()
+    for fault in faults:
+        console.print(f"[red]DIFFERENT[/] {fault}")
+    if not faults:
+        console.print("[green]same model[/]: every limit holds")
+    return 1 if faults else 0
+
+
+def _cell(difference: Difference, limit: float) -> str:
+    text = f"{difference.relative:.1e} ({difference.max_abs:.1e})"
+    return text if difference.relative <= limit else f"[red]{text}[/]"
