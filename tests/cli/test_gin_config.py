@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+import re
 
 import jax
 import pytest
 
+from tulu_jax import models
 from tulu_jax.cli.gin_config import (
     MACROS,
     config_folder,
@@ -14,16 +16,43 @@ from tulu_jax.cli.gin_config import (
     to_gin,
 )
 from tulu_jax.errors import ConfigError
-from tulu_jax.models import LlamaConfig, abstract_params
+from tulu_jax.models import abstract_params
 
 DEMO = ["runs/demo.gin"]
 PUBLISHED = {
-    "7b": 6_738_415_616,
-    "13b": 13_015_864_320,
-    "30b": 32_528_943_616,
-    "65b": 65_285_660_672,
-    "58m": 58_073_600,
-    "1b": 1_100_048_384,
+    "llama_7b": 6_738_415_616,
+    "llama_13b": 13_015_864_320,
+    "llama_30b": 32_528_943_616,
+    "llama_65b": 65_285_660_672,
+    "llama_58m": 58_073_600,
+    "llama_1b": 1_100_048_384,
+    "llama2_7b": 6_738_415_616,
+    "llama2_13b": 13_015_864_320,
+    "llama2_70b": 68_976_648_192,
+    "llama3_8b": 8_030_261_248,
+    "llama3_70b": 70_553_706_496,
+    "llama31_8b": 8_030_261_248,
+    "llama31_70b": 70_553_706_496,
+    "llama32_1b": 1_235_814_400,
+    "llama32_3b": 3_212_749_824,
+    "tinyllama_1.1b": 1_100_048_384,
+    "mistral_7b": 7_241_732_096,
+    "opt_125m": 125_239_296,
+    "opt_350m": 331_196_416,
+    "opt_1.3b": 1_315_758_080,
+    "opt_2.7b": 2_651_596_800,
+    "opt_6.7b": 6_658_473_984,
+    "opt_13b": 12_853_473_280,
+    "opt_30b": 29_974_540_288,
+    "opt_66b": 65_719_701_504,
+    "pythia_70m": 70_426_624,
+    "pythia_160m": 162_322_944,
+    "pythia_410m": 405_334_016,
+    "pythia_1b": 1_011_781_632,
+    "pythia_1.4b": 1_414_647_808,
+    "pythia_2.8b": 2_775_208_960,
+    "pythia_6.9b": 6_857_302_016,
+    "pythia_12b": 11_846_072_320,
 }
 MODELS = sorted(path.stem for path in (config_folder() / "models").glob("*.gin"))
 RUNS = sorted(path.stem for path in (config_folder() / "runs").glob("*.gin"))
@@ -116,7 +145,15 @@ def test_what_is_mixed_comes_from_gin():
     "overrides", [[], ["--gin.CLIP_NORM=None", "--gin.RAW_DIR=a'b\"c"], MIXING]
 )
 def test_resolved_settings_load_to_an_equal_config(tmp_path, overrides):
-    config = load(*overrides)
+    check_settings_load_again(tmp_path, load(*overrides))
+
+
+@pytest.mark.parametrize("name", ["llama32_1b", "opt_350m", "pythia_70m"])
+def test_resolved_settings_of_every_family_load_again(tmp_path, name):
+    check_settings_load_again(tmp_path, load(files=[*DEMO, f"models/{name}.gin"]))
+
+
+def check_settings_load_again(tmp_path, config):
     (tmp_path / "settings.gin").write_text(to_gin(config))
     again = tmp_path / "again.gin"
     again.write_text("MODEL_DIR = 'x'\n" + to_gin(config))
@@ -127,7 +164,7 @@ def test_resolved_settings_load_to_an_equal_config(tmp_path, overrides):
 @pytest.mark.parametrize("name", MODELS)
 def test_model_files(name):
     config = load(f"--gin.MIXTURE_OR_TASK_NAME={name}", files=[*DEMO, f"models/{name}.gin"]).model
-    expected = PUBLISHED.get(name.removeprefix("llama_"))
+    expected = PUBLISHED.get(name)
     leaves = jax.tree.leaves(abstract_params(config))
     assert config.num_params == sum(leaf.size for leaf in leaves)
     assert expected is None or config.num_params == expected
@@ -137,18 +174,26 @@ def test_model_files(name):
 def test_a_model_file_sets_every_field(name):
     """So that nothing is left of the model that a run file had included before it."""
     text = (config_folder() / "models" / f"{name}.gin").read_text()
-    for field in dataclasses.fields(LlamaConfig):
-        assert f"\nLlamaConfig.{field.name} = " in text, field.name
+    kind = re.search(r"^MODEL = @(\w+)\(\)$", text, re.MULTILINE)[1]
+    for field in dataclasses.fields(getattr(models, kind)):
+        assert f"\n{kind}.{field.name} = " in text, field.name
+    if "@RopeScaling()" in text:
+        for field in dataclasses.fields(models.RopeScaling):
+            assert f"\nRopeScaling.{field.name} = " in text, field.name
 
 
 def test_all_published_sizes_are_there():
-    assert {f"llama_{name}" for name in PUBLISHED} <= set(MODELS)
+    assert set(PUBLISHED) <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_run_files(name):
     files = [f"runs/{name}.gin", "models/llama_tiny.gin"]
-    fill = ["--gin.MIXTURE_OR_TASK_NAME=tulu_demo", "--gin.TOKENIZER=tok"]
+    fill = [
+        "--gin.MIXTURE_OR_TASK_NAME=tulu_demo",
+        "--gin.TOKENIZER=tok",
+        "--gin.INITIAL_CHECKPOINT_PATH=base",
+    ]
     config = load(*fill, files=files)
     assert dataclasses.is_dataclass(config.data)
 

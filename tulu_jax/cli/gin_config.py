@@ -19,6 +19,7 @@ import gin_configs
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import ComputeConfig, LlamaConfig, NeoxConfig, OptConfig, RopeScaling
+from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
@@ -32,11 +33,18 @@ CONFIGURABLES = (
     ComputeConfig,
     OptimizerConfig,
     MeshConfig,
+    LoraConfig,
 )
 
 MACROS = {
-    "MODEL": "the model, @LlamaConfig() from gin_configs/models; None takes the checkpoint's",
+    "MODEL": "the model, as of a file of gin_configs/models; None takes the checkpoint's",
     "MODEL_DIR": "run folder (required)",
+    "LORA": "@LoraConfig() trains adapters beside frozen weights; None trains every weight",
+    "LORA_RANK": "rank of the adapters",
+    "LORA_ALPHA": "the adapters' product counts LORA_ALPHA / LORA_RANK",
+    "LORA_DROPOUT": "share of the adapters' inputs dropped in training",
+    "LORA_TARGETS": "weights to adapt: ['q_proj', 'v_proj'] or ['all-linear']",
+    "LORA_BASE_DTYPE": "'bfloat16' or 'float32': dtype of the frozen weights",
     "INITIAL_CHECKPOINT_PATH": "run folder or Hugging Face folder to start from; None: random",
     "MIXTURE_OR_TASK_NAME": "a mixture, a task, a path ending in .jsonl, or several, by commas",
     "TASK_FEATURE_LENGTHS": "{'targets': tokens in a row}",
