@@ -32,7 +32,7 @@ from tulu_jax.cli.allocator import SETTINGS, VARIABLE
 
 ROWS, LENGTH, VOCAB = 4, 512, 32_000
 LEARNING_RATE = 1e-4
-TRAINERS = {"ours": True, "torch, our allocator": True, "torch": False}
+TRAINERS = {"ours": True, "torch, our allocator": True, "torch.compile": False, "torch": False}
 """Each trainer, and whether it has the allocator settings of `tulu train`."""
 
 PAUSE_S = 0.5
@@ -109,7 +109,7 @@ def ours(folder: Path) -> Callable[[], float]:
     return run
 
 
-def torch_eager(folder: Path) -> Callable[[], float]:
+def with_torch(folder: Path, *, compiled: bool) -> Callable[[], float]:
     """A function that does one step of transformers' LLaMA with torch's fused AdamW."""
     import torch
     from transformers import LlamaForCausalLM
@@ -121,12 +121,13 @@ def torch_eager(folder: Path) -> Callable[[], float]:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
     )
+    forward = torch.compile(model) if compiled else model
     batch = make_batch()
     tokens = torch.from_numpy(batch["tokens"]).long()
     labels = torch.where(torch.from_numpy(batch["loss_mask"]) > 0, tokens, -100)
 
     def run() -> float:
-        loss = model(input_ids=tokens, labels=labels).loss
+        loss = forward(input_ids=tokens, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -138,7 +139,8 @@ def torch_eager(folder: Path) -> Callable[[], float]:
 def work(name: str, folder: Path) -> None:
     """Steps once for every line on standard input, answering with time and loss as JSON."""
     started = time.perf_counter()
-    run = (ours if name == "ours" else torch_eager)(folder)
+    compiled = name == "torch.compile"
+    run = ours(folder) if name == "ours" else with_torch(folder, compiled=compiled)
     loss = run()
     ready = time.perf_counter() - started
     print(json.dumps({"loss": loss, "start_s": ready}), flush=True)
