@@ -1,11 +1,13 @@
 """`tulu import`."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
-from tulu_jax.errors import CheckpointError
+from tulu_jax.errors import CheckpointError, ConfigError
 
 from .small_model import tulu, write_model
 
@@ -24,7 +26,8 @@ def test_import_makes_checkpoint_0(model, tmp_path, capsys):
     np.testing.assert_array_equal(reader.read(("lm_head",)), params["lm_head"])
     printed = capsys.readouterr().out
     assert "weights as float32" in printed
-    assert "12/12" in printed
+    assert "130.4/130.4 kB" in printed
+    assert "checksums of 8 files are right" in printed
     assert (tmp_path / "run" / "tokenizer" / "tokenizer.model").is_file()
 
 
@@ -54,3 +57,27 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         tulu("import", "--help")
     assert "tulu export --model_dir" in capsys.readouterr().out
+
+
+def test_rows_for_new_tokens(model, tmp_path, capsys):
+    words = ("--hf", model, "--model_dir", tmp_path / "run", "--vocab_size", "900")
+    assert tulu("import", *words) == 0
+    assert "added 4 rows to the vocabulary of 896" in capsys.readouterr().out
+    assert CheckpointReader(tmp_path / "run").shape(("lm_head",)) == (16, 900)
+
+
+def test_files_that_changed_since_the_export(model, tmp_path):
+    changed = shutil.copytree(model, tmp_path / "hf")
+    weights = bytearray((changed / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (changed / "model.safetensors").write_bytes(weights)
+    words = ("import", "--hf", changed, "--model_dir", tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"got model.safetensors missing or changed"):
+        tulu(*words)
+    assert not (tmp_path / "run").exists()
+    assert tulu(*words, "--skip_checksums") == 0
+
+
+def test_max_length_is_for_metas_layout(model, tmp_path):
+    with pytest.raises(ConfigError, match="--max_length goes with --meta only - got 4096"):
+        tulu("import", "--hf", model, "--model_dir", tmp_path, "--max_length", "4096")

@@ -11,13 +11,16 @@ from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
+    from tulu_jax.checkpoint.arrays import CheckpointReader
 
 DESCRIPTION = """\
 Writes a checkpoint as a folder that transformers, vLLM and llama.cpp load: safetensors (split above
 --max_shard_size), config.json, generation_config.json, the tokenizer's files and the chat template.
 
-Weights stream through one parameter at a time. The folder gets its name when it is complete: a
-killed export leaves only OUTPUT.partial, which the next one clears. Torch is not needed.
+Weights stream through a layer at a time, so a model larger than memory is fine. The folder gets
+its name when it is complete: a killed export leaves only OUTPUT.partial, and the same command again
+keeps its whole files and goes on. checksums.json lists the SHA-256 of every file; `tulu import`
+compares them. No accelerator and no torch is needed.
 """
 
 EPILOG = """\
@@ -56,10 +59,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="folder with tokenizer.model (default: the run's own; 'none': weights only)",
+        help="folder with a tokenizer (default: the run's own; 'none': weights only)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a model that OUTPUT already holds"
+    )
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="a run that trained adapters (LoRA): write base + adapters as one model "
+        "(default: write the adapters alone, in PEFT's format)",
+    )
+    parser.add_argument(
+        "--base", metavar="DIR", help="where the adapters' base lies now (default: as in training)"
     )
     parser.set_defaults(func=run)
 
@@ -76,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
     reader = CheckpointReader(args.model_dir, args.step)
+    if reader.meta.get("lora") is not None and not args.merge:
+        return _export_adapters(args, reader, console)
+    if args.merge:
+        reader = merged(args, reader)
     config = model_config(reader)
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
@@ -91,11 +107,39 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
         )
+    if saved.kept:
+        console.print(f"kept from an export that was killed: {', '.join(saved.kept)}")
     for name, checksum in sorted(saved.checksums.items()):
         console.print(f"sha256 {checksum}  {name}")
     console.print(
         f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> [bold]{saved.folder}[/]"
     )
+    return 0
+
+
+def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
+    """The whole weights that a run's adapters and their base make.
+
+    Raises:
+      CheckpointError: the run trained no adapters, or the base is not the same.
+    """
+    from tulu_jax.checkpoint.merged import MergedReader, saved_lora
+
+    saved_lora(reader.meta)
+    return MergedReader(reader, args.base)
+
+
+def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console: Any) -> int:
+    from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.checkpoint.merged import adapter_tree, saved_lora
+    from tulu_jax.checkpoint.peft import save_peft
+
+    lora, base = saved_lora(reader.meta), str(args.base or reader.meta.get("base_path") or "")
+    folder = save_peft(args.output, model_config(reader), lora, adapter_tree(reader), base=base)
+    console.print(
+        f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> [bold]{folder}[/]"
+    )
+    console.print("a model by itself: the same with --merge")
     return 0
 
 
@@ -110,18 +154,18 @@ def find_tokenizer(
       ConfigError: none is given and the run has none.
       TokenizerError: it is damaged, or not the one whose fingerprint the checkpoint holds.
     """
-    from tulu_jax.chat import load_tokenizer
+    from tulu_jax.chat import holds_tokenizer, load_tokenizer
     from tulu_jax.errors import TokenizerError
 
     if given == "none":
         return None
     places = [Path(run_dir) / "tokenizer", Path(run_dir), Path(meta.get("tokenizer_path", run_dir))]
-    found = [place for place in places if _holds_tokenizer(place)]
+    found = [place for place in places if holds_tokenizer(place)]
     if given is None and not found:
         raise ConfigError(
             "no tokenizer",
             at=run_dir,
-            expected="tokenizer/tokenizer.model in the run folder",
+            expected="a tokenizer in the run folder",
             do="give --tokenizer PATH",
         )
     tokenizer = load_tokenizer(given or found[0], meta.get("encoding", "hf"))
@@ -135,10 +179,6 @@ def find_tokenizer(
             do=f"give the run's own with --tokenizer ({meta.get('tokenizer_path')})",
         )
     return tokenizer
-
-
-def _holds_tokenizer(path: Path) -> bool:
-    return path.is_file() or (path / "tokenizer.model").is_file()
 
 
 def parse_size(text: str) -> int:

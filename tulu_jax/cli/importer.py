@@ -1,49 +1,55 @@
-"""`tulu import`: a Hugging Face LLaMA becomes the first checkpoint of a run folder."""
+"""`tulu import`: a model in Hugging Face's or Meta's layout becomes checkpoint 0 of a run."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """\
-Turns a LLaMA in Hugging Face format (config.json + safetensors) into checkpoint 0 of a run folder.
+from tulu_jax.cli import verify
+from tulu_jax.errors import ConfigError
 
-Every tensor's name, shape and size is checked before anything is written; weights stream through
-one parameter at a time, so a model larger than memory is fine. Tokenizer files are copied to
-MODEL_DIR/tokenizer. Torch is not needed.
+DESCRIPTION = """\
+Turns a model into checkpoint 0 of a run folder. It may be in Hugging Face's layout (config.json
+with *.safetensors or pytorch_model*.bin) or in Meta's original one (params.json with
+consolidated.*.pth).
+
+Every tensor's name, shape and size is checked before anything is written, and every file's SHA-256
+where the folder has a checksums.json. Weights stream through a layer at a time, so a model larger
+than memory is fine. No pickle is ever loaded: what a torch file holds besides tensors is refused,
+not run. Tokenizer files are copied to MODEL_DIR/tokenizer. Torch is not needed.
 """
 
 EPILOG = """\
 examples:
   tulu import --hf models/llama-7b --model_dir runs/llama-7b
+  tulu import --hf models/llama-7b --model_dir runs/llama-7b --vocab_size 32001   # a row for <pad>
+  tulu import --meta llama/7B --model_dir runs/llama-7b --dtype bfloat16
   tulu train --gin_file=runs/alpaca_7b.gin --gin.MODEL_DIR=runs/alpaca_7b \\
       --gin.INITIAL_CHECKPOINT_PATH=runs/llama-7b          # start from it
   tulu chat --model runs/llama-7b                          # talk to it
   tulu export --model_dir runs/llama-7b --output back      # and back, unchanged
-"""
 
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
+INITIAL_CHECKPOINT_PATH may also name the Hugging Face folder itself: then nothing is imported, and
+every host reads just its own slices of the files.
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu import` to the command line."""
     parser = subparsers.add_parser(
         "import",
-        help="Hugging Face folder -> run folder",
+        help="Hugging Face or Meta folder -> run folder",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--hf", required=True, metavar="DIR", help="folder in Hugging Face format")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--hf", metavar="DIR", help="folder in Hugging Face's layout")
+    source.add_argument("--meta", metavar="DIR", help="folder in Meta's original layout")
     parser.add_argument("--model_dir", required=True, metavar="OUT", help="run folder to make")
     parser.add_argument(
         "--dtype",
@@ -51,44 +57,62 @@ def add_parser(subparsers: Any) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="dtype to store; training wants float32 (default)",
     )
-    parser.set_defaults(func=run)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="then compare with transformers, as `tulu verify` does; exit status 1 if different",
+    )
+    parser.add_argument(
+        "--vocab_size",
+        type=int,
+        metavar="N",
+        help="tokens to make room for; a new row is the mean of the rows there are",
+    )
+    parser.add_argument(
+        "--max_length",
+        type=int,
+        metavar="N",
+        help="with --meta: tokens it was trained on, which its params.json does not say "
+        "(default 2048; 4096 for LLaMA 2, 8192 for LLaMA 3)",
+    )
+    parser.add_argument(
+        "--skip_checksums", action="store_true", help="do not compare files with checksums.json"
+    )
+    verify.add_limits(parser)
+    parser.set_defaults(func=run, step=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Imports and reports; returns the exit status."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     import tulu_jax
-    from tulu_jax.checkpoint.arrays import LazyArray, save_params
-    from tulu_jax.checkpoint.hf import open_folder
+    from tulu_jax.checkpoint.arrays import save_params
+    from tulu_jax.models import config_to_dict
 
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
-    folder = open_folder(args.hf, args.dtype)
-    for note in folder.notes:
+    reader, source = _open(args, console)
+    for note in reader.notes:
         console.print(f"[yellow]note[/] {note}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("importing weights", total=len(folder.paths()))
-
-        def counted(lazy: LazyArray) -> LazyArray:
-            def load() -> Any:
-                array = lazy.load()
-                progress.advance(task)
-                return array
-
-            return dataclasses.replace(lazy, load=load)
-
+    config, params = reader.config, reader.lazy_params()
+    total = sum(_leaves(params, lambda lazy: lazy.nbytes))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+        task = progress.add_task("importing weights", total=total)
+        counted = _map_leaves(
+            params, lambda lazy: _counted(lazy, lambda done: progress.advance(task, done))
+        )
         meta = {
-            "model": dataclasses.asdict(folder.config),
+            "model": config_to_dict(config),
             "step": 0,
-            "source": {"format": "huggingface", "folder": Path(args.hf).name, "dtype": args.dtype},
+            "source": {"format": source, "folder": Path(args.hf or args.meta).name,
+                       "dtype": args.dtype},
             "versions": {"tulu_jax": tulu_jax.__version__},
-        }
-        step = save_params(args.model_dir, _map_leaves(folder.lazy_params(), counted), meta)
-    copied = _copy_tokenizer(Path(args.hf), Path(args.model_dir))
-    config = folder.config
+        }  # fmt: skip
+        step = save_params(args.model_dir, counted, meta)
+    copied = _copy_tokenizer(Path(args.hf or args.meta), Path(args.model_dir))
     console.print(
         f"imported {config.num_params:,} weights as {args.dtype} "
         f"in {time.perf_counter() - start:.1f} s: {config.num_layers} layers, width "
@@ -97,10 +121,57 @@ def run(args: argparse.Namespace) -> int:
     )
     console.print(f"checkpoint [bold]{step}[/]")
     console.print(f"tokenizer  {copied or 'none found: give --tokenizer to later commands'}")
-    return 0
+    return verify.run(args) if args.verify else 0
 
 
-def _map_leaves(tree: Any, change: Any) -> Any:
+def _open(args: argparse.Namespace, console: Any) -> tuple[Any, str]:
+    """The model to import, checked, and what its layout is called."""
+    from tulu_jax.checkpoint.checksums import verify_checksums
+    from tulu_jax.checkpoint.hf import open_folder
+    from tulu_jax.checkpoint.meta_llama import DEFAULT_MAX_LENGTH, open_meta
+    from tulu_jax.checkpoint.resize import resized
+
+    if args.meta:
+        if args.verify:
+            raise ConfigError("--verify goes with --hf only", expected="what transformers can read")
+        length = args.max_length or DEFAULT_MAX_LENGTH
+        folder, source = open_meta(args.meta, args.dtype, max_length=length), "meta"
+    else:
+        if args.max_length is not None:
+            raise ConfigError(
+                "--max_length goes with --meta only",
+                got=args.max_length,
+                expected="config.json to say how long sequences may be",
+            )
+        folder, source = open_folder(args.hf, args.dtype), "huggingface"
+    reader = resized(folder, args.vocab_size)
+    compared = None if args.skip_checksums else verify_checksums(folder.folder)
+    if compared is not None:
+        console.print(f"checksums of {compared} files are right")
+    return reader, source
+
+
+def _counted(lazy: Any, report: Callable[[int], None]) -> Any:
+    """The lazy array, telling how many bytes it made."""
+
+    def told(array: Any) -> Any:
+        report(array.nbytes)
+        return array
+
+    return dataclasses.replace(
+        lazy,
+        load=lambda: told(lazy.load()),
+        load_part=lambda start, stop: told(lazy.load_part(start, stop)),
+    )
+
+
+def _leaves(tree: Any, value: Callable[[Any], int]) -> list[int]:
+    if isinstance(tree, dict):
+        return [leaf for child in tree.values() for leaf in _leaves(child, value)]
+    return [value(tree)]
+
+
+def _map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {key: _map_leaves(child, change) for key, child in tree.items()}
     return change(tree)
@@ -108,11 +179,11 @@ def _map_leaves(tree: Any, change: Any) -> Any:
 
 def _copy_tokenizer(source: Path, model_dir: Path) -> Path | None:
     """Copies the tokenizer into the run folder, so that later commands find it."""
-    if not (source / "tokenizer.model").is_file():
-        return None
-    target = model_dir / "tokenizer"
-    target.mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    return target
+    from tulu_jax.chat import copy_tokenizer_files, holds_tokenizer
+
+    for place in (source, source.parent):  # Meta keeps it beside the folders of the sizes
+        if holds_tokenizer(place):
+            target = model_dir / "tokenizer"
+            copy_tokenizer_files(place, target)
+            return target
+    return None

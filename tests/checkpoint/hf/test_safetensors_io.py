@@ -160,7 +160,8 @@ def test_index_names_a_missing_shard(sharded):
 
 @pytest.mark.parametrize(
     "file",
-    ["../b.safetensors", "/etc/b.safetensors", "x/b.safetensors", "..\\b.safetensors", "b.bin", 7],
+    ["../b.safetensors", "/etc/b.safetensors", "x/b.safetensors", "..\\b.safetensors", "b.bin",
+     "\0.safetensors", 7],
 )  # fmt: skip
 def test_index_must_stay_in_its_folder(sharded, file):
     write_index(sharded, a="a.safetensors", b=file)
@@ -186,9 +187,28 @@ def test_other_bad_folders(sharded):
         find_tensors(sharded)
 
 
-def test_pickles_are_not_read(tmp_path):
-    (tmp_path / "pytorch_model.bin").touch()
+def test_folders_without_weights_say_what_they_hold(tmp_path):
+    (tmp_path / "model.gguf").touch()
     with pytest.raises(
-        CheckpointError, match=r"holds no weights - got \['pytorch_model.bin'\].*pickled"
+        CheckpointError, match=r"holds no weights - got \['model.gguf'\].*model.safetensors"
     ):
         find_tensors(tmp_path)
+    (tmp_path / "params.json").touch()
+    with pytest.raises(CheckpointError, match="this is Meta's layout: use tulu import --meta"):
+        find_tensors(tmp_path)
+
+
+def test_links_out_of_the_folder_are_refused_but_not_those_of_the_hub_cache(tmp_path):
+    snapshot = tmp_path / "models--a" / "snapshots" / "1"
+    blobs = tmp_path / "models--a" / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    write_tensors(blobs / "0f", {"a": np.zeros(2, np.float32)})
+    (snapshot / "a.safetensors").symlink_to("../../blobs/0f")
+    write_index(snapshot, a="a.safetensors")
+    assert list(find_tensors(snapshot)) == ["a"]
+    (snapshot / "a.safetensors").unlink()
+    write_tensors(tmp_path / "secret", {"a": np.zeros(2, np.float32)})
+    (snapshot / "a.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match="index names a file outside its folder"):
+        find_tensors(snapshot)

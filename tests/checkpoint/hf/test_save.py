@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import json
 import shutil
+import threading
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.checkpoint import hf
+from tulu_jax.checkpoint.arrays import TreeReader
+from tulu_jax.checkpoint.checksums import verify_checksums
 from tulu_jax.checkpoint.hf.save import MARKER
+from tulu_jax.checkpoint.parts import num_threads
 from tulu_jax.errors import CheckpointError
 
 from .small import CONFIG, random_params, read_tensors, write_folder
@@ -27,10 +32,12 @@ def files(folder):
 def test_files_and_checksums(tmp_path):
     saved = hf.save(tmp_path / "a" / "x", CONFIG, random_params(CONFIG))
     assert files(tmp_path / "a") == ["x"]
-    assert files(saved.folder) == ["config.json", "generation_config.json", "model.safetensors"]
+    weights = ["config.json", "generation_config.json", "model.safetensors"]
+    assert files(saved.folder) == ["checksums.json", *weights]
     for name, checksum in saved.checksums.items():
         assert hashlib.sha256((saved.folder / name).read_bytes()).hexdigest() == checksum
-    assert set(saved.checksums) == set(files(saved.folder))
+    assert sorted(saved.checksums) == weights
+    assert verify_checksums(saved.folder) == 3
     assert saved.num_bytes == 4 * CONFIG.num_params
 
 
@@ -58,32 +65,84 @@ def test_progress_ends_at_the_whole(tmp_path):
     assert seen[0][0] == "model.embed_tokens.weight"
 
 
-class CountingReader:
-    """Hands out arrays and knows how many bytes of them are alive at most."""
+class CountingReader(TreeReader):
+    """Knows how many bytes of what it handed out are alive at most."""
 
     def __init__(self, params):
-        self.inner = save_module.TreeReader(params)
+        super().__init__(params)
         self.alive = []
         self.most = 0
-
-    def paths(self):
-        return self.inner.paths()
+        self.lock = threading.Lock()
 
     def read(self, path):
-        import gc
-        import weakref
+        return self.counted(super().read(path))
 
-        array = self.inner.read(path).copy()
-        self.alive.append(weakref.ref(array))
-        gc.collect()
-        self.most = max(self.most, sum(ref() is not None for ref in self.alive))
+    def read_part(self, path, start, stop):
+        return self.counted(super().read_part(path, start, stop))
+
+    def counted(self, array):
+        array = array.copy()
+        with self.lock:
+            self.alive = [ref for ref in self.alive if ref() is not None]
+            self.alive.append(weakref.ref(array))
+            self.most = max(self.most, sum(ref().nbytes for ref in self.alive if ref() is not None))
         return array
 
 
-def test_one_parameter_is_held_at_a_time(tmp_path):
-    reader = CountingReader(random_params(CONFIG))
-    hf.save(tmp_path / "x", CONFIG, reader, dtype="float32")
-    assert reader.most == 1
+def test_a_few_layers_are_held_at_a_time(tmp_path):
+    config = dataclasses.replace(CONFIG, num_layers=40, d_ff=240)
+    reader = CountingReader(random_params(config))
+    hf.save(tmp_path / "x", config, reader, dtype="float32")
+    layer = 4 * config.d_model * config.d_ff
+    assert reader.most <= (num_threads() + 1) * layer, "[L, ...] would be 40 layers"
+
+
+class Killed(BaseException):
+    """Stands in for a signal that ends the process: nothing is cleaned up."""
+
+
+class Source(TreeReader):
+    identity = "one checkpoint"
+
+
+def test_a_killed_export_goes_on_with_its_whole_files(tmp_path, monkeypatch):
+    params = random_params(CONFIG)
+    whole = hf.save(tmp_path / "whole", CONFIG, params, max_shard_bytes=4000)
+    assert len(list(whole.folder.glob("*.safetensors"))) > 3
+    real, calls = save_module.write_shard, []
+
+    def dies(path, *args):
+        calls.append(path.name)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise Killed
+        return real(path, *args)
+
+    monkeypatch.setattr(save_module, "write_shard", dies)
+    with pytest.raises(Killed):
+        hf.save(tmp_path / "x", CONFIG, Source(params), max_shard_bytes=4000)
+    assert not (tmp_path / "x").exists()
+    spoilt = tmp_path / "x.partial" / calls[1]
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
+    saved = hf.save(tmp_path / "x", CONFIG, Source(params), max_shard_bytes=4000)
+    assert saved.kept == (calls[0],), "the third was not whole, the second has changed since"
+    assert calls.count(calls[0]) == 1
+    assert saved.checksums == whole.checksums
+    for name in saved.checksums:
+        assert (saved.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert files(tmp_path) == ["whole", "x"]
+
+
+def test_files_of_another_job_are_not_kept(tmp_path, monkeypatch):
+    def dies(path, *args):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(save_module, "write_json", dies)
+        hf.save(tmp_path / "x", CONFIG, Source(random_params(CONFIG)))
+    saved = hf.save(tmp_path / "x", CONFIG, Source(random_params(CONFIG)), dtype="bfloat16")
+    assert saved.kept == ()
+    assert hf.load(tmp_path / "x", dtype=None)[1]["lm_head"].dtype == jnp.bfloat16
 
 
 def test_a_folder_in_use_is_kept(tmp_path):
@@ -122,7 +181,7 @@ def test_too_little_room_is_told_before_writing(tmp_path, monkeypatch):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("where", ["write_shard", "_write_json"])
+@pytest.mark.parametrize("where", ["write_shard", "write_json"])
 def test_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, where):
     def full(path, *args):
         path.write_bytes(b"half")

@@ -1,9 +1,11 @@
-"""Hugging Face folder -> config and weights, one parameter at a time where wanted."""
+"""Hugging Face folder -> config and weights: whole, one parameter or one slice at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,23 @@ from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.names import (
-    EMBEDDING,
     HARMLESS,
-    LM_HEAD,
-    Weight,
+    canonical_names,
+    embedding_name,
     expected_tensors,
+    head_name,
     weights_of,
 )
 from tulu_jax.checkpoint.hf.tensors import (
     DTYPE_NAMES,
     DTYPES,
-    TensorSpec,
+    Stored,
     cast,
+    copy_cast,
     numpy_dtype,
     read_tensor,
 )
+from tulu_jax.checkpoint.hf.weights import Weight
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig, abstract_params
 
@@ -42,18 +46,21 @@ __all__ = [
     "put",
 ]
 
+Index = tuple[slice, ...]
+"""A part of a weight: a slice an axis; axes that are not named are taken whole."""
+
 
 def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, dict[str, Any]]:
     """The model in a Hugging Face folder: its config, and its weights as NumPy arrays.
 
-    Needs memory for the whole model and one tensor; `open_folder` reads parameter by parameter.
+    Needs memory for the whole model; `open_folder` reads parameter by parameter.
 
     Args:
-      path: folder with config.json and safetensors, whole or in shards.
+      path: folder with config.json and the weights: safetensors or torch's files, one or shards.
       dtype: float32, bfloat16 or float16; None keeps what is stored.
 
     Raises:
-      CheckpointError: the folder is incomplete, damaged, or not a LLaMA; nothing is guessed.
+      CheckpointError: the folder is incomplete, damaged, or of no family we have.
     """
     folder = open_folder(path, dtype)
     params: dict[str, Any] = {}
@@ -74,59 +81,111 @@ def open_folder(path: str | Path, dtype: str | None = "float32") -> HfFolder:
             "no such folder", got=str(path), expected="a Hugging Face folder with config.json"
         )
     config = read_config(folder)
-    specs = find_tensors(folder)
-    notes = _check_tensors(config, specs, folder)
-    return HfFolder(folder, config, specs, None if dtype is None else numpy_dtype(dtype), notes)
+    return checked_folder(folder, config, find_tensors(folder), dtype)
+
+
+def checked_folder(
+    folder: Path, config: ModelConfig, stored: Mapping[str, Stored], dtype: str | None
+) -> HfFolder:
+    """The folder, once its tensors are known to be those of its config.
+
+    Raises:
+      CheckpointError: a tensor is missing, misshapen, of a wrong dtype or not part of the model.
+    """
+    names = canonical_names(config, stored)
+    tensors = {names[name]: tensor for name, tensor in stored.items()}
+    if len(tensors) != len(stored):
+        twice = sorted(name for name in names if list(names.values()).count(names[name]) > 1)
+        raise CheckpointError("tensor is there twice", got=twice[:5], at=folder)
+    notes = _check_tensors(config, tensors, folder)
+    return HfFolder(folder, config, tensors, None if dtype is None else numpy_dtype(dtype), notes)
 
 
 @dataclasses.dataclass(frozen=True)
 class HfFolder:
-    """A `ParamsReader` over a Hugging Face folder; holds one parameter and one tensor at most."""
+    """A `ParamsReader` over a Hugging Face folder; reads what is asked for and keeps nothing."""
 
     folder: Path
     config: ModelConfig
-    specs: dict[str, TensorSpec]
-    dtype: np.dtype | None
+    specs: Mapping[str, Stored]
+    wanted_dtype: np.dtype | None
+    """The dtype weights are given in; None: as stored."""
     notes: list[str]
     """What was left out and why, for people."""
 
+    @functools.cached_property
+    def _weights(self) -> dict[ParamPath, Weight]:
+        return {row.path: row for row in weights_of(self.config)}
+
+    @functools.cached_property
+    def _shapes(self) -> dict[ParamPath, tuple[int, ...]]:
+        return param_shapes(self.config)
+
     def paths(self) -> list[ParamPath]:
         """Every weight of the model."""
-        return [row.path for row in weights_of(self.config)]
+        return list(self._weights)
 
     def stored_dtype(self) -> np.dtype:
         """The dtype of the embedding in the files, which stands for the whole."""
-        spec = self.specs[EMBEDDING.pattern]
-        return DTYPES.get(spec.dtype, np.dtype(np.float32))
+        return DTYPES[self.specs[embedding_name(self.config)].dtype]
+
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight in our layout."""
+        return self._shapes[path]
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """The dtype one weight is given in."""
+        first = self._weights[path].hf_names(self.config)[0]
+        return self.wanted_dtype or DTYPES[self.specs[first].dtype]
 
     def read(self, path: ParamPath) -> np.ndarray:
         """One weight in our layout; per-layer weights come stacked [L, ...]."""
-        row = next(row for row in weights_of(self.config) if row.path == path)
-        shape = _shapes(self.config)[path]
+        return self.read_slice(path, ())
+
+    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop of one weight's first axis."""
+        return self.read_slice(path, (slice(start, stop),))
+
+    def read_slice(self, path: ParamPath, index: Index) -> np.ndarray:
+        """A part of one weight; of the files only its own bytes are read.
+
+        Raises:
+          CheckpointError: a file shrank since it was opened, or a weight does not fit float16.
+        """
+        row, shape = self._weights[path], self._shapes[path]
+        index = (*index, *(slice(None) for _ in shape[len(index) :]))
+        sizes = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=True)]
+        result = np.empty(sizes, self.dtype(path))
         names = row.hf_names(self.config)
-        dtype = self.dtype or DTYPES.get(self.specs[names[0]].dtype, np.dtype(np.float32))
         if not row.per_layer:
-            return self._tensor(row, names[0], shape, dtype)
-        stacked = np.empty(shape, dtype)
-        for layer, name in enumerate(names):
-            stacked[layer] = self._tensor(row, name, shape[1:], dtype)
-        return stacked
+            self._fill(result, row, names[0], shape, index)
+            return result
+        for place, layer in enumerate(range(*index[0].indices(shape[0]))):
+            self._fill(result[place], row, names[layer], shape[1:], index[1:])
+        return result
+
+    def _fill(
+        self, target: np.ndarray, row: Weight, name: str, shape: tuple[int, ...], index: Index
+    ) -> None:
+        copy_cast(target, row.from_hf(self.specs[name].view(), shape)[index], name)
 
     def lazy_params(self) -> dict[str, Any]:
         """The tree of weights with a `LazyArray` at every leaf."""
         tree: dict[str, Any] = {}
-        shapes = _shapes(self.config)
-        for row in weights_of(self.config):
-            dtype = self.dtype or self.stored_dtype()
-            lazy = LazyArray(shapes[row.path], dtype, lambda path=row.path: self.read(path))
-            put(tree, row.path, lazy)
+        for path in self.paths():
+            put(tree, path, lazy_weight(self, path, stacked=self._weights[path].per_layer))
         return tree
 
-    def _tensor(
-        self, row: Weight, name: str, shape: tuple[int, ...], dtype: np.dtype
-    ) -> np.ndarray:
-        tensor = cast(read_tensor(self.specs[name]), dtype, name)
-        return np.ascontiguousarray(row.from_hf(tensor, shape))
+
+def lazy_weight(reader: Any, path: ParamPath, *, stacked: bool) -> LazyArray:
+    """A weight of a reader, made part by part when it is wanted."""
+    return LazyArray(
+        reader.shape(path),
+        reader.dtype(path),
+        lambda: reader.read(path),
+        lambda start, stop: reader.read_part(path, start, stop),
+        stacked,
+    )
 
 
 def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
@@ -136,7 +195,8 @@ def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
     tree[path[-1]] = leaf
 
 
-def _shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
+def param_shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
+    """The shape of every weight of a model, by path."""
     shapes: dict[ParamPath, tuple[int, ...]] = {}
     tree = abstract_params(config)
     for row in weights_of(config):
@@ -147,30 +207,40 @@ def _shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
     return shapes
 
 
-def _check_tensors(config: ModelConfig, specs: dict[str, TensorSpec], folder: Path) -> list[str]:
+def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> list[str]:
     """Refuses what does not fit the config; returns notes on what is left out on purpose."""
     expected = expected_tensors(config)
+    model = (
+        f"the {len(expected)} tensors of a {config.family} model with {config.num_layers} layers"
+    )
     missing = sorted(set(expected) - set(specs))
     if missing:
         raise CheckpointError(
             f"{_tensors(missing)} missing",
             got=f"none named {_some(missing)}",
             at=folder,
-            expected=f"the {len(expected)} tensors of a LLaMA with {config.num_layers} layers",
+            expected=model,
             do="check that the download is complete and config.json belongs to it",
         )
     extra = sorted(set(specs) - set(expected))
-    harmless = [name for name in extra if HARMLESS.search(name)]
-    tied = [name for name in extra if name == LM_HEAD.pattern and config.tie_embeddings]
+    harmless = {name: found[2] for name in extra if (found := HARMLESS.search(name))}
+    tied = [name for name in extra if name == head_name(config) and config.tie_embeddings]
     unknown = sorted(set(extra) - set(harmless) - set(tied))
     if unknown:
         raise CheckpointError(
             f"{_tensors(unknown)} not part of the model that config.json describes",
             got=_some(unknown),
             at=folder,
-            expected=f"the {len(expected)} tensors of a LLaMA with {config.num_layers} layers",
+            expected=model,
             do="check num_hidden_layers, biases and adapters",
         )
+    _check_shapes(specs, expected)
+    kinds = "/".join(sorted(set(harmless.values())))
+    notes = [f"ignored {len(harmless)} {kinds} tensors: config.json determines them"]
+    return notes[: bool(harmless)] + [_check_tied(config, specs, folder) for _ in tied]
+
+
+def _check_shapes(specs: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:
     wrong = [name for name, shape in expected.items() if specs[name].shape != shape]
     if wrong:
         raise CheckpointError(
@@ -180,26 +250,35 @@ def _check_tensors(config: ModelConfig, specs: dict[str, TensorSpec], folder: Pa
             expected=f"{list(expected[wrong[0]])}, as config.json says",
             do="check that config.json belongs to these weights",
         )
-    notes = [f"ignored {len(harmless)} rotary_emb.inv_freq tensors: config.json determines them"]
-    return notes[: bool(harmless)] + [_check_tied(specs, folder) for _ in tied]
+    for name in expected:
+        if specs[name].dtype not in DTYPES:
+            raise CheckpointError(
+                "weights have a dtype that is not supported",
+                got=f"{name} in {specs[name].dtype}",
+                at=specs[name].file,
+                expected=" or ".join(DTYPES),
+                do="give the model before it was quantised",
+            )
 
 
-def _check_tied(specs: dict[str, TensorSpec], folder: Path) -> str:
-    head, embedding = specs[LM_HEAD.pattern], specs[EMBEDDING.pattern]
+def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> str:
+    names = head_name(config), embedding_name(config)
+    head, embedding = (specs[name] for name in names)
     same = head.shape == embedding.shape and head.dtype == embedding.dtype
-    if not (same and np.array_equal(_bytes(head), _bytes(embedding))):
+    if not (same and _same_bytes(head, embedding)):
         raise CheckpointError(
             "output head differs from the embedding",
-            got=f"{LM_HEAD.pattern} unlike {EMBEDDING.pattern}",
+            got=f"{names[0]} unlike {names[1]}",
             at=folder,
             expected="equal tensors, because config.json says tie_word_embeddings=true",
             do="set tie_word_embeddings to false if the head is really its own",
         )
-    return f"ignored {LM_HEAD.pattern}: it equals the embedding it is tied to"
+    return f"ignored {names[0]}: it equals the embedding it is tied to"
 
 
-def _bytes(spec: TensorSpec) -> np.ndarray:
-    return read_tensor(spec).reshape(-1).view(np.uint8)
+def _same_bytes(left: Stored, right: Stored) -> bool:
+    pair = (read_tensor(tensor).reshape(-1).view(np.uint8) for tensor in (left, right))
+    return np.array_equal(*pair)
 
 
 def _tensors(names: list[str]) -> str:

@@ -1,43 +1,53 @@
 """Config and weights -> Hugging Face folder, streamed tensor by tensor.
 
 Everything is written to `NAME.partial` beside the target and renamed when it is whole, so a killed
-or failed export is never mistaken for a good one. At any time one parameter of the source is in
-memory, which for per-layer weights is the stacked [L, ...] array, and one tensor of the target.
+or failed export is never mistaken for a good one; the next export of the same checkpoint keeps its
+finished files. In memory are a few tensors: what threads make ahead and what is being written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import os
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import ParamsReader, TreeReader
+from tulu_jax.checkpoint.arrays import ParamPath, ParamsReader, TreeReader
+from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
 from tulu_jax.checkpoint.hf.config import generation_config, to_hf
-from tulu_jax.checkpoint.hf.load import DTYPE_NAMES, cast, num_weights, numpy_dtype
-from tulu_jax.checkpoint.hf.names import EMBEDDING, expected_tensors, weights_of
-from tulu_jax.checkpoint.hf.safetensors_io import (
-    DTYPES,
-    INDEX_NAME,
-    plan_shards,
-    write_shard,
+from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
+from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
+from tulu_jax.checkpoint.hf.partial import (
+    MARKER,
+    Progress,
+    check_target,
+    open_partial,
+    rename,
+    unwritable,
+    write_json,
 )
+from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, Shard, plan_shards, write_shard
+from tulu_jax.checkpoint.hf.tensors import DTYPE_NAMES, DTYPES, copy_cast, numpy_dtype
+from tulu_jax.checkpoint.hf.weights import Tensor
+from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
 
+__all__ = ["MARKER", "MAX_SHARD_BYTES", "Saved", "save"]
+
 MAX_SHARD_BYTES = 5_000_000_000
-MARKER = "EXPORT_IS_NOT_COMPLETE"
-"""File inside a folder that is still being written."""
+
+Made = tuple[str, np.ndarray]
+"""A tensor's name and values."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Saved:
 
     folder: Path
     checksums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 in hex of every file, by name."""
+    """SHA-256 in hex of every file but checksums.json, by name."""
     num_bytes: int = 0
+    kept: tuple[str, ...] = ()
+    """Files that an export which was killed had finished."""
 
 
 def save(
@@ -66,7 +78,7 @@ def save(
     Args:
       path: folder to make; its parent is made too.
       config: the model.
-      params: its weights, as a nested dict of arrays or a reader that gives one at a time.
+      params: its weights, as a nested dict of arrays or a reader that gives parts of them.
       tokenizer: its files are written too when given.
       dtype: float32, bfloat16 or float16; None keeps the embedding's.
       max_shard_bytes: tensor bytes in one file; above it the weights are split and indexed.
@@ -79,38 +91,48 @@ def save(
     """
     target = Path(path).absolute()
     reader: ParamsReader = TreeReader(params) if isinstance(params, Mapping) else params
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     _check_params(config, reader)
     tokenizer = tokenizer and tokenizer.fitting(config.vocab_size)
     _check_tokenizer(config, tokenizer)
+    stored = _stored_dtype(dtype, reader)
+    shards = plan_shards(expected_tensors(config), stored, int(max_shard_bytes))
+    job = _job(config, reader, stored, shards)
     try:
-        partial = _make_partial(target)
+        progress = open_partial(target, job)
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise unwritable(target, error) from error
     try:
-        stored = _stored_dtype(dtype, reader)
-        saved = _fill(partial, config, reader, stored, tokenizer, max_shard_bytes, on_progress)
-        _rename(partial, target)
+        saved = _fill(progress, _Job(config, reader, stored, shards), tokenizer, on_progress)
+        rename(progress.folder, target)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise _unwritable(target, error) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(progress.folder, ignore_errors=True)
+        raise unwritable(target, error) from error
+    except Exception:
+        shutil.rmtree(progress.folder, ignore_errors=True)
         raise
-    return Saved(target, saved.checksums, saved.num_bytes)
+    return Saved(target, saved.checksums, saved.num_bytes, saved.kept)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    problem = None
-    if not overwrite:
-        problem, do = "output folder is not empty", "choose another, or add --overwrite"
-    elif not (target / "config.json").is_file() or (target / "checkpoints").exists():
-        problem, do = "output folder does not look like an exported model", "choose another"
-    if problem:
-        found = sorted(p.name for p in target.iterdir())[:5] if target.is_dir() else "a file"
-        raise CheckpointError(problem, got=found, at=target, do=do)
+@dataclass(frozen=True)
+class _Job:
+    config: ModelConfig
+    reader: ParamsReader
+    dtype: np.dtype
+    shards: list[Shard]
+
+    @property
+    def num_bytes(self) -> int:
+        return num_weights(self.config) * self.dtype.itemsize
+
+
+def _job(
+    config: ModelConfig, reader: ParamsReader, dtype: np.dtype, shards: list[Shard]
+) -> str | None:
+    """What must be the same for files of a killed export to be kept; None: never keep any."""
+    source = getattr(reader, "identity", None)
+    plan = [(shard.name, list(shard.tensors.items())) for shard in shards]
+    return None if source is None else f"{source} {config} {dtype} {plan}"
 
 
 def _check_params(config: ModelConfig, reader: ParamsReader) -> None:
@@ -123,6 +145,14 @@ def _check_params(config: ModelConfig, reader: ParamsReader) -> None:
             got=f"missing {lost}, unexpected {more}",
             expected=f"the weights of tie_embeddings={config.tie_embeddings}",
         )
+    for path, shape in param_shapes(config).items():
+        if tuple(reader.shape(path)) != shape:
+            raise CheckpointError(
+                "weight does not fit the model's config",
+                got=tuple(reader.shape(path)),
+                at="/".join(path),
+                expected=shape,
+            )
 
 
 def _check_tokenizer(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
@@ -139,134 +169,111 @@ def _check_tokenizer(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
 def _stored_dtype(dtype: str | None, reader: ParamsReader) -> np.dtype:
     if dtype is not None:
         return numpy_dtype(dtype)
-    stored = reader.read(EMBEDDING.path).dtype
+    stored = reader.dtype(("embedding",))
     return stored if stored in DTYPES.values() else np.dtype(np.float32)
 
 
-def _make_partial(target: Path) -> Path:
-    """A fresh `NAME.partial`; what a killed export left there is removed."""
-    partial = target.with_name(target.name + ".partial")
-    if (partial / MARKER).is_file():
-        shutil.rmtree(partial)
-    elif partial.exists():
-        raise CheckpointError(
-            "working folder is taken", at=partial, do="move it away or choose another output"
-        )
-    partial.mkdir(parents=True)
-    (partial / MARKER).touch()
-    return partial
-
-
-def _rename(partial: Path, target: Path) -> None:
-    (partial / MARKER).unlink()
-    if not target.exists():
-        partial.rename(target)
-        return
-    old = target.with_name(target.name + ".old")
-    target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old)
-
-
 def _fill(
-    folder: Path,
-    config: ModelConfig,
-    reader: ParamsReader,
-    dtype: np.dtype,
+    progress: Progress,
+    job: _Job,
     tokenizer: Tokenizer | None,
-    max_shard_bytes: float,
     on_progress: Callable[[str, int, int], None] | None,
 ) -> Saved:
-    num_bytes = num_weights(config) * dtype.itemsize
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
+    folder = progress.folder
+    free, needed = shutil.disk_usage(folder).free, job.num_bytes - progress.num_bytes()
+    if free < needed:
         raise CheckpointError(
             "output folder is too small",
             got=f"{free:,} bytes free",
             at=folder.parent,
-            expected=f"{num_bytes:,}",
+            expected=f"{needed:,}",
             do="free space, choose another folder, or use --dtype bfloat16",
         )
     if tokenizer is not None:
         from tulu_jax.chat import save_tokenizer_files
 
         save_tokenizer_files(tokenizer, folder)
-    tensors = _tensors(config, reader, dtype)
-    if on_progress is not None:
-        tensors = _reported(tensors, num_bytes, on_progress)
-    checksums = _write_weights(folder, config, dtype, tensors, max_shard_bytes)
-    name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == dtype)
-    _write_json(folder / "config.json", to_hf(config, name))
-    _write_json(folder / "generation_config.json", generation_config(config))
+    kept = tuple(sorted(progress.done))
+    checksums = _write_weights(progress, job, on_progress)
+    name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == job.dtype)
+    write_json(folder / "config.json", to_hf(job.config, name))
+    write_json(folder / "generation_config.json", generation_config(job.config))
     for path in sorted(folder.iterdir()):
         if path.name not in checksums and path.name != MARKER:
-            checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Saved(folder, checksums, num_bytes)
+            checksums[path.name] = file_checksum(path)
+    write_checksums(folder, checksums)
+    return Saved(folder, checksums, job.num_bytes, kept)
 
 
 def _write_weights(
-    folder: Path,
-    config: ModelConfig,
-    dtype: np.dtype,
-    tensors: Iterator[tuple[str, np.ndarray]],
-    max_shard_bytes: float,
+    progress: Progress, job: _Job, on_progress: Callable[[str, int, int], None] | None
 ) -> dict[str, str]:
-    shards = plan_shards(expected_tensors(config), dtype, int(max_shard_bytes))
-    checksums = {}
-    for shard in shards:
-        part = itertools.islice(tensors, len(shard.tensors))
-        checksums[shard.name] = write_shard(folder / shard.name, shard, dtype, part)
-    if len(shards) > 1:
-        total = num_weights(config) * dtype.itemsize
-        weight_map = {name: shard.name for shard in shards for name in shard.tensors}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(folder / INDEX_NAME, index)
-    return checksums
+    """Writes every file that is not there yet; returns the checksums of all."""
+    wanted = {name for shard in job.shards if shard.name not in progress.done
+              for name in shard.tensors}  # fmt: skip
+    made = made_ahead(make for name, make in _makers(job) if name in wanted)
+    done = 0
+    for shard in job.shards:
+        end = done + sum(map(math.prod, shard.tensors.values())) * job.dtype.itemsize
+        if shard.name not in progress.done:
+            part: Iterable[Made] = itertools.islice(made, len(shard.tensors))
+            if on_progress is not None:
+                part = _reported(part, done, job.num_bytes, on_progress)
+            checksum = write_shard(progress.folder / shard.name, shard, job.dtype, part)
+            progress.finish(shard.name, checksum)
+        done = end
+    if len(job.shards) > 1:
+        weight_map = {name: shard.name for shard in job.shards for name in shard.tensors}
+        index = {"metadata": {"total_size": job.num_bytes}, "weight_map": weight_map}
+        write_json(progress.folder / INDEX_NAME, index)
+    return dict(progress.done)
 
 
-def _tensors(
-    config: ModelConfig, reader: ParamsReader, dtype: np.dtype
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor in the table's order; one parameter of the reader is held at a time."""
-    for row in weights_of(config):
-        param = reader.read(row.path)
-        names = row.hf_names(config)
-        layers = param if row.per_layer else param[None]
-        wanted = (len(names), int(np.prod(row.hf_shape(config))))
-        if (len(layers), layers[0].size) != wanted:
-            raise CheckpointError(
-                "weight does not fit the model's config",
-                got=param.shape,
-                at="/".join(row.path),
-                expected=f"{wanted[0]} x {wanted[1]} numbers",
-            )
-        for name, layer in zip(names, layers, strict=True):
-            tensor = cast(row.to_hf(layer, config), dtype, name)
-            yield name, np.array(tensor, order="C")  # a copy: a view would keep `param` alive
-        del param, layers, layer, tensor
+def _makers(job: _Job) -> Iterator[tuple[str, Callable[[], Made]]]:
+    """What makes every tensor, in the table's order; each reads one layer of its weights."""
+    for tensor in tensors_of(job.config):
+        source = _Layers(job.reader, tensor)
+        for layer, name in enumerate(tensor.hf_names(job.config)):
+            yield name, lambda s=source, i=layer, n=name: (n, _make(job, s, i, n))
+
+
+def _make(job: _Job, source: _Layers, layer: int, name: str) -> np.ndarray:
+    """One tensor, in memory of its own."""
+    arrays = [source.read(path, layer) for path in source.tensor.paths]
+    tensor = source.tensor.to_hf(arrays, job.config)
+    result = np.empty(tensor.shape, job.dtype)
+    copy_cast(result, tensor, name)
+    return result
+
+
+class _Layers:
+    """Reads one layer of a tensor's weights; where a file holds several together, keeps them."""
+
+    def __init__(self, reader: ParamsReader, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._blocks: dict[ParamPath, tuple[int, np.ndarray]] = {}
+
+    def read(self, path: ParamPath, layer: int) -> np.ndarray:
+        """One layer of the weight; all of it where it has no layers."""
+        if not self.tensor.per_layer:
+            return self._reader.read(path)
+        rows = getattr(self._reader, "rows_at_once", lambda _: 1)(path)
+        if rows == 1:
+            return self._reader.read_part(path, layer, layer + 1)[0]
+        start = layer // rows * rows
+        with self._lock:
+            if self._blocks.get(path, (-1,))[0] != start:
+                stop = min(start + rows, self._reader.shape(path)[0])
+                self._blocks[path] = (start, self._reader.read_part(path, start, stop))
+            return self._blocks[path][1][layer - start]
 
 
 def _reported(
-    tensors: Iterator[tuple[str, np.ndarray]], total: int, report: Callable[[str, int, int], None]
-) -> Iterator[tuple[str, np.ndarray]]:
-    done = 0
+    tensors: Iterable[Made], done: int, total: int, report: Callable[[str, int, int], None]
+) -> Iterator[Made]:
     for name, tensor in tensors:
         done += tensor.nbytes
         report(name, done, total)
         yield name, tensor
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _unwritable(target: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        "output folder cannot be written",
-        got=error.strerror or error,
-        at=target,
-        do="nothing is left under that name: free space or choose another folder",
-    )

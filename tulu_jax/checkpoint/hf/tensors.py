@@ -32,7 +32,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 
 
-class Tensor(Protocol):
+class Stored(Protocol):
     """A tensor of known dtype and shape that can be looked at."""
 
     @property
@@ -107,7 +107,7 @@ def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
         raise CheckpointError("weights file cannot be read", got=error, at=file) from error
 
 
-def read_tensor(tensor: Tensor) -> np.ndarray:
+def read_tensor(tensor: Stored) -> np.ndarray:
     """One tensor in its stored dtype, in memory of its own; reads just its bytes.
 
     Raises:
