@@ -71,3 +71,11 @@ def test_prompts_must_be_text(folder, run_dir, tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         tulu("verify", "--hf", folder, "--model_dir", run_dir, "--prompts", path)
+
+
+def test_a_model_in_another_layout_has_nothing_to_compare_with():
+    parser = argparse.ArgumentParser()
+    verify.add_limits(parser)
+    args = argparse.Namespace(**vars(parser.parse_args([])), hf=None, model_dir="run", step=None)
+    with pytest.raises(ConfigError, match="nothing to compare with"):
+        verify.run(args)

@@ -70,14 +70,16 @@ class Theirs:
         self._torch = torch
         self._model = model.float().eval()
         self._paths = PATHS[config.family]
-        found = (model.config.model_type, model.config.num_hidden_layers, model.config.vocab_size)
-        wanted = (MODEL_TYPES[config.family], config.num_layers, config.vocab_size)
-        if found != wanted:
+        found = (model.config.model_type, model.config.num_hidden_layers)
+        wanted = (MODEL_TYPES[config.family], config.num_layers)
+        self.vocab_size = int(model.config.vocab_size)
+        """Ours may have more: rows added for special tokens."""
+        if found != wanted or self.vocab_size > config.vocab_size:
             raise CheckpointError(
                 "folder holds another model than the checkpoint",
-                got="{}, {} layers, vocabulary {}".format(*found),
+                got="{}, {} layers, vocabulary {}".format(*found, self.vocab_size),
                 at=folder,
-                expected="{}, {} layers, vocabulary {}".format(*wanted),
+                expected="{}, {} layers, vocabulary {}".format(*wanted, config.vocab_size),
             )
 
     def trace(self, tokens: np.ndarray) -> dict[str, np.ndarray]:

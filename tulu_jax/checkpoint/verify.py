@@ -133,6 +133,7 @@ def compare(
         ours = run(tokens, (slots < len(prompt)).astype(np.int32), slots)
         theirs = reference.trace(np.asarray([prompt], np.int64))
         real = {name: np.asarray(x)[..., : len(prompt), :] for name, x in ours.items()}
+        real["logits"] = real["logits"][..., : theirs["logits"].shape[-1]]
         for index, row in enumerate(layers):
             for name in order:
                 row[name].add(real[name][index], theirs[name][index])

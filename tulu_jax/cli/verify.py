@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.verify import Comparison, Difference
-    from tulu_jax.models import ModelConfig
 
 DESCRIPTION = """\
 Runs a checkpoint and the Hugging Face folder it came from side by side, the latter by transformers,
@@ -89,11 +88,17 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.theirs import Theirs
     from tulu_jax.checkpoint.verify import Limits, compare
 
+    if args.hf is None:
+        raise ConfigError(
+            "nothing to compare with",
+            expected="a folder that transformers loads",
+            do="convert the model to Hugging Face's layout, then tulu verify --hf DIR",
+        )
     console = Console(highlight=False, soft_wrap=True)
     reader = CheckpointReader(args.model_dir, args.step)
     config = model_config(reader)
-    prompts = _prompts(args, reader, config)
     reference = Theirs(args.hf, config)
+    prompts = _prompts(args, reader, reference.vocab_size)
     params: dict[str, Any] = {}
     for path in reader.paths():
         put(params, path, reader.read(path))
@@ -107,15 +112,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prompts(
-    args: argparse.Namespace, reader: CheckpointReader, config: ModelConfig
+    args: argparse.Namespace, reader: CheckpointReader, vocab_size: int
 ) -> list[list[int]]:
     """Token ids to run: of the texts given or built in, or, without a tokenizer, any ids."""
     import numpy as np
 
+    from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.verify import PROMPTS
     from tulu_jax.cli.exporter import find_tokenizer
 
-    longest = min(MAX_TOKENS, config.max_length)
+    longest = min(MAX_TOKENS, model_config(reader).max_length)
     texts = list(PROMPTS) if args.prompts is None else _lines(args.prompts)
     try:
         tokenizer = find_tokenizer(args.model_dir, None, reader.meta)
@@ -123,7 +129,7 @@ def _prompts(
         if args.prompts is not None:
             raise
         shape = (len(PROMPTS), min(32, longest))
-        return np.random.default_rng(0).integers(0, config.vocab_size, shape).tolist()
+        return np.random.default_rng(0).integers(0, vocab_size, shape).tolist()
     assert tokenizer is not None
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     return [[*bos, *tokenizer.encode_text(text)][:longest] for text in texts]
