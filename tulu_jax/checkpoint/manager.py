@@ -155,14 +155,18 @@ class Checkpoints:
                 raise _unwritable(self.folder, error) from error
 
 
-def restore_params(run: str | Path, config: ModelConfig, layout: Layout) -> Any:
+def restore_params(
+    run: str | Path, config: ModelConfig, layout: Layout, *, dtype: str = "float32"
+) -> Any:
     """The weights of a run's newest checkpoint, read straight into their shards; nothing else.
+
+    They are rounded to `dtype` as they are read.
 
     Raises:
       CheckpointError: no complete checkpoint, or its arrays do not fit the model.
     """
     path = CheckpointReader(run).path / "state"
-    target = {"params": abstract_sharded_params(config, layout)}
+    target = {"params": abstract_sharded_params(config, layout, dtype=dtype)}
     args = ocp.args.PyTreeRestore(
         item=target,
         restore_args=ocp.checkpoint_utils.construct_restore_args(target),
@@ -173,6 +177,22 @@ def restore_params(run: str | Path, config: ModelConfig, layout: Layout) -> Any:
             return checkpointer.restore(path, args=args)["params"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from error
+
+
+def refuse_adapters(run: str | Path) -> None:
+    """Refuses to take for whole weights a run that trained adapters only.
+
+    Raises:
+      CheckpointError: the run's newest checkpoint holds adapters.
+    """
+    reader = CheckpointReader(run)
+    if reader.meta.get("lora") is not None:
+        raise CheckpointError(
+            "checkpoint holds adapters, not a model's weights",
+            at=reader.path,
+            expected="whole weights",
+            do="merge them first: tulu export --merge",
+        )
 
 
 def saved_model_config(run: str | Path) -> ModelConfig:

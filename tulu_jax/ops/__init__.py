@@ -1,5 +1,6 @@
 """Array functions the models are made of: norm, rotary positions, attention, cross-entropy."""
 
+from tulu_jax.ops.adapted import AdaptedWeight
 from tulu_jax.ops.attention import attend
 from tulu_jax.ops.cross_entropy import token_nll, weighted_nll
 from tulu_jax.ops.linear import linear
@@ -13,6 +14,7 @@ from tulu_jax.ops.rotary import (
 )
 
 __all__ = [
+    "AdaptedWeight",
     "apply_rotary",
     "attend",
     "layer_norm",

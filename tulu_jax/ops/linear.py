@@ -8,16 +8,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tulu_jax.ops.adapted import AdaptedWeight
 
-def linear(x: Float[Array, "*batch A"], weight: Float[Array, "A *out"]) -> Float[Array, "*batch _"]:
+
+def linear(
+    x: Float[Array, "*batch A"], weight: Float[Array, "A *out"] | AdaptedWeight
+) -> Float[Array, "*batch _"]:
     """`x @ weight` in x's dtype, with every axis of `weight` after the first joined into one.
 
     The same product as `x @ weight.reshape(A, -1)`. JAX's own gradient of the weight is computed
     transposed, for which XLA first copies the larger of the two activations element by element;
     here the smaller one is (measured on 2 CPU cores: 15 per cent of a training step). The
     gradient is accumulated and returned in the dtype of `weight`, float32, whatever x's dtype.
+    An `AdaptedWeight` adds its adapter's product; its frozen weight has no gradient at all.
     """
+    if isinstance(weight, AdaptedWeight):
+        return _adapted(x, weight)
     return _matmul(x, weight.reshape(weight.shape[0], -1))
+
+
+def _adapted(x: Array, weight: AdaptedWeight) -> Array:
+    """Where dropout keeps an input is decided by the key, the same on any mesh."""
+    frozen = jax.lax.stop_gradient(weight.weight.reshape(weight.shape[0], -1))
+    seen = x
+    if weight.key is not None:
+        key = jax.random.wrap_key_data(weight.key)
+        kept = jax.random.bernoulli(key, 1 - weight.rate, x.shape)
+        seen = jnp.where(kept, x / (1 - weight.rate), jnp.zeros_like(x))
+    return x @ frozen.astype(x.dtype) + weight.scale * _matmul(_matmul(seen, weight.a), weight.b)
 
 
 @jax.custom_vjp

@@ -139,10 +139,10 @@ def layout_for(config: ModelConfig, mesh: Mesh) -> Layout:
     return Layout(mesh, rules, tuple(notes))
 
 
-def abstract_sharded_params(config: ModelConfig, layout: Layout) -> Any:
+def abstract_sharded_params(config: ModelConfig, layout: Layout, *, dtype: str = "float32") -> Any:
     """The tree of weights as shapes, dtypes and shardings: the target of every restore."""
     return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding),
         abstract_params(config),
         layout.params(config),
     )

@@ -8,6 +8,7 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
 from tulu_jax.models import ComputeConfig, ModelConfig
+from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 
 
@@ -73,6 +74,8 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
     initial_checkpoint: str | None = None
     """Weights to start from: a run folder, or a Hugging Face folder. None starts at random."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters beside frozen weights; None trains every weight."""
     train_steps: int | None = None
     """Optimizer steps in all; None trains for `data.epochs` epochs."""
     micro_batches: int = 1
@@ -114,4 +117,11 @@ class TrainConfig:
                 got="MODEL=None and INITIAL_CHECKPOINT_PATH=None",
                 expected="at least one of them",
                 do="include a file of gin_configs/models, or name a checkpoint to start from",
+            )
+        if self.lora is not None and self.initial_checkpoint is None:
+            raise ConfigError(
+                "adapters have no weights to stand beside",
+                got="LORA with INITIAL_CHECKPOINT_PATH=None",
+                expected="the model to adapt, as a run folder or a Hugging Face folder",
+                do="set INITIAL_CHECKPOINT_PATH",
             )

@@ -23,13 +23,14 @@ from tulu_jax.data.rows import RowSource
 from tulu_jax.data.to_device import put_batch
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_batch, check_finite
-from tulu_jax.train.metrics import FLOP_FORMULA, peak_flops
+from tulu_jax.train.metrics import ADAPTER_FLOP_FORMULA, FLOP_FORMULA, peak_flops
 from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.reporter import Reporter
 from tulu_jax.train.setup import (
     Run,
     keep_settings,
+    open_base,
     set_up,
     start_state,
     use_compilation_cache,
@@ -77,6 +78,7 @@ def train(
     ):
         # ---- state and compiled steps --------------------------------------------------------
         with run.layout.activate():
+            run, base = open_base(run, console)
             state = start_state(run, checkpoints, console)
         keep_settings(run)
         first_step = int(state.step)
@@ -88,8 +90,10 @@ def train(
             micro_batches=config.micro_batches,
             normalization=config.loss_normalization,
             paper_rows=config.paper_rows,
+            lora=config.lora,
+            seed=config.seed,
         )
-        eval_step = make_eval_step(run.model, run.layout, compute=config.compute)
+        eval_step = make_eval_step(run.model, run.layout, compute=config.compute, lora=config.lora)
         peak, peak_source = peak_flops(config.compute.dtype)
         reporter = Reporter(run, console, first_step=first_step, peak_flops=peak)
         _print_plan(run, console, first_step, peak_source)
@@ -103,13 +107,13 @@ def train(
         tokenizer = run.data.tokenizer
         with run.layout.activate(), reporter:
             if step == 0 and config.eval_period:
-                heldout = _heldout_losses(run, eval_step, state.params, process)
+                heldout = _heldout_losses(run, eval_step, (state.params, base), process)
                 reporter.heldout(step, heldout)
             stopping = False
             while step < run.total_steps and not stopping:
                 rows = next(batches)
                 check_batch(rows, step=step, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
-                state, metrics = train_step(state, put_batch(rows, run.layout.rows))
+                state, metrics = train_step(state, put_batch(rows, run.layout.rows), *base)
                 step += 1
                 waiting.append((step, metrics))
                 if step == first_step + 1:
@@ -126,7 +130,7 @@ def train(
                     waiting.clear()
                     reporter.log(step, compiled=train_step._cache_size())
                 if evaluating:
-                    heldout = _heldout_losses(run, eval_step, state.params, process)
+                    heldout = _heldout_losses(run, eval_step, (state.params, base), process)
                     reporter.heldout(step, heldout)
                 if saving:
                     checkpoints.save(state, run.meta())
@@ -141,14 +145,14 @@ def train(
 
 
 def _heldout_losses(
-    run: Run, eval_step: Any, params: Any, process: dict[str, int]
+    run: Run, eval_step: Any, weights: tuple[Any, tuple[Any, ...]], process: dict[str, int]
 ) -> dict[str, float]:
     """Mean nll per loss token of each dataset's held-out rows."""
     losses = {}
     rows_at_once = run.config.data.batch_size // run.config.micro_batches
     for name, source in run.data.heldout.items():
         sums = [
-            eval_step(params, put_batch(rows, run.layout.rows))
+            eval_step(weights[0], put_batch(rows, run.layout.rows), *weights[1])
             for rows in _all_batches(source, rows_at_once, process)
         ]
         nll, count = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
@@ -186,7 +190,8 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
         f"tokens ({data.packing}), {run.data.train.num_rows:,} rows an epoch; "
         f"loss mean by {run.config.loss_normalization}; data seed {data.seed}."
     )
-    console.print(f"MFU = ({FLOP_FORMULA}) / time / {peak_source}")
+    formula = FLOP_FORMULA if run.config.lora is None else ADAPTER_FLOP_FORMULA
+    console.print(f"MFU = ({formula}) / time / {peak_source}")
 
 
 class _Stop:

@@ -34,12 +34,30 @@ FLOP_FORMULA = (
 for recomputation, padding, or prompt positions in the head."""
 
 
-def train_flops(config: ModelConfig, *, tokens: float, loss_tokens: float, length: int) -> float:
-    """Floating-point operations that training on these tokens needs, by `FLOP_FORMULA`."""
-    layers = 6 * (config.num_matmul_params - config.num_head_params) * tokens
-    head = 6 * config.num_head_params * loss_tokens
+ADAPTER_FLOP_FORMULA = (
+    "4 x layer weights x tokens + 4 x head weights x loss tokens + 6 x L x N x H x T x tokens"
+    " + 6 x adapter weights x tokens"
+)
+"""The same with LoRA: frozen weights have no gradients of their own."""
+
+
+def train_flops(
+    config: ModelConfig,
+    *,
+    tokens: float,
+    loss_tokens: float,
+    length: int,
+    adapter_params: int | None = None,
+) -> float:
+    """Floating-point operations that training on these tokens needs, by `FLOP_FORMULA`.
+
+    With `adapter_params`, the number of weights in adapters, by `ADAPTER_FLOP_FORMULA`.
+    """
+    times = 6 if adapter_params is None else 4
+    layers = times * (config.num_matmul_params - config.num_head_params) * tokens
+    head = times * config.num_head_params * loss_tokens
     attention = 6 * config.num_layers * config.num_heads * config.head_dim * length * tokens
-    return layers + head + attention
+    return layers + head + attention + 6 * (adapter_params or 0) * tokens
 
 
 def peak_flops(dtype: str) -> tuple[float, str]:

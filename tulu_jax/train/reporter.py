@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.train.metrics import MetricLog, train_flops
 from tulu_jax.train.plot import plot_losses
 from tulu_jax.train.setup import Run
@@ -94,12 +95,13 @@ class Reporter:
         def mean(name: str) -> float:
             return sum(row[name] for row in rows) / len(rows)
 
-        data = self._run.config.data
+        data, lora = self._run.config.data, self._run.config.lora
         flops = train_flops(
             self._run.model,
             tokens=mean("tokens"),
             loss_tokens=mean("loss_tokens"),
             length=data.length,
+            adapter_params=None if lora is None else num_adapter_params(self._run.model, lora),
         )
         return {
             "step": int(rows[-1]["step"]),

@@ -13,10 +13,12 @@ import optax
 from rich.console import Console
 
 from tulu_jax.chat import copy_tokenizer_files
+from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
     DamagedCheckpointError,
     is_run,
+    refuse_adapters,
     restore_params,
     saved_model_config,
 )
@@ -24,6 +26,7 @@ from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
+from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
@@ -35,6 +38,7 @@ MUST_AGREE = {
     "tokenizer": "tokenizer",
     "stores": "dataset",
     "rows": "making of rows",
+    "lora": "adapter or base",
 }
 """Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
 and what messages call them."""
@@ -52,6 +56,8 @@ class Run:
     total_steps: int
     settings: str
     """The resolved gin settings, as saved and printed."""
+    base_weights: dict[str, str] | None = None
+    """With LoRA, the fingerprint of every frozen weight; set by `open_base`."""
 
     @property
     def folder(self) -> Path:
@@ -80,11 +86,26 @@ class Run:
             "loss_normalization": self.config.loss_normalization,
             "optimizer": dataclasses.asdict(self.config.optimizer),
             "settings": self.settings,
+            "lora": self._lora_meta(),
+            "base_path": self._base_path(),
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("jax", "flax", "optax", "orbax-checkpoint")
             },
         }
+
+    def _lora_meta(self) -> dict[str, Any] | None:
+        """What must be the same when the run goes on: adapters, and the weights they stand by."""
+        lora = self.config.lora
+        if lora is None:
+            return None
+        fields = {**dataclasses.asdict(lora), "targets": sorted(lora.weights)}
+        return {**fields, "base_weights": self.base_weights}
+
+    def _base_path(self) -> str | None:
+        """Where the frozen weights lie; they may move, their fingerprints may not change."""
+        path = self.config.initial_checkpoint
+        return None if self.config.lora is None or path is None else str(Path(path).absolute())
 
 
 def use_compilation_cache() -> None:
@@ -207,7 +228,10 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
                 raise
             folder = checkpoints.set_aside(latest)
             console.print(f"[bold yellow]{error}[/]\nSet aside as {folder}", soft_wrap=True)
-    path = run.config.initial_checkpoint
+    path, lora = run.config.initial_checkpoint, run.config.lora
+    if lora is not None:
+        console.print(f"Starting from fresh adapters, seed {run.config.seed}")
+        return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed, lora=lora)
     if path is None:
         console.print(f"Starting from fresh weights, seed {run.config.seed}")
         return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed)
@@ -222,7 +246,8 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
         if saved.get(name) != current[name]:
             console.print(f"[bold yellow]{name} changed: {saved.get(name)} when saved, "
                           f"{current[name]} from now on")  # fmt: skip
-    state = checkpoints.restore(step, abstract_state(run.model, run.optimizer, run.layout))
+    target = abstract_state(run.model, run.optimizer, run.layout, lora=run.config.lora)
+    state = checkpoints.restore(step, target)
     console.print(f"Resuming from step {step:,} of {checkpoints.folder}", soft_wrap=True)
     return state
 
@@ -234,7 +259,7 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
       CheckpointError: naming the first part that differs, old and new.
     """
     for part, name in MUST_AGREE.items():
-        old, new = saved.get(part), current[part]
+        old, new = saved.get(part), current.get(part)
         if part == "model" and isinstance(old, dict):
             old = config_to_dict(config_from_dict(old))  # fills in fields that are newer
         if old == new:
@@ -252,7 +277,26 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
         )
 
 
-def _load_params(run: Run, path: str) -> Any:
+def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
+    """The run with its base's fingerprints, and what steps take besides: the frozen weights.
+
+    Nothing at all for full fine-tuning.
+    """
+    lora, path = run.config.lora, run.config.initial_checkpoint
+    if lora is None or path is None:
+        return run, ()
+    base = _load_params(run, path, dtype=lora.base_dtype)
+    count = num_adapter_params(run.model, lora)
+    console.print(
+        f"LoRA: {count:,} weights in adapters of rank {lora.rank} on "
+        f"{', '.join(sorted(lora.weights))}"
+        f"; base {path}, frozen, {lora.base_dtype}",
+        soft_wrap=True,
+    )
+    return dataclasses.replace(run, base_weights=tree_fingerprints(base)), (base,)
+
+
+def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
     """Weights of a run folder or Hugging Face folder, one parameter at a time onto the devices."""
     if is_run(path):
         saved = saved_model_config(path)
@@ -260,10 +304,11 @@ def _load_params(run: Run, path: str) -> Any:
             raise CheckpointError(
                 "initial checkpoint is of another model", got=saved, at=path, expected=run.model
             )
-        return restore_params(path, run.model, run.layout)
+        refuse_adapters(path)
+        return restore_params(path, run.model, run.layout, dtype=dtype)
     from tulu_jax.checkpoint import hf
 
-    folder = hf.open_folder(path)
+    folder = hf.open_folder(path, dtype)
     if folder.config != run.model:
         raise CheckpointError(
             "initial checkpoint is of another model",

@@ -11,7 +11,9 @@ import optax
 from jaxtyping import Array
 
 from tulu_jax.models import ModelConfig, init_params
+from tulu_jax.models.lora import LoraConfig, init_adapters
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
+from tulu_jax.train.adapters import abstract_sharded_adapters
 
 
 class TrainState(NamedTuple):
@@ -20,14 +22,22 @@ class TrainState(NamedTuple):
     step: Any
     """An int32 scalar: optimizer steps done; also the whole state of the data."""
     params: Any
+    """What is trained: the weights, or with LoRA the adapters."""
     opt_state: Any
 
 
 def abstract_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, layout: Layout
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    layout: Layout,
+    *,
+    lora: LoraConfig | None = None,
 ) -> TrainState:
     """The state as shapes, dtypes and shardings; moments lie as their weights do."""
-    params = abstract_sharded_params(config, layout)
+    if lora is None:
+        params = abstract_sharded_params(config, layout)
+    else:
+        params = abstract_sharded_adapters(config, lora, layout)
     shapes = jax.eval_shape(optimizer.init, params)
     whole = layout.replicated
     opt_state = optax.tree.map_params(
@@ -47,6 +57,7 @@ def create_state(
     *,
     seed: int = 0,
     params: Any = None,
+    lora: LoraConfig | None = None,
 ) -> TrainState:
     """A state at step 0, every array born on the devices it will live on.
 
@@ -56,12 +67,13 @@ def create_state(
       layout: where weights lie.
       seed: of fresh weights; the same on any mesh.
       params: weights to start from instead; already sharded, float32.
+      lora: adapters are trained instead of weights.
     """
-    target = abstract_state(config, optimizer, layout)
+    target = abstract_state(config, optimizer, layout, lora=lora)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
 
     def fresh_params(key: Array) -> Any:
-        return init_params(config, key)
+        return init_params(config, key) if lora is None else init_adapters(config, lora, key)
 
     if params is None:
         params = _jit(fresh_params, shardings.params)(jax.random.key(seed))

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 
 from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, ModelConfig
+from tulu_jax.models.lora import LoraConfig, adapt
 from tulu_jax.parallel.rules import Layout
+from tulu_jax.train.adapters import abstract_sharded_adapters, dropout_key
 from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
 from tulu_jax.train.state import TrainState, abstract_state
 
@@ -28,17 +30,25 @@ def make_train_step(
     micro_batches: int = 1,
     normalization: str = "token",
     paper_rows: int = 2,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """A jitted `step(state, batch) -> (state, metrics)`; the state passed in is consumed.
+
+    With `lora` it is `step(state, batch, base)`: the state's adapters are trained beside the frozen
+    weights `base`, which have neither gradients nor moments; `seed` is that of their dropout.
 
     Metrics are sums over the global batch: `loss` (as it is minimised), `grad_norm` (before
     clipping), `tokens` (not padding), `loss_tokens`.
     """
 
-    def loss_of(params: Any, batch: Batch, weights: Array) -> Float[Array, ""]:
-        return weighted_loss(config, compute, params, batch, weights)
+    def step(state: TrainState, batch: Batch, base: Any = None) -> tuple[TrainState, Metrics]:
+        def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> Float[Array, ""]:
+            if lora is not None:
+                key = dropout_key(seed, state.step, part)
+                params = adapt(config, lora, base, params, key)
+            return weighted_loss(config, compute, params, batch, weights)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         _, mask = targets_and_mask(batch)
         weights = loss_weights(mask, normalization=normalization, paper_rows=paper_rows)
         loss, grads = _accumulate(loss_of, state.params, batch, weights, micro_batches)
@@ -52,11 +62,12 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    target = abstract_state(config, optimizer, layout)
+    target = abstract_state(config, optimizer, layout, lora=lora)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    frozen = () if lora is None else (layout.params(config),)
     return jax.jit(
         step,
-        in_shardings=(shardings, layout.rows),
+        in_shardings=(shardings, layout.rows, *frozen),
         out_shardings=(shardings, layout.replicated),
         donate_argnums=0,
     )
@@ -71,30 +82,44 @@ def _accumulate(
     """
     value_and_grad = jax.value_and_grad(loss_of)
     if parts == 1:
-        return value_and_grad(params, batch, weights)
+        return value_and_grad(params, batch, weights, jnp.zeros((), jnp.int32))
 
     def split(rows: Array) -> Array:
         return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
 
-    def add(sums: tuple[Array, Any], part: tuple[Batch, Array]) -> tuple[tuple[Array, Any], None]:
+    def add(
+        sums: tuple[Array, Any], part: tuple[Batch, Array, Array]
+    ) -> tuple[tuple[Array, Any], None]:
         return jax.tree.map(jnp.add, sums, value_and_grad(params, *part)), None
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    sums, _ = jax.lax.scan(add, zero, jax.tree.map(split, (batch, weights)))
+    parted = (*jax.tree.map(split, (batch, weights)), jnp.arange(parts))
+    sums, _ = jax.lax.scan(add, zero, parted)
     return sums
 
 
 def make_eval_step(
-    config: ModelConfig, layout: Layout, *, compute: ComputeConfig
-) -> Callable[[Any, Batch], tuple[Float[Array, ""], Float[Array, ""]]]:
-    """A jitted `step(params, batch)` -> (sum of nll in nats, number of loss tokens)."""
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    compute: ComputeConfig,
+    lora: LoraConfig | None = None,
+) -> Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]:
+    """A jitted `step(params, batch)` -> (sum of nll in nats, number of loss tokens).
 
-    def step(params: Any, batch: Batch) -> tuple[Array, Array]:
+    With `lora` it is `step(adapters, batch, base)`.
+    """
+
+    def step(params: Any, batch: Batch, base: Any = None) -> tuple[Array, Array]:
+        if lora is not None:
+            params = adapt(config, lora, base, params)
         nll, mask = position_nll(config, compute, params, batch)
         return jnp.sum(nll), jnp.sum(mask)
 
-    return jax.jit(
-        step,
-        in_shardings=(layout.params(config), layout.rows),
-        out_shardings=layout.replicated,
-    )
+    whole = layout.params(config)
+    if lora is None:
+        shardings: tuple[Any, ...] = (whole, layout.rows)
+    else:
+        adapters = abstract_sharded_adapters(config, lora, layout)
+        shardings = (jax.tree.map(lambda x: x.sharding, adapters), layout.rows, whole)
+    return jax.jit(step, in_shardings=shardings, out_shardings=layout.replicated)

@@ -1,0 +1,196 @@
+"""A run that trained adapters, read as the whole model it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tulu_jax.checkpoint.arrays import CheckpointReader, ParamPath, ParamsReader, save_params
+from tulu_jax.checkpoint.fingerprint import Fingerprint
+from tulu_jax.checkpoint.hf.load import open_folder, put
+from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
+from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters
+from tulu_jax.checkpoint.peft import load_peft
+from tulu_jax.errors import CheckpointError
+from tulu_jax.models import ModelConfig, config_to_dict
+from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge
+
+MAX_READS = 64
+"""Most pieces in which a weight is read to be compared."""
+
+
+def open_weights(
+    run: str | Path, step: int | None = None, *, base: str | Path | None = None
+) -> CheckpointReader | MergedReader:
+    """The whole weights of a run's checkpoint; adapters are merged into their base as it is read.
+
+    Args:
+      run: run folder.
+      step: of the checkpoint; None takes the newest.
+      base: where an adapter's frozen weights lie now; None takes where they lay in training.
+
+    Raises:
+      CheckpointError: no complete checkpoint, or the base is not there or not the same.
+    """
+    reader = CheckpointReader(run, step)
+    if reader.meta.get("lora") is None:
+        return reader
+    return MergedReader(reader, base)
+
+
+def saved_lora(meta: Mapping[str, Any]) -> LoraConfig:
+    """The adapters' settings from a checkpoint's metadata.
+
+    Raises:
+      CheckpointError: there are none.
+    """
+    fields = meta.get("lora")
+    if not isinstance(fields, dict):
+        raise CheckpointError(
+            "checkpoint holds no adapters",
+            expected="a run trained with LORA = @LoraConfig()",
+            do="export the model itself instead",
+        )
+    own = {name: fields[name] for name in ("rank", "alpha", "dropout", "targets", "base_dtype")}
+    return LoraConfig(**own)
+
+
+class MergedReader:
+    """A `ParamsReader` of base + adapters, float32; a few layers are in memory at a time.
+
+    The base is compared with the fingerprints the run took of it before anything is merged.
+    """
+
+    def __init__(self, adapters: CheckpointReader, base: str | Path | None = None) -> None:
+        """Opens and checks the base.
+
+        Raises:
+          CheckpointError: it is not there, or not the one the adapters were trained beside.
+        """
+        self.meta, self.step, self.path = adapters.meta, adapters.step, adapters.path
+        self.config = model_config(adapters)
+        self.lora = saved_lora(adapters.meta)
+        self._adapters = adapters
+        folder = base or adapters.meta.get("base_path") or ""
+        self._base = _open_base(folder, self.config)
+        self._dtype = numpy_dtype(self.lora.base_dtype)
+        self._adapted = adapter_shapes(self.config, self.lora)
+        self._check(folder)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 in hex of what names this very checkpoint, merged."""
+        return hashlib.sha256(f"merged {self._adapters.identity}".encode()).hexdigest()
+
+    def paths(self) -> list[ParamPath]:
+        """Every weight of the model."""
+        return self._base.paths()
+
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight."""
+        return self._base.shape(path)
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """float32 for all of them."""
+        return np.dtype(np.float32)
+
+    def read(self, path: ParamPath) -> np.ndarray:
+        """One weight, merged."""
+        return self.read_part(path, 0, self.shape(path)[0])
+
+    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows (layers) start to stop of one weight, merged."""
+        weight = self._frozen(path, start, stop)
+        if path not in self._adapted:
+            return weight.astype(np.float32)
+        a, b = (self._adapters.read_part((*path, name), start, stop) for name in "ab")
+        return merge(weight, a, b, scale=self.lora.scale)
+
+    def rows_at_once(self, path: ParamPath) -> int:
+        """Rows of the first axis that are read together, however few are asked for."""
+        return getattr(self._base, "rows_at_once", lambda _: 1)(path)
+
+    def _frozen(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
+        """Rows of the base as they were in training."""
+        return cast(self._base.read_part(path, start, stop), self._dtype, "/".join(path))
+
+    def _check(self, folder: str | Path) -> None:
+        wanted = self.meta["lora"].get("base_weights") or {}
+        for name, found in base_fingerprints(self._base, self.lora.base_dtype):
+            if found != wanted.get(name):
+                raise CheckpointError(
+                    "base is not the one the adapters were trained beside",
+                    got=f"fingerprint {found} of {name}",
+                    at=folder,
+                    expected=wanted.get(name),
+                    do="give the base of the run with --base",
+                )
+
+
+def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str]]:
+    """(path, fingerprint) of every weight of the base, rounded to `dtype`, a few rows at a time."""
+    for path in base.paths():
+        size = base.shape(path)[0]
+        rows = getattr(base, "rows_at_once", lambda _: 1)(path)
+        rows, found = max(rows, -(-size // MAX_READS)), Fingerprint()
+        for start in range(0, size, rows):
+            part = base.read_part(path, start, min(start + rows, size))
+            found.add(cast(part, numpy_dtype(dtype), "/".join(path)))
+        yield "/".join(path), found.text
+
+
+def import_peft(folder: str | Path, base: str | Path, run: str | Path) -> Path:
+    """Makes an adapter of PEFT's checkpoint 0 of a new run beside `base`; returns its folder.
+
+    Raises:
+      CheckpointError: it does not fit the base, or the run folder holds checkpoints already.
+    """
+    reader = _open_base(base)
+    lora, adapters = load_peft(folder, reader.config)
+    meta = {
+        "model": config_to_dict(reader.config),
+        "step": 0,
+        "source": {"format": "peft", "folder": Path(folder).name},
+        "lora": {
+            **dataclasses.asdict(lora),
+            "targets": sorted(lora.weights),
+            "base_weights": dict(base_fingerprints(reader, lora.base_dtype)),
+        },
+        "base_path": str(Path(base).absolute()),
+    }
+    return save_params(run, adapters, meta)
+
+
+def adapter_tree(reader: CheckpointReader) -> dict[str, Any]:
+    """All adapters of a checkpoint as host arrays."""
+    tree: dict[str, Any] = {}
+    for path in reader.paths():
+        put(tree, path, reader.read(path))
+    return tree
+
+
+def _open_base(folder: str | Path, config: ModelConfig | None = None) -> Any:
+    """The base's reader, with its `config`, compared with the model's if that is given."""
+    if not folder or not Path(folder).is_dir():
+        raise CheckpointError(
+            "the adapters' base is not there",
+            got=str(folder) or None,
+            expected="the run folder or Hugging Face folder they were trained beside",
+            do="give it with --base",
+        )
+    if is_run(folder):
+        refuse_adapters(folder)
+        reader: Any = CheckpointReader(folder)
+        reader.config = model_config(reader)
+    else:
+        reader = open_folder(folder, None)
+    if config is not None and reader.config != config:
+        raise CheckpointError(
+            "base is another model", got=reader.config, at=folder, expected=config
+        )
+    return reader

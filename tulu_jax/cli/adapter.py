@@ -1,0 +1,43 @@
+"""`tulu adapter`: an adapter in PEFT's format becomes a run folder."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+DESCRIPTION = """\
+Turns an adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) into checkpoint 0
+of a run folder beside its base. `tulu export` writes it back, or with --merge as a whole model;
+`tulu generate` and `tulu chat` run it. Kinds of adapters we do not have are refused by name.
+"""
+
+EPILOG = """\
+example:
+  tulu adapter --peft adapter --base llama-7b --model_dir runs/adapter
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `tulu adapter` to the command line."""
+    parser = subparsers.add_parser(
+        "adapter",
+        help="PEFT adapter -> run folder",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--peft", required=True, metavar="DIR", help="the adapter's folder")
+    parser.add_argument("--base", required=True, metavar="DIR", help="the base model's folder")
+    parser.add_argument("--model_dir", required=True, metavar="OUT", help="run folder to make")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Imports and reports; returns the exit status."""
+    from rich.console import Console
+
+    from tulu_jax.checkpoint.merged import import_peft
+
+    step = import_peft(args.peft, args.base, args.model_dir)
+    Console(highlight=False, soft_wrap=True).print(f"checkpoint [bold]{step}[/]")
+    return 0

@@ -1,0 +1,247 @@
+"""Low-rank adapters (LoRA) of any family: which weights have one, their shapes, how they apply.
+
+An adapter's tree mirrors that of the weights it belongs to, with two leaves for each:
+
+    layers/attention/query        [L, D, N, H]     frozen
+    layers/attention/query/a      [L, D, r]        trained, drawn as PEFT draws it
+    layers/attention/query/b      [L, r, N x H]    trained, 0 at first
+
+so that training starts at the base model itself. Source: Hu et al. 2021, arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.fields import check_field_types
+from tulu_jax.models.apply import Params, abstract_params, logical_axes
+from tulu_jax.models.families import ModelConfig
+from tulu_jax.ops import AdaptedWeight
+
+Path = tuple[str, ...]
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("query", "key", "value", "out", "gate", "up", "down")},
+    "q_proj": ("query",),
+    "k_proj": ("key",),
+    "v_proj": ("value",),
+    "o_proj": ("out",),
+    "out_proj": ("out",),
+    "gate_proj": ("gate",),
+    "up_proj": ("up",),
+    "down_proj": ("down",),
+    "fc1": ("up",),
+    "fc2": ("down",),
+    "query_key_value": ("query", "key", "value"),
+    "dense": ("out",),
+    "dense_h_to_4h": ("up",),
+    "dense_4h_to_h": ("down",),
+    "all-linear": ("query", "key", "value", "out", "gate", "up", "down"),
+}
+"""What `LoraConfig.targets` may name (our names, and Hugging Face's) -> our names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters instead of full fine-tuning.
+
+    Defaults are open-instruct's (`finetune.py@e44fcf588`: rank 64, alpha 16, dropout 0.1, all
+    matrices of the layers).
+
+    Raises:
+      ConfigError: a value outside its range, or an unknown target.
+    """
+
+    rank: int = 64
+    alpha: float = 16.0
+    """The adapter's product counts alpha / rank."""
+    dropout: float = 0.1
+    """Share of an adapter's inputs set to 0 in training; in [0, 1)."""
+    targets: tuple[str, ...] = ("all-linear",)
+    """Weights that get an adapter: query, key, value, out, gate, up, down, or their Hugging Face
+    names (q_proj ...), or all-linear."""
+    base_dtype: str = "bfloat16"
+    """Dtype the frozen weights are kept in: bfloat16 or float32."""
+
+    def __post_init__(self) -> None:
+        """Checks types and ranges; makes a list of targets a tuple."""
+        check_field_types(self)
+        if isinstance(self.targets, list):
+            object.__setattr__(self, "targets", tuple(self.targets))
+        unknown = [name for name in self.targets if name not in TARGETS]
+        for name, ok, expected in (
+            ("rank", self.rank > 0, "a whole number above 0"),
+            ("alpha", self.alpha > 0, "a number above 0"),
+            ("dropout", 0 <= self.dropout < 1, "a share in [0, 1)"),
+            ("base_dtype", self.base_dtype in ("bfloat16", "float32"), "bfloat16 or float32"),
+            ("targets", isinstance(self.targets, tuple) and bool(self.targets) and not unknown,
+             f"one or more of {', '.join(TARGETS)}"),
+        ):  # fmt: skip
+            if not ok:
+                raise ConfigError(
+                    f"LoraConfig.{name} is out of range", got=getattr(self, name), expected=expected
+                )
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's product is multiplied by."""
+        return self.alpha / self.rank
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """The targets in our names."""
+        return frozenset(own for name in self.targets for own in TARGETS[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterShape:
+    """The two factors beside one weight."""
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    a_axes: PartitionSpec
+    b_axes: PartitionSpec
+
+
+def adapter_shapes(config: ModelConfig, lora: LoraConfig) -> dict[Path, AdapterShape]:
+    """For every weight that gets an adapter, the shapes and logical axes of its factors.
+
+    A weight's matrix goes from or to the model width, `embed`; its other axes are joined.
+
+    Raises:
+      ConfigError: the model has no weight that a target names.
+    """
+    found: dict[Path, AdapterShape] = {}
+    shapes, axes = _leaves(abstract_params(config)), _leaves(logical_axes(config))
+    for path, names in axes.items():
+        if path[0] != "layers" or path[-1] not in lora.weights or len(names) < 3:
+            continue
+        sizes, split = shapes[path].shape, 2 if names[1] == "embed" else len(names) - 1
+        inside, outside = math.prod(sizes[1:split]), math.prod(sizes[split:])
+        found[path] = AdapterShape(
+            (sizes[0], inside, lora.rank),
+            (sizes[0], lora.rank, outside),
+            PartitionSpec(names[0], names[1], None),
+            PartitionSpec(names[0], None, names[split]),
+        )
+    for target in lora.targets:
+        if not any(path[-1] in TARGETS[target] for path in found):
+            raise ConfigError(
+                "the model has no weight of that name",
+                got=f"LoraConfig.targets {target}",
+                at=type(config).__name__,
+                expected=" or ".join(sorted({path[-1] for path in axes if len(axes[path]) > 2})),
+            )
+    return found
+
+
+def abstract_adapters(config: ModelConfig, lora: LoraConfig) -> Params:
+    """The tree of adapters as shapes and dtypes (float32)."""
+    return _tree(
+        (path, {name: jax.ShapeDtypeStruct(getattr(shape, name), jnp.float32) for name in "ab"})
+        for path, shape in adapter_shapes(config, lora).items()
+    )
+
+
+def adapter_axes(config: ModelConfig, lora: LoraConfig) -> Params:
+    """The tree of adapters with, for each factor, a PartitionSpec of logical axis names."""
+    return _tree(
+        (path, {"a": shape.a_axes, "b": shape.b_axes})
+        for path, shape in adapter_shapes(config, lora).items()
+    )
+
+
+def init_adapters(config: ModelConfig, lora: LoraConfig, key: Array) -> Params:
+    """Fresh adapters: `a` uniform within 1 / sqrt(inputs), as PEFT's Kaiming draw is; `b` 0."""
+    found = []
+    for number, (path, shape) in enumerate(adapter_shapes(config, lora).items()):
+        bound = 1 / math.sqrt(shape.a[1])
+        own = jax.random.fold_in(key, number)
+        a = jax.random.uniform(own, shape.a, jnp.float32, -bound, bound)
+        found.append((path, {"a": a, "b": jnp.zeros(shape.b, jnp.float32)}))
+    return _tree(found)
+
+
+def adapt(
+    config: ModelConfig, lora: LoraConfig, base: Params, adapters: Params, key: Array | None = None
+) -> Params:
+    """The weights to run: the base with an `AdaptedWeight` where there is an adapter.
+
+    Args:
+      config: the model.
+      lora: the adapters' settings.
+      base: the frozen weights; no gradient flows into those that have an adapter.
+      adapters: from `init_adapters` or a checkpoint.
+      key: of this step's dropout; None runs without dropout. Each layer of each weight draws its
+        own, so steps that have the same key drop the same inputs.
+    """
+    params = dict(base)
+    for number, path in enumerate(adapter_shapes(config, lora)):
+        drops = None
+        if key is not None and lora.dropout:
+            keys = jax.random.split(jax.random.fold_in(key, number), config.num_layers)
+            drops = jax.random.key_data(keys)
+        factors = at(adapters, path)
+        weight = AdaptedWeight(
+            at(base, path), factors["a"], factors["b"], drops, lora.scale, lora.dropout
+        )
+        params = _replaced(params, path, weight)
+    return params
+
+
+def merge(weight: np.ndarray, a: np.ndarray, b: np.ndarray, *, scale: float) -> np.ndarray:
+    """`weight + scale * a @ b` layer by layer, float32, in weight's shape [L, ...]."""
+    merged = weight.astype(np.float32)
+    flat = merged.reshape(len(a), a.shape[1], b.shape[2])
+    for layer in range(len(a)):
+        flat[layer] += np.float32(scale) * (a[layer] @ b[layer])
+    return merged
+
+
+def num_adapter_params(config: ModelConfig, lora: LoraConfig) -> int:
+    """Number of weights that are trained."""
+    shapes = adapter_shapes(config, lora).values()
+    return sum(math.prod(shape.a) + math.prod(shape.b) for shape in shapes)
+
+
+def at(tree: Mapping[str, Any], path: Path) -> Any:
+    """The leaf or sub-tree at `path`."""
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def _replaced(tree: Mapping[str, Any], path: Path, leaf: Any) -> dict[str, Any]:
+    """A copy of the tree, as far as it changes, with another leaf at `path`."""
+    name, *rest = path
+    return {**tree, name: _replaced(tree[name], tuple(rest), leaf) if rest else leaf}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
+    found: dict[Path, Any] = {}
+    for name, child in tree.items():
+        if isinstance(child, Mapping):
+            found |= _leaves(child, (*prefix, name))
+        else:
+            found[(*prefix, name)] = child
+    return found
+
+
+def _tree(leaves: Any) -> Params:
+    tree: Params = {}
+    for path, leaf in leaves:
+        place = tree
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = leaf
+    return tree
