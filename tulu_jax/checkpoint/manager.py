@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
+from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
@@ -89,8 +90,10 @@ class Checkpoints:
         Raises:
           CheckpointError: this save, or the one before it, could not be written.
         """
+        tree = state._asdict()
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state._asdict()), meta=ocp.args.JsonSave(meta)
+            state=ocp.args.PyTreeSave(tree, save_args=_chunked_by_layer(tree)),
+            meta=ocp.args.JsonSave(meta),
         )
         try:
             saved = self._manager.save(int(state.step), args=args)
@@ -153,6 +156,16 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             if kind is None:
                 raise _unwritable(self.folder, error) from error
+
+
+def _chunked_by_layer(tree: Any) -> Any:
+    """How each array is saved: stacked ones a layer to a chunk, so that export reads one layer."""
+
+    def choose(keys: Any, leaf: Any) -> ocp.SaveArgs:
+        stacked = any(getattr(key, "key", None) == "layers" for key in keys) and leaf.ndim
+        return LAYER_ARGS if stacked else ocp.SaveArgs()
+
+    return jax.tree_util.tree_map_with_path(choose, tree)
 
 
 def restore_params(

@@ -297,7 +297,10 @@ def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
 
 
 def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
-    """Weights of a run folder or Hugging Face folder, one parameter at a time onto the devices."""
+    """Weights of a run folder or Hugging Face folder, each slice straight onto its devices.
+
+    A Hugging Face folder may have fewer tokens than the model: rows are added as `resize` says.
+    """
     if is_run(path):
         saved = saved_model_config(path)
         if saved != run.model:
@@ -307,8 +310,10 @@ def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
         refuse_adapters(path)
         return restore_params(path, run.model, run.layout, dtype=dtype)
     from tulu_jax.checkpoint import hf
+    from tulu_jax.checkpoint.resize import resized
+    from tulu_jax.checkpoint.sharded import read_sharded
 
-    folder = hf.open_folder(path, dtype)
+    folder = resized(hf.open_folder(path, dtype), run.model.vocab_size)
     if folder.config != run.model:
         raise CheckpointError(
             "initial checkpoint is of another model",
@@ -316,9 +321,4 @@ def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
             at=path,
             expected=run.model,
         )
-    return jax.tree_util.tree_map_with_path(
-        lambda keys, sharding: jax.device_put(
-            folder.read(tuple(key.key for key in keys)), sharding
-        ),
-        run.layout.params(run.model),
-    )
+    return read_sharded(folder, run.layout.params(run.model))

@@ -1,0 +1,51 @@
+"""Weights of a folder straight onto devices: each process reads the slices of its own devices."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from tulu_jax.checkpoint.arrays import ParamPath
+
+
+class SliceReader(Protocol):
+    """Anything that gives parts of weights."""
+
+    def shape(self, path: ParamPath) -> tuple[int, ...]:
+        """The shape of one weight."""
+        ...
+
+    def read_slice(self, path: ParamPath, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of one weight."""
+        ...
+
+
+def read_sharded(reader: SliceReader, shardings: Any) -> Any:
+    """The tree of weights as device arrays, laid out as `shardings` says.
+
+    A slice that several devices of this process hold is read once. On the host lies one slice of
+    one weight at a time.
+
+    Args:
+      reader: an opened folder.
+      shardings: the tree of weights with a sharding at every leaf.
+    """
+
+    def place(keys: Any, sharding: Any) -> jax.Array:
+        path = tuple(key.key for key in keys)
+        shape = reader.shape(path)
+        indices = sharding.addressable_devices_indices_map(shape)
+        holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
+        for device, index in indices.items():
+            ends = tuple(part.indices(n)[:2] for part, n in zip(index, shape, strict=True))
+            holders.setdefault(ends, []).append(device)
+        pieces = []
+        for ends, devices in holders.items():
+            values = reader.read_slice(path, tuple(slice(*pair) for pair in ends))
+            pieces.extend(jax.device_put(values, device) for device in devices)
+            jax.block_until_ready(pieces)
+        return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
+
+    return jax.tree_util.tree_map_with_path(place, shardings)
