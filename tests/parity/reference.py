@@ -1,6 +1,7 @@
-"""transformers' LLaMA with the weights of ours, and the configs the two are compared on."""
+"""transformers' models with the weights of ours, and the configs the two are compared on."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,12 +9,19 @@ import torch
 import transformers
 
 from tulu_jax.checkpoint.hf import to_hf
-from tulu_jax.checkpoint.hf.names import weights_of
-from tulu_jax.models import LlamaConfig, abstract_params
+from tulu_jax.checkpoint.hf.names import tensors_of
+from tulu_jax.models import (
+    LlamaConfig,
+    ModelConfig,
+    NeoxConfig,
+    OptConfig,
+    RopeScaling,
+    abstract_params,
+)
 
 torch.set_num_threads(2)
 
-BASE = LlamaConfig(
+LLAMA = LlamaConfig(
     vocab_size=96,
     d_model=32,
     d_ff=56,
@@ -24,19 +32,35 @@ BASE = LlamaConfig(
     max_length=64,
     norm_eps=1e-5,
 )
+OPT = OptConfig(
+    vocab_size=95, d_model=32, d_ff=56, num_layers=2, num_heads=4, max_length=64, word_dim=32
+)
+NEOX = NeoxConfig(
+    vocab_size=97,
+    d_model=32,
+    d_ff=56,
+    num_layers=2,
+    num_heads=4,
+    max_length=64,
+    norm_eps=1e-5,
+    rotary_share=0.25,
+)
 
-CONFIGS = {
-    "mha": BASE,
-    "gqa": dataclasses.replace(BASE, num_kv_heads=2, norm_eps=1e-6),
-    "mqa_tied": dataclasses.replace(BASE, num_kv_heads=1, tie_embeddings=True),
-    "wide_heads": dataclasses.replace(BASE, head_dim=14, num_kv_heads=2, rope_theta=5e5),
-    "tied_deep": dataclasses.replace(
-        BASE, num_layers=4, d_model=48, num_heads=6, num_kv_heads=3, tie_embeddings=True
+CONFIGS: dict[str, ModelConfig] = {
+    "gqa": dataclasses.replace(LLAMA, num_kv_heads=2, norm_eps=1e-6),
+    "mqa_tied": dataclasses.replace(LLAMA, num_kv_heads=1, tie_embeddings=True),
+    "wide_heads": dataclasses.replace(LLAMA, head_dim=14, num_kv_heads=2, rope_theta=5e5),
+    "llama3": dataclasses.replace(
+        LLAMA, rope_theta=5e5, rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 24)
     ),
+    "opt": OPT,
+    "opt_350m": dataclasses.replace(OPT, word_dim=12, norm_first=False, final_norm=False),
+    "neox": NEOX,
+    "neox_in_turn": dataclasses.replace(NEOX, parallel_residual=False, rotary_share=1.0),
 }
 
 
-def random_params(config: LlamaConfig, seed: int = 0) -> dict:
+def random_params(config: ModelConfig, seed: int = 0) -> dict:
     """Weights large enough that a wrong sign or order shows, as NumPy arrays."""
     rng = np.random.default_rng(seed)
 
@@ -48,40 +72,50 @@ def random_params(config: LlamaConfig, seed: int = 0) -> dict:
     return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
 
 
-def torch_model(config: LlamaConfig, params: dict) -> transformers.LlamaForCausalLM:
+CLASSES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
+    "neox": (transformers.GPTNeoXConfig, transformers.GPTNeoXForCausalLM),
+}
+
+
+def torch_model(config: ModelConfig, params: dict) -> Any:
     """transformers' model of the same config and weights, eager attention, float32."""
+    config_class, model_class = CLASSES[config.family]
     fields = to_hf(config, "float32")
-    hf_config = transformers.LlamaConfig(
-        **{
-            name: value
-            for name, value in fields.items()
-            if name not in ("model_type", "torch_dtype")
-        }
-    )
+    skipped = ("model_type", "torch_dtype")
+    hf_config = config_class(**{k: v for k, v in fields.items() if k not in skipped})
     hf_config._attn_implementation = "eager"
-    model = transformers.LlamaForCausalLM(hf_config).float()
-    missing, unexpected = model.load_state_dict(to_torch(config, params), strict=False)
+    model = model_class(hf_config).float()
+    tensors = {in_memory(name): tensor for name, tensor in to_torch(config, params).items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected
     assert set(missing) <= ({"lm_head.weight"} if config.tie_embeddings else set())
     return model.eval()
 
 
-def to_torch(config: LlamaConfig, params: dict) -> dict[str, torch.Tensor]:
-    """Our tree (of weights, or of their gradients) under transformers' names."""
+def in_memory(name: str) -> str:
+    """What transformers 5 calls a tensor once it is loaded."""
+    return name.replace("embed_out.", "lm_head.")
+
+
+def to_torch(config: ModelConfig, params: dict) -> dict[str, torch.Tensor]:
+    """Our tree (of weights, or of their gradients) under the names of the files."""
     tensors = {}
-    for row in weights_of(config):
-        leaf = params
-        for key in row.path:
-            leaf = leaf[key]
-        leaf = np.asarray(leaf)
-        for name, layer in zip(
-            row.hf_names(config), leaf if row.per_layer else [leaf], strict=True
-        ):
-            tensors[name] = torch.tensor(np.ascontiguousarray(row.to_hf(layer, config)))
+    for tensor in tensors_of(config):
+        leaves = []
+        for weight in tensor.weights:
+            leaf: Any = params
+            for key in weight.path:
+                leaf = leaf[key]
+            leaves.append(np.asarray(leaf) if tensor.per_layer else np.asarray(leaf)[None])
+        for layer, name in enumerate(tensor.hf_names(config)):
+            array = tensor.to_hf([leaf[layer] for leaf in leaves], config)
+            tensors[name] = torch.tensor(np.ascontiguousarray(array))
     return tensors
 
 
-def random_tokens(config: LlamaConfig, rows: int, length: int, seed: int = 0) -> np.ndarray:
+def random_tokens(config: ModelConfig, rows: int, length: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
 
@@ -91,3 +125,16 @@ def max_diff(ours, theirs) -> float:
     theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else np.asarray(theirs)
     assert np.asarray(ours).shape == theirs.shape
     return float(np.max(np.abs(np.asarray(ours) - theirs), initial=0.0))
+
+
+def divergence(ours, theirs) -> float:
+    """Mean Kullback-Leibler divergence of our next-token distributions from theirs, in nats."""
+    logits = torch.tensor(np.array(ours, np.float32))
+    return float(
+        torch.nn.functional.kl_div(
+            logits.log_softmax(-1).flatten(0, -2),
+            theirs.detach().float().log_softmax(-1).flatten(0, -2),
+            log_target=True,
+            reduction="batchmean",
+        )
+    )

@@ -1,6 +1,5 @@
-"""Our LLaMA against transformers', from the smallest part to the gradients of the whole."""
+"""Our models against transformers', from the smallest part to the gradients of the whole."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +8,25 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from tulu_jax import models
-from tulu_jax.models.llama import Layer, Where
-from tulu_jax.ops import apply_rotary, rms_norm, rotary_angles
+from tulu_jax.models import ComputeConfig, layers, llama, neox, opt
+from tulu_jax.models.layers import Attention, Where
+from tulu_jax.ops import apply_rotary, layer_norm, rms_norm
 
-from .reference import CONFIGS, max_diff, random_params, random_tokens, to_torch, torch_model
+from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
+from .reference import CONFIGS, divergence, max_diff, random_params, random_tokens, torch_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-NORM, EXACT = 1e-6, 1e-4
+NORM, EXACT, CLOSE = 1e-6, 1e-4, 1e-3
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options that halve the time of these tests, most of which is compilation."""
 
-forward = jax.jit(models.forward, static_argnums=0, compiler_options=QUICK)
+MODULES = {"llama": llama, "opt": opt, "neox": neox}
+
+forward = jax.jit(
+    models.forward, static_argnums=0, static_argnames="compute", compiler_options=QUICK
+)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -31,79 +36,110 @@ def pair(request):
     return config, params, torch_model(config, params)
 
 
+def decoder_of(config, model):
+    """transformers' module that holds the layers."""
+    if config.family == "neox":
+        return model.gpt_neox
+    return model.model.decoder if config.family == "opt" else model.model
+
+
+def attention_of(layer):
+    """transformers' attention of a layer."""
+    return layer.attention if hasattr(layer, "attention") else layer.self_attn
+
+
+def norm_of(config, layer):
+    """transformers' norm before a layer's attention."""
+    return layer.self_attn_layer_norm if config.family == "opt" else layer.input_layernorm
+
+
 def layer_of(params, layer):
-    return jax.tree.map(lambda leaf: leaf[layer], params["layers"])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[layer]), params["layers"])
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
 def test_norm(pair, scale):
     config, params, model = pair
     x = np.random.default_rng(0).normal(size=(2, 5, config.d_model)).astype(np.float32) * scale
-    ours = rms_norm(jnp.asarray(x), jnp.asarray(params["final_norm"]["scale"]), eps=config.norm_eps)
-    assert max_diff(ours, model.model.norm(torch.tensor(x))) <= NORM * max(1, scale)
+    weights = layer_of(params, 0)["attention_norm"]
+    norm = rms_norm if config.family == "llama" else layer_norm
+    ours = norm(jnp.asarray(x), **weights, eps=config.norm_eps)
+    theirs = norm_of(config, decoder_of(config, model).layers[0])
+    assert max_diff(ours, theirs(torch.tensor(x))) <= NORM * max(1, scale)
 
 
 def test_norm_with_the_wrong_epsilon_shows(pair):
     config, params, model = pair
-    x = np.full((1, 1, config.d_model), 1e-3, np.float32)
-    ours = rms_norm(
-        jnp.asarray(x), jnp.asarray(params["final_norm"]["scale"]), eps=config.norm_eps * 10
-    )
-    assert max_diff(ours, model.model.norm(torch.tensor(x))) > 1e-2
+    x = np.random.default_rng(0).normal(size=(1, 2, config.d_model)).astype(np.float32) * 1e-3
+    weights = layer_of(params, 0)["attention_norm"]
+    norm = rms_norm if config.family == "llama" else layer_norm
+    ours = norm(jnp.asarray(x), **weights, eps=config.norm_eps * 10)
+    theirs = norm_of(config, decoder_of(config, model).layers[0])
+    assert max_diff(ours, theirs(torch.tensor(x))) > 1e-2
 
 
 def test_rotary(pair):
     config, _, model = pair
+    if config.family == "opt":
+        pytest.skip("its positions are learned")
     rng = np.random.default_rng(0)
     positions = rng.integers(0, config.max_length, (2, 7))
-    x = rng.normal(size=(2, 7, config.num_heads, config.head_dim)).astype(np.float32)
-    cos, sin = rotary_angles(
-        jnp.asarray(positions), head_dim=config.head_dim, theta=config.rope_theta
-    )
+    # Within [-1, 1]: a rate's last bit at position 63 is an angle of 4e-6.
+    x = rng.uniform(-1, 1, (2, 7, config.num_heads, config.head_dim)).astype(np.float32)
+    cos, sin = MODULES[config.family].rotary(config, jnp.asarray(positions))
     states = torch.zeros(2, 7, config.d_model)
-    their_cos, their_sin = model.model.rotary_emb(states, torch.tensor(positions))
-    theirs, _ = modeling_llama.apply_rotary_pos_emb(
-        *[torch.tensor(x).transpose(1, 2)] * 2, their_cos, their_sin
-    )
+    rotary_emb = decoder_of(config, model).rotary_emb
+    their_cos, their_sin = rotary_emb(states, torch.tensor(positions))
+    width = their_cos.shape[-1]
+    turned = torch.tensor(x[..., :width]).transpose(1, 2)
+    theirs, _ = modeling_llama.apply_rotary_pos_emb(turned, turned, their_cos, their_sin)
     assert max_diff(np.concatenate([cos, cos], -1), their_cos) <= 1e-5
-    assert max_diff(apply_rotary(jnp.asarray(x), cos, sin), theirs.transpose(1, 2)) <= 1e-5
+    ours = apply_rotary(jnp.asarray(x), cos, sin)
+    assert max_diff(ours[..., :width], theirs.transpose(1, 2)) <= 1e-5
+    assert np.array_equal(ours[..., width:], x[..., width:])
 
 
 def part_inputs(config, model):
-    """States of one row, our `Where`, and transformers' rotary pair and causal mask."""
+    """States of two rows, our `Where`, and what transformers calls its parts with."""
     length = 12
     x = np.random.default_rng(1).normal(size=(2, length, config.d_model)).astype(np.float32)
     positions = np.broadcast_to(np.arange(length), (2, length))
-    cos, sin = rotary_angles(
-        jnp.asarray(positions), head_dim=config.head_dim, theta=config.rope_theta
-    )
     ones = jnp.ones((2, length), jnp.int32)
-    where = Where(cos, sin, ones, ones, jnp.asarray(positions))
-    angles = model.model.rotary_emb(torch.tensor(x), torch.tensor(positions.copy()))
+    where = Where(ones, ones, jnp.asarray(positions))
     mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
-    return x, where, angles, mask
+    given = {"attention_mask": mask}
+    if config.family != "opt":
+        rotary = MODULES[config.family].rotary(config, jnp.asarray(positions))
+        where = where._replace(rotary=rotary)
+        rotary_emb = decoder_of(config, model).rotary_emb
+        given["position_embeddings"] = rotary_emb(torch.tensor(x), torch.tensor(positions.copy()))
+    return x, where, given
+
+
+def has_bias(config):
+    return getattr(config, "use_bias", False) or getattr(config, "attention_bias", False)
 
 
 def test_attention(pair):
-    from tulu_jax.models.llama import Attention
-
     config, params, model = pair
-    x, where, angles, mask = part_inputs(config, model)
+    x, where, given = part_inputs(config, model)
     weights = {"params": layer_of(params, 0)["attention"]}
-    ours, _ = jax.jit(Attention(config).apply)(weights, x, where, None)
-    theirs = model.model.layers[0].self_attn(
-        torch.tensor(x), position_embeddings=angles, attention_mask=mask
-    )[0]
-    assert max_diff(ours, theirs) <= EXACT
+    ours = Attention(config.num_heads, config.num_kv_heads, config.head_dim, has_bias(config))
+    with jax.disable_jit():
+        mixed, _ = ours.apply(weights, jnp.asarray(x), where, None)
+    theirs = attention_of(decoder_of(config, model).layers[0])(torch.tensor(x), **given)[0]
+    assert max_diff(mixed, theirs) <= EXACT
 
 
 def test_block(pair):
     config, params, model = pair
-    x, where, angles, mask = part_inputs(config, model)
-    ours, _ = jax.jit(Layer(config).apply)({"params": layer_of(params, 1)}, x, None, where)
-    theirs = model.model.layers[1](torch.tensor(x), position_embeddings=angles, attention_mask=mask)
+    x, where, given = part_inputs(config, model)
+    ours = MODULES[config.family].Layer(config)
+    with jax.disable_jit():
+        states, _ = ours.apply({"params": layer_of(params, 1)}, jnp.asarray(x), None, where)
+    theirs = decoder_of(config, model).layers[1](torch.tensor(x), **given)
     theirs = theirs[0] if isinstance(theirs, tuple) else theirs
-    assert max_diff(ours, theirs) <= EXACT
+    assert max_diff(states, theirs) <= EXACT
 
 
 def test_logits(pair):
@@ -113,59 +149,57 @@ def test_logits(pair):
     assert max_diff(forward(config, params, tokens), theirs) <= EXACT
 
 
-def test_logits_of_packed_and_padded_rows(pair):
+def test_bfloat16_logits(pair):
     config, params, model = pair
-    lengths = [9, 4, 6]
-    texts = [random_tokens(config, 1, n, seed=n)[0] for n in lengths]
-    apart = [model(torch.tensor(text[None], dtype=torch.long)).logits[0] for text in texts]
-    pad = 5
-    packed = np.concatenate([*texts, np.zeros(pad, np.int32)])[None]
-    segments = np.concatenate([[i + 1] * n for i, n in enumerate(lengths)] + [[0] * pad])[None]
-    ours = forward(config, params, packed, segments.astype(np.int32))
-    assert np.isfinite(ours).all()
-    assert max_diff(ours[0, :-pad], torch.cat(apart)) <= EXACT
-    padded = np.stack([np.pad(text, (0, 12 - len(text))) for text in texts])
-    mask = np.stack([np.arange(12) < n for n in lengths]).astype(np.int32)
+    tokens = random_tokens(config, 3, 20)
+    theirs = model(torch.tensor(tokens, dtype=torch.long)).logits
+    half = forward(config, params, tokens, compute=ComputeConfig("bfloat16"))
+    assert 0 < divergence(half, theirs) <= CLOSE
+
+
+def test_logits_of_padded_rows(pair):
+    config, params, model = pair
+    texts = conversations(config).texts
+    padded = np.stack([np.pad(text, (0, 20 - len(text))) for text in texts])
+    mask = np.stack([np.arange(20) < len(text) for text in texts]).astype(np.int32)
     ours = forward(config, params, padded, mask)
-    for row, n, theirs in zip(ours, lengths, apart, strict=True):
-        assert max_diff(row[:n], theirs) <= EXACT
+    for row, text in zip(ours, texts, strict=True):
+        theirs = model(torch.tensor(text[None], dtype=torch.long)).logits[0]
+        assert max_diff(row[: len(text)], theirs) <= EXACT
 
 
-def our_loss(config, params, tokens, segments, weights):
-    """Mean over weighted targets, and not across conversations."""
-    logits = models.forward(config, params, tokens, segments)[:, :-1]
-    nll = -jnp.take_along_axis(nn.log_softmax(logits), tokens[:, 1:, None], axis=-1)[..., 0]
-    return jnp.sum(nll * weights[:, 1:]) / jnp.sum(weights[:, 1:])
-
-
-def test_gradients_of_packed_rows(pair):
+def test_packed_rows_and_their_gradients(pair):
     config, params, model = pair
-    lengths, rng = [9, 4, 6], np.random.default_rng(5)
-    texts = [random_tokens(config, 1, n, seed=10 + n)[0] for n in lengths]
-    masks = [rng.random(n) < 0.6 for n in lengths]
-    for mask in masks:
-        mask[0], mask[-1] = False, True
-    count = int(sum(mask.sum() for mask in masks))
-    model.zero_grad()
-    their_loss = torch.zeros(())
-    for text, mask in zip(texts, masks, strict=True):
-        logits = model(torch.tensor(text[None], dtype=torch.long)).logits[0, :-1]
-        nll = torch.nn.functional.cross_entropy(
-            logits, torch.tensor(text[1:], dtype=torch.long), reduction="none"
-        )
-        their_loss = their_loss + (nll * torch.tensor(mask[1:])).sum() / count
-    their_loss.backward()
-
-    segments = np.concatenate([[i + 1] * n for i, n in enumerate(lengths)])[None].astype(np.int32)
-    tokens, weights = np.concatenate(texts)[None], np.concatenate(masks)[None].astype(np.float32)
-    loss_and_gradients = jax.jit(
-        jax.value_and_grad(our_loss, argnums=1), static_argnums=0, compiler_options=QUICK
+    rows = conversations(config, seed=5)
+    expected, apart = their_loss(model, rows)
+    run = jax.jit(
+        jax.value_and_grad(our_loss, argnums=1, has_aux=True),
+        static_argnums=0,
+        compiler_options=QUICK,
     )
-    loss, gradients = loss_and_gradients(config, params, tokens, segments, weights)
-    assert abs(float(loss) - their_loss.item()) <= 1e-5
-    theirs = {name: weight.grad for name, weight in model.named_parameters()}
-    ours = to_torch(config, gradients)
-    assert set(ours) == set(theirs)
-    worst = max(max_diff(ours[name], theirs[name]) for name in ours)
-    assert worst <= EXACT
-    assert min(float(gradient.abs().max()) for gradient in theirs.values()) > 1e-4
+    (loss, logits), gradients = run(config, params, rows.tokens, rows.segments, rows.weights)
+    assert np.isfinite(logits).all()
+    assert max_diff(logits[0, :-PAD], apart) <= EXACT
+    assert abs(float(loss) - expected) <= 1e-5
+    assert max(gradient_differences(config, model, gradients).values()) <= EXACT
+    largest = [float(weight.grad.abs().max()) for weight in model.parameters()]
+    assert sorted(largest)[-2] > 1e-4
+
+
+def test_generation_cache_is_of_every_family(pair):
+    """One token at a time through the cache gives the states of the whole row."""
+    config, params, _ = pair
+    tokens = random_tokens(config, 2, 5)
+    ones, slots = np.ones_like(tokens), np.tile(np.arange(5, dtype=np.int32), (2, 1))
+    model = models.decoder(config)
+    cache = layers.init_cache(config, 2, 6)
+    with jax.disable_jit():
+        whole = models.hidden_states(config, params, tokens, ones, slots)
+        for at in range(5):
+            column = slice(at, at + 1)
+            step, cache = model.apply(
+                {"params": jax.tree.map(jnp.asarray, params)},
+                *(jnp.asarray(array[:, column]) for array in (tokens, ones, slots)),
+                cache,
+            )
+            assert max_diff(step[:, 0], whole[:, at]) <= 1e-5

@@ -18,8 +18,11 @@ def rotary_rates(width: int, theta: float) -> Float[np.ndarray, " half"]:
 
     Source: Su et al. 2021, arXiv 2104.09864, section 3.2.2.
     """
+    # Powers in float64, rounded once: NumPy's float32 powers are an ulp off four times as often,
+    # which at position 2000 is an angle of 1e-4.
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
-    return (1 / np.float32(theta) ** exponents).astype(np.float32)
+    powers = np.float64(np.float32(theta)) ** exponents.astype(np.float64)
+    return np.float32(1) / powers.astype(np.float32)
 
 
 def stretch_linear(
@@ -51,9 +54,11 @@ def stretch_llama3(
 
     Source: transformers `modeling_rope_utils._compute_llama3_parameters`.
     """
-    turns = original_length * rates / (2 * np.pi)
-    share = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
-    return ((1 - share) * rates / factor + share * rates).astype(np.float32)
+    single = np.float32  # throughout and in this order, to round as transformers does
+    turns = single(original_length) / (single(2 * np.pi) / rates)
+    span = single(high_freq_factor - low_freq_factor)
+    share = np.clip((turns - single(low_freq_factor)) / span, single(0), single(1))
+    return (1 - share) * (rates / single(factor)) + share * rates
 
 
 def rotary_angles(
