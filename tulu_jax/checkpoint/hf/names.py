@@ -67,6 +67,3 @@ def canonical_names(config: ModelConfig, names: Iterable[str]) -> dict[str, str]
         else:
             found[name] = family.PREFIX + name if bare else name
     return found
-
-
-EMBEDDING, LM_HEAD = llama.EMBEDDING.weights[0], llama.HEAD.weights[0]

@@ -123,14 +123,6 @@ class Weight:
         """One layer of our weight, of `shape`, from its tensor (a view where possible)."""
         return self.tensor.order.take(tensor, self.part, shape)
 
-    def hf_shape(self, config: Any) -> Shape:
-        """The shape of the tensor."""
-        return self.tensor.hf_shape(config)
-
-    def to_hf(self, array: np.ndarray, config: Any) -> np.ndarray:
-        """The tensor of one layer, for a weight that has it alone."""
-        return self.tensor.to_hf([array], config)
-
 
 def vector(pattern: str, path: str, hf_shape: HfShape, **options: Any) -> Tensor:
     """A tensor in the same order as ours."""
