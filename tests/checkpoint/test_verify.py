@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.theirs import Theirs
 from tulu_jax.checkpoint.verify import Difference, Limits, compare, kl_divergence
 from tulu_jax.errors import CheckpointError
+from tulu_jax.models import NeoxConfig, OptConfig, abstract_params
 
 PROMPTS = [[1, 5, 9, 200, 31, 77, 4], [1, 8, 300, 12]]
 
@@ -81,6 +83,31 @@ def test_a_wrong_epsilon_is_found_in_the_first_norm(folder, theirs):
     config, params = hf.load(folder)
     found = compare(dataclasses.replace(config, norm_eps=1e-2), params, theirs, PROMPTS)
     assert found.first_fault() == "layer 0, attention norm"
+
+
+SIZES = {"vocab_size": 51, "d_model": 16, "d_ff": 24, "num_layers": 2, "max_length": 32}
+FAMILIES = {
+    "opt": OptConfig(**SIZES, num_heads=4, word_dim=16),
+    "opt_post_norm": OptConfig(
+        **SIZES, num_heads=4, word_dim=6, norm_first=False, final_norm=False
+    ),
+    "neox": NeoxConfig(**SIZES, num_heads=2, norm_eps=1e-5, rotary_share=0.25),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_families_match_and_their_faults_are_found(tmp_path, name):
+    config = FAMILIES[name]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: (rng.normal(size=leaf.shape) * 0.3).astype(np.float32), abstract_params(config)
+    )
+    hf.save(tmp_path / name, config, params)
+    theirs = Theirs(tmp_path / name, config)
+    prompts = [[5, 9, 40, 31, 7, 4], [8, 12, 3]]
+    assert compare(config, params, theirs, prompts).faults() == []
+    broken = changed(params, ("layers", "mlp", "down_bias"), scaled(1))
+    assert compare(config, broken, theirs, prompts).first_fault() == "layer 1, mlp"
 
 
 def test_limits_on_predictions_are_told_apart(folder, theirs):
