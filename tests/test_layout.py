@@ -25,6 +25,10 @@ MAY_IMPORT = {
         {"models", "parallel", "chat"}, {"jax", "orbax", "safetensors"},
     ),
     "tulu_jax/generate": ({"models", "chat"}, {"jax"}),
+    "tulu_jax/interop": (
+        {"chat", "data", "models", "checkpoint", "train"},
+        {"jax", "flax", "optax", "orbax", "seqio"},
+    ),
     "tulu_jax/cli": (
         {"chat", "data", "ops", "models", "parallel", "train", "checkpoint", "generate"},
         {"jax", "gin"},
@@ -36,8 +40,9 @@ MAY_IMPORT = {
 EXCEPTIONS = {
     "tulu_jax/data/seqio_glue/": {"tensorflow", "seqio", "tensorflow_datasets"},
     "tulu_jax/data/to_device.py": {"jax"},
+    "tulu_jax/checkpoint/theirs.py": {"torch", "transformers"},
 }
-"""The files that see TF/SeqIO/TFDS, and JAX, in a room that otherwise does not."""
+"""Files that see TF/SeqIO/TFDS, JAX, or torch (to compare with) in rooms that otherwise do not."""
 
 
 def imported_modules(path):
