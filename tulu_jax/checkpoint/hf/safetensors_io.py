@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -193,17 +194,17 @@ def write_shard(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with path.open("wb") as file:
-        _write(file, len(text).to_bytes(8, "little") + text, digest)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hasher:
+        hashing = hasher.submit(digest.update, len(text).to_bytes(8, "little") + text)
+        file.write(len(text).to_bytes(8, "little") + text)
         for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
             if (name, tensor.shape) != (planned, shape):
                 raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
-            _write(file, np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8), digest)
+            data = np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8)
+            hashing.result()
+            hashing = hasher.submit(digest.update, data)  # side by side with the writing
+            file.write(data)
+        hashing.result()
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-def _write(file: BinaryIO, data: Any, digest: Any) -> None:
-    digest.update(data)
-    file.write(data)

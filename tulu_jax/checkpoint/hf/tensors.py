@@ -132,7 +132,7 @@ def numpy_dtype(name: str) -> np.dtype:
     return DTYPES[DTYPE_NAMES[name]]
 
 
-_BLOCK_ROWS = 64
+_BLOCK_ROWS = 256
 """Rows transposed at a time: copying a transposed matrix whole is 4 to 6 times slower, because
 every element lands in another cache line."""
 _BLOCK_ELEMENTS = 2**22

@@ -1,0 +1,144 @@
+"""`tulu import` and `tulu export` of large random models: time beside `cp`, and peak memory.
+
+    python benchmarks/interchange.py FOLDER --shape 1b        # import and export, three times each
+    python benchmarks/interchange.py FOLDER --shape 7b --export_only
+
+Weights are random bfloat16, written straight to files. Every measured command is a process of its
+own; its peak memory is the kernel's (VmHWM), and the interpreter's own, after the imports that
+a command makes, is taken from it. `cp` copies the weights file in the same round, so that a busy
+machine slows both. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from tulu_jax.checkpoint.arrays import LazyArray, save_params
+from tulu_jax.checkpoint.hf.load import param_shapes, put
+from tulu_jax.checkpoint.hf.names import weights_of
+from tulu_jax.models import LlamaConfig, config_to_dict
+
+SHAPES = {
+    "tiny": LlamaConfig(vocab_size=512, d_model=64, d_ff=128, num_layers=2, num_heads=4,
+                        num_kv_heads=2, head_dim=16, max_length=2048, norm_eps=1e-5),
+    "1b": LlamaConfig(vocab_size=32_000, d_model=2048, d_ff=5632, num_layers=22, num_heads=32,
+                      num_kv_heads=4, head_dim=64, max_length=2048, norm_eps=1e-5),
+    "7b": LlamaConfig(vocab_size=32_000, d_model=4096, d_ff=11_008, num_layers=32, num_heads=32,
+                      num_kv_heads=32, head_dim=128, max_length=4096, norm_eps=1e-5),
+}  # fmt: skip
+
+CHILD = """
+import json, os, pathlib, sys, time
+import jax
+from tulu_jax.checkpoint import hf, arrays, manager, meta_llama, resize
+from tulu_jax.cli.main import main
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+before, cpu, start = peak(), time.process_time(), time.perf_counter()
+status = main(sys.argv[1:])
+spent = time.perf_counter() - start
+print(json.dumps({"s": spent, "cpu_s": time.process_time() - cpu, "mib": peak() - before,
+                  "interpreter_mib": before}))
+sys.exit(status)
+"""
+
+
+def write_run(run: Path, config: LlamaConfig) -> None:
+    """A run folder with random bfloat16 weights, made part by part."""
+    rng = np.random.default_rng(0)
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        """Random bits with exponents of small numbers: what weights look like to a disk."""
+        bits = rng.integers(0, 2**16, shape, dtype=np.uint16)
+        return ((bits & 0x80FF) | 0x3C00).view(ml_dtypes.bfloat16)
+
+    params: dict = {}
+    shapes = param_shapes(config)
+    for row in weights_of(config):
+        shape = shapes[row.path]
+        lazy = LazyArray(
+            shape,
+            np.dtype(ml_dtypes.bfloat16),
+            lambda shape=shape: draw(shape),
+            lambda start, stop, shape=shape: draw((stop - start, *shape[1:])),
+            row.per_layer,
+        )
+        put(params, row.path, lazy)
+    save_params(run, params, {"model": config_to_dict(config)})
+
+
+def child(*words: object) -> dict[str, float]:
+    """Runs `tulu WORDS` in a process of its own; returns its seconds and MiB."""
+    command = [sys.executable, "-c", CHILD, *map(str, words)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def copy_seconds(files: list[Path], target: Path, *, synced: bool) -> float:
+    """How long `cp` takes; with `synced`, until the copy is on the disk, as ours is."""
+    target.mkdir()
+    start = time.perf_counter()
+    subprocess.run(["cp", *map(str, files), str(target)], check=True)
+    if synced:
+        for file in target.iterdir():
+            subprocess.run(["sync", str(file)], check=True)
+    spent = time.perf_counter() - start
+    shutil.rmtree(target)
+    return spent
+
+
+def measure_round(root: Path, *, export_only: bool) -> dict[str, float]:
+    """One export, one copy of its files, and one import."""
+    for name in ("out", "back"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    found: dict[str, float] = {}
+    done = child("export", "--model_dir", root / "run", "--output", root / "out",
+                 "--tokenizer", "none")  # fmt: skip
+    found |= {f"export_{key}": value for key, value in done.items()}
+    if not export_only:
+        files = sorted((root / "out").glob("*.safetensors"))
+        found["cp_s"] = copy_seconds(files, root / "copy", synced=False)
+        found["cp_sync_s"] = copy_seconds(files, root / "copy", synced=True)
+        for name, more in (("import", []), ("import_unchecked", ["--skip_checksums"])):
+            shutil.rmtree(root / "back", ignore_errors=True)
+            done = child("import", "--hf", root / "out", "--model_dir", root / "back",
+                         "--dtype", "bfloat16", *more)  # fmt: skip
+            found |= {f"{name}_{key}": value for key, value in done.items()}
+        for name in ("export", "import", "import_unchecked"):
+            found[f"{name}_over_cp"] = found[f"{name}_s"] / found["cp_s"]
+            found[f"{name}_over_cp_sync"] = found[f"{name}_s"] / found["cp_sync_s"]
+    return found
+
+
+def main() -> None:
+    """Measures and prints the medians of the rounds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default="1b")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--export_only", action="store_true")
+    args = parser.parse_args()
+    root, config = args.folder / args.shape, SHAPES[args.shape]
+    if not (root / "run").is_dir():
+        write_run(root / "run", config)
+    rounds = [measure_round(root, export_only=args.export_only) for _ in range(args.rounds)]
+    medians = {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]}
+    weights = {"shape": args.shape, "weights": config.num_params, "gb": config.num_params * 2 / 1e9}
+    print(json.dumps({**weights, "rounds": args.rounds, **medians}))
+
+
+if __name__ == "__main__":
+    main()
