@@ -84,7 +84,7 @@ class Theirs:
 
     def trace(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """The activations for tokens [B, T], named and shaped as `tulu_jax.models.trace` does."""
-        layers = self._model.get_submodule(self._paths["layers"])
+        layers: Any = self._model.get_submodule(self._paths["layers"])
         kept: dict[str, list[np.ndarray]] = {}
         hooks = []
         for layer in layers:
@@ -92,7 +92,7 @@ class Theirs:
             for part in ("attention_norm", "attention", "mlp_norm", "mlp"):
                 module = layer.get_submodule(self._paths[part])
                 hooks.append(module.register_forward_hook(_keep_output(kept, part)))
-        head = self._model.get_output_embeddings()
+        head: Any = self._model.get_output_embeddings()
         hooks.append(head.register_forward_pre_hook(_keep_final(kept)))
         try:
             with self._torch.no_grad():

@@ -5,6 +5,7 @@ The gin file binds everything here; docs/t5x.md says how to install t5x and show
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import learning_rate_schedule, make_optimizer
 
 try:
-    from t5x import models as t5x_models
-    from t5x import optimizers as t5x_optimizers
-    from t5x import trainer as t5x_trainer
+    from t5x import models as t5x_models  # pyright: ignore[reportAttributeAccessIssue]
+    from t5x import optimizers as t5x_optimizers  # pyright: ignore[reportAttributeAccessIssue]
+    from t5x import trainer as t5x_trainer  # pyright: ignore[reportAttributeAccessIssue]
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"t5x cannot be imported (no module {error.name}) - it is not on PyPI - "
@@ -214,13 +215,9 @@ def _start_from(folder: str, train_state: Any, config: ModelConfig) -> Any:
     frozen = train_state.params
     leaves, tree = jax.tree_util.tree_flatten_with_path(flax.core.unfreeze(frozen))
     loaded = []
-    for path, old in leaves:
-        array = source.read(tuple(key.key for key in path))
-        loaded.append(
-            jax.make_array_from_callback(
-                old.shape, old.sharding, lambda index, array=array: array[index]
-            )
-        )
+    for keys, old in leaves:
+        read: Any = functools.partial(source.read_slice, tuple(key.key for key in keys))
+        loaded.append(jax.make_array_from_callback(old.shape, old.sharding, read))
     params = jax.tree_util.tree_unflatten(tree, loaded)
     frozen_too = isinstance(frozen, flax.core.FrozenDict)
     return train_state.replace_params(flax.core.freeze(params) if frozen_too else params)
