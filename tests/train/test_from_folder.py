@@ -1,0 +1,47 @@
+"""Training that starts from a Hugging Face folder, without `tulu import`."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tulu_jax.checkpoint import hf
+from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.models import config_to_dict
+
+from .small import MESHES, MODEL, assert_same_state, final_state, random_params, run, run_config
+
+COMMON = {"epochs": None, "train_steps": 2, "checkpoint_period": 2, "heldout_examples": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "hf"
+    hf.save(path, MODEL, random_params(), dtype="bfloat16", max_shard_bytes=10_000)
+    return path
+
+
+def trained(monkeypatch, folder, **changes):
+    config = run_config(folder, **COMMON | {"model": None, "mesh": MESHES["mixed"]} | changes)
+    _, output = run(monkeypatch, config, devices=8)
+    return final_state(config, 2), output
+
+
+def test_the_state_is_that_of_import_then_train(monkeypatch, tmp_path, folder):
+    direct, output = trained(monkeypatch, tmp_path / "a", initial_checkpoint=str(folder))
+    assert f"Starting from the weights of {folder}" in output
+    opened = hf.open_folder(folder)
+    save_params(tmp_path / "imported", opened.lazy_params(), {"model": config_to_dict(MODEL)})
+    path = str(tmp_path / "imported")
+    imported, _ = trained(monkeypatch, tmp_path / "b", initial_checkpoint=path)
+    assert_same_state(direct, imported)
+    start = jax.tree.leaves(hf.load(folder)[1])
+    assert any(not np.array_equal(a, b) for a, b in zip(start, direct.values(), strict=False))
+
+
+def test_rows_are_added_for_a_model_with_more_tokens(monkeypatch, tmp_path, folder):
+    larger = dataclasses.replace(MODEL, vocab_size=72)
+    state, _ = trained(monkeypatch, tmp_path / "a", initial_checkpoint=str(folder), model=larger)
+    assert state["['params']['embedding']"].shape == (72, 32)
+    assert state["['params']['lm_head']"].shape == (32, 72)
