@@ -213,6 +213,7 @@ def train(tmp_path, folder, steps):
 
 @needs_t5x
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_t5x_trains_from_imported_weights_and_goes_on(adapter, tmp_path):
     folder = write_model(tmp_path / "hf")
     raw = tmp_path / "raw" / "stanford_alpaca"
