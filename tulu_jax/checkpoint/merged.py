@@ -162,6 +162,7 @@ def import_peft(folder: str | Path, base: str | Path, run: str | Path) -> Path:
             "base_weights": dict(base_fingerprints(reader, lora.base_dtype)),
         },
         "base_path": str(Path(base).absolute()),
+        "tokenizer_path": str(Path(base).absolute() / ("tokenizer" if is_run(base) else "")),
     }
     return save_params(run, adapters, meta)
 

@@ -131,10 +131,10 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     """
     import jax.numpy as jnp
 
-    from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import open_folder
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
     from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.checkpoint.merged import open_weights
     from tulu_jax.cli.exporter import find_tokenizer
     from tulu_jax.errors import CheckpointError
     from tulu_jax.generate import Generator
@@ -142,7 +142,7 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
 
     path = Path(args.model)
     if (path / "checkpoints").is_dir():
-        reader = CheckpointReader(path, args.step)
+        reader = open_weights(path, args.step)
         config, meta = model_config(reader), reader.meta
     elif (path / "config.json").is_file():
         reader, meta = open_folder(path, args.dtype), {}

@@ -12,7 +12,18 @@ from tulu_jax import __version__
 from tulu_jax.cli.allocator import keep_memory
 from tulu_jax.errors import TuluError
 
-COMMANDS = ("demo", "data", "train", "importer", "verify", "exporter", "diff", "adapter", "generate", "chat")
+COMMANDS = (
+    "demo",
+    "data",
+    "train",
+    "importer",
+    "verify",
+    "exporter",
+    "diff",
+    "adapter",
+    "generate",
+    "chat",
+)
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
 TRAINING = ("train", "demo")
