@@ -6,11 +6,12 @@ in test_ladder.py.
 """
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tulu_jax.checkpoint.hf.names import weights_of
 from tulu_jax.models import ComputeConfig, forward
@@ -20,8 +21,12 @@ from .reference import divergence, max_diff, random_params, to_torch, torch_mode
 
 EXACT, CLOSE = 1e-4, 1e-3
 
-HUNDRED = settings(
-    max_examples=100,
+NUM_MODELS = int(os.environ.get("TULU_RANDOM_MODELS", "5"))
+"""Models of each family; 100 take some minutes."""
+
+RANDOM = settings(
+    max_examples=NUM_MODELS,
+    phases=(Phase.generate,),
     deadline=None,
     derandomize=True,
     database=None,

@@ -116,8 +116,10 @@ def to_torch(config: ModelConfig, params: dict) -> dict[str, torch.Tensor]:
 
 
 def random_tokens(config: ModelConfig, rows: int, length: int, seed: int = 0) -> np.ndarray:
+    """Token ids without the pad token, whose row of the embedding gets no gradient in torch."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
+    tokens = rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
+    return np.where(tokens == config.pad_id, 0, tokens) if config.pad_id else tokens
 
 
 def max_diff(ours, theirs) -> float:
