@@ -73,7 +73,8 @@ def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfi
         is not implemented, or a field that is not known.
     """
     names = fields.get("architectures")
-    family = ARCHITECTURES.get(names[0]) if isinstance(names, list) and len(names) == 1 else None
+    name = names[0] if isinstance(names, list) and len(names) == 1 else None
+    family = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if family is None:
         raise CheckpointError(
             "unknown architecture",
@@ -82,7 +83,7 @@ def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfi
             expected=" or ".join(ARCHITECTURES),
         )
     reader = Fields(fields, at)
-    reader.only("model_type", family.ARCHITECTURES[names[0]])
+    reader.only("model_type", family.ARCHITECTURES[name])
     try:
         config = family.from_hf(reader)
     except CheckpointError:
