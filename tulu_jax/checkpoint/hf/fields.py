@@ -125,10 +125,10 @@ class Fields:
         """
         if not required and self.take(name, default) is None:
             return None
-        found = self.tokens(name, default=default)
-        if len(found) > 1:
-            raise self._wrong_type(name, list(found), "one token id")
-        return found[0]
+        first, *more = self.tokens(name, default=default)
+        if more:
+            raise self._wrong_type(name, [first, *more], "one token id")
+        return first
 
     def pad_id(self, default: int = -1) -> int | None:
         """The pad token; early LLaMA conversions wrote -1 for none."""
