@@ -47,7 +47,7 @@ SPEC = register(
     DatasetSpec(
         name="cot",
         version="1.0.0",
-        description="Questions of nine datasets with the reasoning written out, with or without shots.",
+        description="Questions of nine datasets, the reasoning written out, with or without shots.",
         citation="""@article{wei2022chain,
   title = {Chain of Thought Prompting Elicits Reasoning in Large Language Models},
   author = {Jason Wei and Xuezhi Wang and Dale Schuurmans and Maarten Bosma and Brian Ichter and

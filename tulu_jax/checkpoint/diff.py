@@ -186,9 +186,8 @@ def _add(base: np.ndarray, diff: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _checksum(tensor: np.ndarray) -> str:
-    return hashlib.sha256(
-        memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-    ).hexdigest()
+    data = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+    return hashlib.sha256(data).hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 class _DiffReader:
