@@ -277,8 +277,8 @@ def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) 
 
 
 def _same_bytes(left: Stored, right: Stored) -> bool:
-    pair = (read_tensor(tensor).reshape(-1).view(np.uint8) for tensor in (left, right))
-    return np.array_equal(*pair)
+    first, second = (read_tensor(tensor).reshape(-1).view(np.uint8) for tensor in (left, right))
+    return np.array_equal(first, second)
 
 
 def _tensors(names: list[str]) -> str:

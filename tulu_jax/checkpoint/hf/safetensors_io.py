@@ -194,13 +194,14 @@ def write_shard(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
+    beginning = len(text).to_bytes(8, "little") + text
     with path.open("wb") as file, ThreadPoolExecutor(1) as hasher:
-        hashing = hasher.submit(digest.update, len(text).to_bytes(8, "little") + text)
-        file.write(len(text).to_bytes(8, "little") + text)
+        hashing = hasher.submit(digest.update, beginning)
+        file.write(beginning)
         for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
             if (name, tensor.shape) != (planned, shape):
                 raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
-            data = np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8)
+            data = np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8).data
             hashing.result()
             hashing = hasher.submit(digest.update, data)  # side by side with the writing
             file.write(data)
