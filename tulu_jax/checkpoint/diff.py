@@ -68,7 +68,7 @@ class DiffResult:
     num_kept: int
     """Numbers that addition does not give back and that are kept as they are."""
     total: float
-    """Sum of all weights of the tuned model: what the reference compares as a checksum."""
+    """Sum of all weights of the tuned model, which stanford_alpaca compares as a checksum."""
     checked: bool
     """Whether checksums of base and result were there to compare with."""
 

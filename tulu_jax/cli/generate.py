@@ -142,7 +142,7 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
 
     path = Path(args.model)
     if (path / "checkpoints").is_dir():
-        reader = open_weights(path, args.step)
+        reader: Any = open_weights(path, args.step)
         config, meta = model_config(reader), reader.meta
     elif (path / "config.json").is_file():
         reader, meta = open_folder(path, args.dtype), {}
