@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -21,7 +22,9 @@ from train.small import (
     two_a_row,
 )
 from tulu_jax.checkpoint import hf
+from tulu_jax.checkpoint.arrays import save_params
 from tulu_jax.checkpoint.fingerprint import array_fingerprint, tree_fingerprints
+from tulu_jax.checkpoint.manager import restore_params
 from tulu_jax.data.to_device import put_batch
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ComputeConfig
@@ -192,3 +195,12 @@ def test_adapters_are_no_model_to_start_from(whole, tmp_path, monkeypatch):
 def test_a_base_must_be_named(tmp_path):
     with pytest.raises(ConfigError, match="adapters have no weights to stand beside"):
         run_config(tmp_path / "run", lora=LORA)
+
+
+def test_a_base_read_from_a_run_is_rounded_as_on_a_host(tmp_path):
+    """So that the fingerprints of training and of merging agree."""
+    params = random_params()
+    save_params(tmp_path / "run", params, {"model": {}})
+    restored = restore_params(tmp_path / "run", MODEL, layout_on(None), dtype="bfloat16")
+    wanted = tree_fingerprints(jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params))
+    assert tree_fingerprints(restored) == wanted
