@@ -142,7 +142,7 @@ def drop(folder, name):
         ({"moe": {}}, "moe is not supported"),
         ({"n_layers": 3}, "9 tensors are missing"),
         ({"n_layers": 1}, "9 tensors are not part of the model"),
-        ({"n_heads": 3}, r"got head_dim=5 .* params.json"),
+        ({"n_heads": 3}, r"got head_dim=5 .*params.json"),
     ],
 )
 def test_params_that_do_not_fit(tmp_path, changes, message):
