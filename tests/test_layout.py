@@ -29,8 +29,11 @@ MAY_IMPORT = {
         {"chat", "data", "models", "checkpoint", "train"},
         {"jax", "flax", "optax", "orbax", "seqio"},
     ),
+    "tulu_jax/plan": (
+        {"ops", "models", "parallel", "train", "checkpoint"}, {"jax", "flax", "optax"},
+    ),
     "tulu_jax/cli": (
-        {"chat", "data", "ops", "models", "parallel", "train", "checkpoint", "generate"},
+        {"chat", "data", "ops", "models", "parallel", "train", "plan", "checkpoint", "generate"},
         {"jax", "gin"},
     ),
     "tasks": ({"chat", "data"}, {"sentencepiece"}),
