@@ -75,6 +75,12 @@ MACROS = {
     "KEEP_CHECKPOINTS": "newest checkpoints kept",
     "RANDOM_SEED": "seed of data order and fresh weights",
     "WANDB": "True also logs to Weights & Biases",
+    "PROFILE_STEPS": "steps to trace for xprof, from the third on; 0 none",
+    "GRACE_SECONDS": "time from SIGTERM to the end of the machine",
+    "PEER_TIMEOUT_SECONDS": "silence after which another process counts as dead",
+    "ON_BAD_STEP": "'stop', or 'skip' steps with NaN or a gradient above BAD_GRAD_NORM",
+    "BAD_STEPS_LIMIT": "skipped steps that a run may have",
+    "BAD_GRAD_NORM": "gradient norm above which a step is bad; None: any finite one is good",
 }
 """What `--gin.NAME=VALUE` may set, as in t5x; gin_configs/runs/finetune.gin gives the defaults."""
 

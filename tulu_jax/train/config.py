@@ -94,6 +94,19 @@ class TrainConfig:
     """Seeds fresh weights; the order of the data has `data.seed`."""
     wandb: bool = False
     """Also log to Weights & Biases, when it is installed."""
+    profile_steps: int = 0
+    """Steps, from the third of a process on, traced for xprof into the run folder."""
+    grace_s: float = 30.0
+    """Seconds from SIGTERM until the machine may be gone: the run says whether its save made it."""
+    on_bad_step: str = "stop"
+    """A step whose loss or gradient norm is not finite, or whose norm is above `bad_grad_norm`:
+    `stop` ends the run, `skip` leaves the weights as they were and goes on to the next batch."""
+    bad_steps_limit: int = 10
+    """More skipped steps than this in a run end it."""
+    bad_grad_norm: float | None = None
+    """Gradient norm (before clipping) above which a step is bad; None: any finite one is good."""
+    peer_timeout_s: float = 60.0
+    """With several processes: seconds of silence after which one counts as dead and ends all."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
@@ -103,6 +116,13 @@ class TrainConfig:
             _check(self, name, getattr(self, name) > 0, "a whole number above 0")
         _check(self, "keep_checkpoints", self.keep_checkpoints > 0, "a whole number above 0")
         _check(self, "eval_period", self.eval_period >= 0, "0 or more")
+        _check(self, "profile_steps", self.profile_steps >= 0, "0 or more")
+        _check(self, "bad_steps_limit", self.bad_steps_limit >= 0, "0 or more")
+        for name in ("grace_s", "peer_timeout_s"):
+            _check(self, name, getattr(self, name) > 0, "seconds above 0")
+        _check(self, "on_bad_step", self.on_bad_step in ("stop", "skip"), "stop or skip")
+        norm = self.bad_grad_norm
+        _check(self, "bad_grad_norm", norm is None or norm > 0, "above 0, or None")
         known = ("token", "paper")
         _check(self, "loss_normalization", self.loss_normalization in known, " or ".join(known))
         rows = self.data.batch_size
