@@ -20,7 +20,7 @@ from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
 from tulu_jax.models import LlamaConfig, abstract_params
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train import loop, setup
+from tulu_jax.train import feed, loop, setup
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
 MODEL = LlamaConfig(
@@ -147,15 +147,15 @@ def patched(monkeypatch, *, devices: int | None = 1):
 def run(monkeypatch, config: TrainConfig, *, devices: int | None = 1, stop_at: int | None = None):
     """The result of a run and what it printed; `stop_at`: SIGTERM while that step is under way."""
     console = Console(file=io.StringIO(), width=200)
-    check = loop.check_batch
+    check = feed.check_batch
 
     def check_and_stop(batch, *, step, **ids):
         check(batch, step=step, **ids)
-        if step + 1 == stop_at:
+        if step == stop_at:  # looked at while the step before it runs
             os.kill(os.getpid(), signal.SIGTERM)
 
     with patched(monkeypatch, devices=devices) as patch:
-        patch.setattr(loop, "check_batch", check_and_stop)
+        patch.setattr(feed, "check_batch", check_and_stop)
         result = loop.train(config, settings="x = 1\n", console=console)
     return result, console.file.getvalue()
 
@@ -184,8 +184,17 @@ def assert_same_state(left: dict, right: dict) -> None:
 def metric_lines(config: TrainConfig) -> list[dict]:
     """Lines of metrics.jsonl without the fields that tell time."""
     lines = (Path(config.model_dir) / "metrics.jsonl").read_text().splitlines()
-    timed = ("tokens_per_s", "loss_tokens_per_s", "step_s", "mfu")
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+    timed = (
+        "tokens_per_s",
+        "loss_tokens_per_s",
+        "step_s",
+        "mfu",
+        "goodput",
+        "seconds",
+        "step_times",
+    )
+    rows = [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+    return [row for row in rows if len(row) > 1]
 
 
 def layout_on(mesh: MeshConfig | None, model: LlamaConfig = MODEL):

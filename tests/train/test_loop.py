@@ -19,7 +19,7 @@ from train.small import (
     training_data,
 )
 from tulu_jax.errors import ConfigError
-from tulu_jax.train import loop
+from tulu_jax.train import loop, setup
 
 STEPS = 10
 EPOCH_END = 4.625
@@ -168,7 +168,7 @@ def test_resumed_on_other_meshes(tmp_path, monkeypatch):
 
 
 def test_recompile_is_reported(tmp_path, monkeypatch):
-    make = loop.make_train_step
+    make = setup.make_train_step
 
     def growing(*args, **options):
         step = make(*args, **options)
@@ -184,7 +184,7 @@ def test_recompile_is_reported(tmp_path, monkeypatch):
 
         return Step()
 
-    monkeypatch.setattr(loop, "make_train_step", growing)
+    monkeypatch.setattr(setup, "make_train_step", growing)
     config = run_config(tmp_path / "run", epochs=None, train_steps=6, log_period=2)
     _, output = run(monkeypatch, config)
     assert output.count("The training step was compiled again before step 4") == 1

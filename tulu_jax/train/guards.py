@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tulu_jax.axes import Batch
 from tulu_jax.errors import ConfigError, GuardError
 from tulu_jax.models import ModelConfig
+from tulu_jax.train.flight import Row
+
+if TYPE_CHECKING:
+    from tulu_jax.checkpoint.manager import Checkpoints
+    from tulu_jax.train.config import TrainConfig
 
 
 def check_model_fits_data(
@@ -114,4 +120,82 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
                 expected="a finite number",
                 do=f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of "
                 "that step with `tulu data inspect`",
+            )
+
+
+class BadSteps:
+    """What becomes of steps that would spoil the weights: the run stops, or they are skipped.
+
+    A step is bad when its loss or gradient norm is not finite, or the norm is above `norm_limit`.
+    Under `skip` the step itself left the state as it was (see `make_train_step`); here they are
+    counted, over the whole run.
+    """
+
+    def __init__(self, *, limit: int | None, norm_limit: float | None, skipped: int = 0) -> None:
+        """Stops at the first bad step when `limit` is None, else when more than `limit` are."""
+        self._limit, self._norm_limit = limit, norm_limit
+        self.skipped = skipped
+        """Steps skipped since the run began."""
+
+    @classmethod
+    def of_run(cls, config: TrainConfig, checkpoints: Checkpoints) -> BadSteps:
+        """Those of a run that goes on from its newest checkpoint, if it has one."""
+        newest = checkpoints.latest()
+        return cls(
+            limit=config.bad_steps_limit if config.on_bad_step == "skip" else None,
+            norm_limit=config.bad_grad_norm,
+            skipped=0 if newest is None else checkpoints.meta(newest).get("skipped_steps", 0),
+        )
+
+    def meta(self) -> dict[str, int]:
+        """What a checkpoint says of them."""
+        return {"skipped_steps": self.skipped}
+
+    def check(self, rows: list[Row], *, last_checkpoint: Callable[[], int | None]) -> None:
+        """Looks at finished steps in their order; numbers updates, and marks skipped ones.
+
+        Raises:
+          GuardError: a step is bad and the run must not go on.
+        """
+        for row in rows:
+            if row.metrics.get("skipped"):
+                row.skipped = self._skip(row.step, row.metrics, last_checkpoint)
+            else:
+                self._refuse(row.step, row.metrics, last_checkpoint)
+            row.update = row.step - self.skipped
+
+    def _skip(
+        self, step: int, metrics: dict[str, float], last_checkpoint: Callable[[], int | None]
+    ) -> str:
+        self.skipped += 1
+        what = f"loss {metrics['loss']:.4g}, gradient norm {metrics['grad_norm']:.4g}"
+        if self._limit is None or self.skipped > self._limit:
+            raise GuardError(
+                "too many bad steps were skipped",
+                got=f"{self.skipped}, the last with {what}",
+                at=f"step {step}",
+                expected=f"at most BAD_STEPS_LIMIT={self._limit}",
+                do=f"last checkpoint: {last_checkpoint()}; lower LEARNING_RATE, or look at the "
+                "rows of those steps",
+            )
+        return (
+            f"step {step:,} skipped, the weights are as before it: {what} "
+            f"({self.skipped} of at most {self._limit})"
+        )
+
+    def _refuse(
+        self, step: int, metrics: dict[str, float], last_checkpoint: Callable[[], int | None]
+    ) -> None:
+        norm = metrics["grad_norm"]
+        if not np.isfinite([metrics["loss"], norm]).all():
+            check_finite(step, metrics, last_checkpoint=last_checkpoint())
+        if self._norm_limit is not None and norm > self._norm_limit:
+            last = last_checkpoint()
+            raise GuardError(
+                "gradient norm is above BAD_GRAD_NORM",
+                got=f"{norm:.4g}",
+                at=f"step {step}",
+                expected=f"at most {self._norm_limit:g}",
+                do=f"last good checkpoint: {'none yet' if last is None else last}; lower "
+                "LEARNING_RATE, or skip such steps with ON_BAD_STEP='skip'",
             )

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
-import time
 from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models.lora import num_adapter_params
+from tulu_jax.train.flight import Row
+from tulu_jax.train.goodput import (
+    Clock,
+    Goodput,
+    goodput_sentence,
+    share_in_steps,
+    step_time_summary,
+)
 from tulu_jax.train.metrics import MetricLog, train_flops
+from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.plot import plot_losses
 from tulu_jax.train.setup import Run
+from tulu_jax.train.stopping import Stop
 
 
 class Reporter:
     """Collects step metrics between log steps and tells them everywhere; quiet off process 0."""
 
-    def __init__(self, run: Run, console: Console, *, first_step: int, peak_flops: float) -> None:
+    def __init__(
+        self, run: Run, console: Console, clock: Clock, *, first_step: int, peak_flops: float
+    ) -> None:
         """Opens the log files of the run folder."""
         self._run, self._console = run, console
         self._peak = peak_flops
@@ -31,10 +45,10 @@ class Reporter:
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
         self._writer = _open_tensorboard(run, first_step) if self._main else None
         self._wandb = _open_wandb(run) if run.config.wandb and self._main else None
-        self._rows: list[dict[str, float]] = []
-        self._clock = time.perf_counter()
+        self._goodput = Goodput(run.folder, clock, first_step=first_step)
+        self._rates = _learning_rates(run)
         self._compiled = 1
-        self._first_logged = first_step
+        self._step_times: list[float] = []
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -49,7 +63,6 @@ class Reporter:
     def __enter__(self) -> Reporter:
         """Starts the progress bar."""
         self._progress.start()
-        self._clock = time.perf_counter()
         return self
 
     def __exit__(
@@ -65,89 +78,122 @@ class Reporter:
 
     def first_step(self, seconds: float) -> None:
         """Says how long the run took to its first step, compilation and all."""
-        self._say(f"First step done {seconds:.1f} s after the start")
-        self._clock = time.perf_counter()
+        self.say(f"First step done {seconds:.1f} s after the start")
 
-    def step(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
-        """Takes the metrics of a finished step."""
-        self._rows.append({**metrics, "step": step, "learning_rate": learning_rate})
+    def log(self, rows: list[Row], *, compiled: int) -> None:
+        """Tells the means over finished steps, and whether the step was compiled again."""
+        period = self._run.config.log_period
+        for _, window in itertools.groupby(rows, lambda row: (row.step - 1) // period):
+            self._log_window(list(window))
+        if rows and compiled > self._compiled:
+            step = rows[-1].step
+            self.say(f"[bold yellow]The training step was compiled again before step {step:,}")
+            self._compiled = compiled
 
-    def log(self, step: int, *, compiled: int) -> None:
-        """Tells the means over the steps since the last line, and whether the step recompiled."""
-        if not self._rows:
-            return
-        rows, self._rows = self._rows, []
-        # The first step of a process waits for compilation; the clock starts after it.
-        timed = len(rows) - (rows[0]["step"] == self._first_logged + 1)
-        seconds = (time.perf_counter() - self._clock) / max(timed, 1)
-        line = self._summary(rows, seconds)
-        if not timed:
-            for name in ("tokens_per_s", "loss_tokens_per_s", "step_s", "mfu"):
-                line.pop(name)
-        self._say(_sentence(line, self._run.total_steps))
+    def _log_window(self, rows: list[Row]) -> None:
+        for row in rows:
+            if row.skipped:
+                self.say(f"[bold yellow]{row.skipped}")
+        times = [row.seconds for row in rows if row.seconds is not None]
+        self._step_times += times
+        line = self._summary(rows, sum(times) / len(times) if times else None)
+        self.say(_sentence(line, self._run.total_steps))
         self._keep(line)
-        if compiled > self._compiled:
-            self._say(f"[bold yellow]The training step was compiled again before step {step:,}")
-        self._compiled = compiled
-        self._clock = time.perf_counter()
 
-    def _summary(self, rows: list[dict[str, float]], seconds: float) -> dict[str, Any]:
-        def mean(name: str) -> float:
-            return sum(row[name] for row in rows) / len(rows)
+    def _summary(self, rows: list[Row], seconds: float | None) -> dict[str, Any]:
+        good = [row.metrics for row in rows if not row.skipped]
+        every = [row.metrics for row in rows]
 
+        def mean(name: str, over: list[dict[str, float]]) -> float:
+            return sum(metrics[name] for metrics in over) / len(over)
+
+        data = self._run.config.data
+        tokens, loss_tokens = mean("tokens", every), mean("loss_tokens", every)
+        line: dict[str, Any] = {"step": rows[-1].step}
+        if good:
+            line |= {"loss": mean("loss", good), "grad_norm": mean("grad_norm", good)}
+        line["learning_rate"] = float(self._rates[max(rows[-1].update, 1) - 1])
+        line["padding_share"] = 1 - tokens / (data.batch_size * data.length)
+        if len(good) < len(rows):
+            line["skipped"] = len(rows) - len(good)
+        if seconds is not None:
+            line |= {
+                "tokens_per_s": tokens / seconds,
+                "loss_tokens_per_s": loss_tokens / seconds,
+                "step_s": seconds,
+                "mfu": self._flops(tokens, loss_tokens) / seconds / self._peak,
+            }
+        return line
+
+    def _flops(self, tokens: float, loss_tokens: float) -> float:
         data, lora = self._run.config.data, self._run.config.lora
-        flops = train_flops(
+        return train_flops(
             self._run.model,
-            tokens=mean("tokens"),
-            loss_tokens=mean("loss_tokens"),
+            tokens=tokens,
+            loss_tokens=loss_tokens,
             length=data.length,
             adapter_params=None if lora is None else num_adapter_params(self._run.model, lora),
         )
-        return {
-            "step": int(rows[-1]["step"]),
-            "loss": mean("loss"),
-            "grad_norm": mean("grad_norm"),
-            "learning_rate": rows[-1]["learning_rate"],
-            "tokens_per_s": mean("tokens") / seconds,
-            "loss_tokens_per_s": mean("loss_tokens") / seconds,
-            "padding_share": 1 - mean("tokens") / (data.batch_size * data.length),
-            "step_s": seconds,
-            "mfu": flops / seconds / self._peak,
-        }
 
     def heldout(self, step: int, losses: dict[str, float]) -> None:
         """Tells the held-out losses and redraws the plot."""
         if losses:
             shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-            self._say(f"step {step:,}  held-out loss: {shown}")
+            self.say(f"step {step:,}  held-out loss: {shown}")
             self._keep({"step": step, "heldout": losses})
             if self._metrics:
                 plot_losses(self._metrics.rows, self._run.folder / "loss.png")
-        self._clock = time.perf_counter()
 
     def saved(self, step: int) -> None:
-        """Says that a checkpoint is being written; its time is not the steps'."""
-        self._say(f"step {step:,}  checkpoint")
-        self._clock = time.perf_counter()
+        """Says that a checkpoint is being written, and keeps account of the time so far."""
+        self.say(f"step {step:,}  checkpoint")
+        if self._main:
+            self._goodput.keep(step)
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""
         self._progress.update(self._bar, completed=step)
 
-    def finish(self, step: int, *, stopped_by: str | None) -> None:
-        """Says how the run ended and where things lie; draws the final plot."""
+    def finish(self, step: int, *, stop: Stop | None) -> None:
+        """Says how the run ended, where its time went and where things lie; draws the plot."""
+        if not self._main:
+            return
+        self._account(step)
         if self._metrics and self._writer:
             plot_losses(self._metrics.rows, self._run.folder / "loss.png")
             self._writer.close()
         if self._wandb:
             self._wandb.finish()
-        if stopped_by:
-            self._say(f"Stopped by {stopped_by}: saved step {step:,}; the same command resumes")
+        if stop is not None:
+            self.say(f"Saved {stop.saved()}")
+            self.say(f"Stopped by {stop.name}: saved step {step:,}; the same command resumes")
         else:
-            self._say(f"Done: step {step:,}. Checkpoints, loss.png, metrics.jsonl, tensorboard/ in "
-                      f"{self._run.folder}")  # fmt: skip
+            self.say(f"Done: step {step:,}. Checkpoints, loss.png, metrics.jsonl, tensorboard/ in "
+                     f"{self._run.folder}")  # fmt: skip
 
-    def _say(self, text: str) -> None:
+    def _account(self, step: int) -> None:
+        """Tells and keeps goodput and step times."""
+        seconds, times = self._goodput.keep(step), step_time_summary(self._step_times)
+        if times:
+            self.say(
+                f"Step time over {times['steps']:,} steps: median {times['median']:.3f} s, 90 % "
+                f"within {times['p90']:.3f}, 99 % within {times['p99']:.3f}, longest "
+                f"{times['max']:.3f}"
+            )
+        self.say(goodput_sentence(seconds))
+        if self._metrics and self._writer:
+            share = share_in_steps(seconds)
+            self._metrics.add(
+                {"step": step, "goodput": share, "seconds": seconds, "step_times": times}
+            )
+            self._writer.add_scalar("goodput", share, step)
+            for phase, spent in seconds.items():
+                self._writer.add_scalar(f"seconds/{phase}", spent, step)
+            if times:
+                self._writer.add_histogram("step_s", np.asarray(self._step_times), step)
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
         if self._main:
             self._console.print(text, highlight=False, soft_wrap=True)
 
@@ -164,12 +210,10 @@ class Reporter:
 
 
 def _sentence(line: dict[str, Any], total_steps: int) -> str:
-    parts = [
-        f"step {line['step']:,}/{total_steps:,}",
-        f"loss {line['loss']:.4f}",
-        f"grad {line['grad_norm']:.3f}",
-        f"lr {line['learning_rate']:.2e}",
-    ]
+    parts = [f"step {line['step']:,}/{total_steps:,}"]
+    if "loss" in line:
+        parts += [f"loss {line['loss']:.4f}", f"grad {line['grad_norm']:.3f}"]
+    parts.append(f"lr {line['learning_rate']:.2e}")
     if "step_s" in line:
         parts += [
             f"{line['tokens_per_s']:,.0f} tok/s",
@@ -178,6 +222,12 @@ def _sentence(line: dict[str, Any], total_steps: int) -> str:
             f"MFU {line['mfu']:.1%}",
         ]
     return "  ".join([*parts, f"pad {line['padding_share']:.1%}"])
+
+
+def _learning_rates(run: Run) -> np.ndarray:
+    """The rate of every update, computed once: later it would wait for the steps under way."""
+    schedule = learning_rate_schedule(run.config.optimizer, run.total_steps)
+    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(run.total_steps)))
 
 
 def _open_tensorboard(run: Run, first_step: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import make_optimizer
 from tulu_jax.train.state import TrainState, abstract_state, create_state
+from tulu_jax.train.step import make_eval_step, make_train_step
 
 MUST_AGREE = {
     "model": "model",
@@ -63,6 +65,12 @@ class Run:
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.config.model_dir)
+
+    @property
+    def row_share(self) -> dict[str, int]:
+        """Which part of every batch this process reads."""
+        index, count = self.layout.row_share()
+        return {"process_index": index, "process_count": count}
 
     def meta(self) -> dict[str, Any]:
         """What every checkpoint says about itself, as JSON values."""
@@ -294,6 +302,24 @@ def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
         soft_wrap=True,
     )
     return dataclasses.replace(run, base_weights=tree_fingerprints(base)), (base,)
+
+
+def make_steps(run: Run) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled steps of the run: `make_train_step` and `make_eval_step`."""
+    config = run.config
+    train_step = make_train_step(
+        run.model,
+        run.optimizer,
+        run.layout,
+        compute=config.compute,
+        micro_batches=config.micro_batches,
+        normalization=config.loss_normalization,
+        paper_rows=config.paper_rows,
+        lora=config.lora,
+        seed=config.seed,
+    )
+    eval_step = make_eval_step(run.model, run.layout, compute=config.compute, lora=config.lora)
+    return train_step, eval_step
 
 
 def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
