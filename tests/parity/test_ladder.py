@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama
 
 from tulu_jax import models
 from tulu_jax.models import ComputeConfig, layers, llama, neox, opt
 from tulu_jax.models.layers import Attention, Where
-from tulu_jax.ops import apply_rotary, layer_norm, rms_norm
+from tulu_jax.ops import apply_rotary, layer_norm, rms_norm, rotary_rates, stretch_llama3
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
 from .reference import CONFIGS, divergence, max_diff, random_params, random_tokens, torch_model
@@ -84,8 +86,7 @@ def test_rotary(pair):
         pytest.skip("its positions are learned")
     rng = np.random.default_rng(0)
     positions = rng.integers(0, config.max_length, (2, 7))
-    # Within [-1, 1]: a rate's last bit at position 63 is an angle of 4e-6.
-    x = rng.uniform(-1, 1, (2, 7, config.num_heads, config.head_dim)).astype(np.float32)
+    x = rng.normal(size=(2, 7, config.num_heads, config.head_dim)).astype(np.float32)
     cos, sin = MODULES[config.family].rotary(config, jnp.asarray(positions))
     states = torch.zeros(2, 7, config.d_model)
     rotary_emb = decoder_of(config, model).rotary_emb
@@ -97,6 +98,24 @@ def test_rotary(pair):
     ours = apply_rotary(jnp.asarray(x), cos, sin)
     assert max_diff(ours[..., :width], theirs.transpose(1, 2)) <= 1e-5
     assert np.array_equal(ours[..., width:], x[..., width:])
+
+
+@pytest.mark.parametrize(
+    "numbers", [(8.0, 1.0, 4.0, 8192), (3.7, 0.6, 5.1, 100), (32.0, 1.0, 4.0, 24)]
+)
+def test_scaled_rates_are_the_same_bits(numbers):
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_length")
+    given = dict(zip(names, numbers, strict=True))
+    base = 1.0 / (5e5 ** (torch.arange(0, 128, 2, dtype=torch.float) / 128))
+    parameters = {**given, "rope_type": "llama3", "rope_theta": 5e5}
+    parameters["original_max_position_embeddings"] = parameters.pop("original_length")
+    config = LlamaConfig(
+        hidden_size=128, num_attention_heads=1, max_position_embeddings=2**17,
+        rope_parameters=parameters,
+    )  # fmt: skip
+    theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
+    np.testing.assert_array_equal(stretch_llama3(base.numpy(), **given), theirs.numpy())
+    assert np.mean(rotary_rates(128, 5e5) == base.numpy()) > 0.95
 
 
 def part_inputs(config, model):

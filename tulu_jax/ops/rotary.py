@@ -54,11 +54,16 @@ def stretch_llama3(
 
     Source: transformers `modeling_rope_utils._compute_llama3_parameters`.
     """
-    single = np.float32  # throughout and in this order, to round as transformers does
-    turns = single(original_length) / (single(2 * np.pi) / rates)
-    span = single(high_freq_factor - low_freq_factor)
-    share = np.clip((turns - single(low_freq_factor)) / span, single(0), single(1))
-    return (1 - share) * (rates / single(factor)) + share * rates
+    # transformers' operations in their order, each rounded to float32 as torch rounds it (which
+    # divides a number by an array by multiplying with the array's inverse): the same bits.
+    single = np.float32
+    lengths = (single(1) / rates) * single(2 * np.pi)
+    turns = (single(1) / lengths) * single(original_length)
+    share = (turns - single(low_freq_factor)) / single(high_freq_factor - low_freq_factor)
+    slow = rates / single(factor)
+    between = (1 - share) * rates / single(factor) + share * rates
+    kept = np.where(lengths < single(original_length / high_freq_factor), rates, between)
+    return np.where(lengths > single(original_length / low_freq_factor), slow, kept)
 
 
 def rotary_angles(
