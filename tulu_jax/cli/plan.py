@@ -1,0 +1,242 @@
+"""`tulu plan`: what a run takes on hardware that need not be there."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tulu_jax.data.config import DataConfig
+    from tulu_jax.plan import PlannedRun
+    from tulu_jax.plan.duration import Schedule
+    from tulu_jax.plan.report import Plan
+
+EXAMPLES = """\
+examples:
+  tulu plan --gin_file=runs/paper/tulu_7b.gin --topology v4:2x2x4
+  tulu plan --gin_file=runs/paper/tulu_65b.gin --topology v5p:4x4x4 --search
+  tulu plan --gin_file=runs/paper/tulu_13b.gin --topology v5e:8x8 --num_slices 2 --json plan.json
+
+A topology is a TPU generation (v4, v5e, v5p, v6e, v7x) and the chips along each side of the slice,
+or what the slice is called (v4-32), or cpu:N for N virtual CPU devices, or local for what is here.
+No TPU is needed, and neither data nor weights; TPU slices need `pip install 'tulu-jax[plan]'`.
+Settings are changed as in `tulu train`: --gin.BATCH_SIZE=256.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the command to the `tulu` parser."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="memory, traffic and time of a run, on hardware that need not be there",
+        description="Compiles the real training step for a topology and says what it takes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--gin_file", action="append", required=True, metavar="FILE",
+        help="recipe, as in `tulu train`; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--gin_bindings", action="append", default=[], metavar="'NAME = VALUE'")
+    parser.add_argument("--topology", required=True, help="such as v4:4x4x8, v5e-16, cpu:8, local")
+    parser.add_argument("--num_slices", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--estimate", action="store_true", help="from shapes alone, in a second; compile nothing"
+    )
+    parser.add_argument(
+        "--largest_batch", action="store_true", help="also find the most rows that fit"
+    )
+    parser.add_argument(
+        "--search", action="store_true", help="try meshes, micro-batches and remat policies"
+    )
+    parser.add_argument(
+        "--compile_at_most", type=int, default=4, metavar="N", help="with --search (default 4)"
+    )
+    parser.add_argument(
+        "--efficiency", type=float, default=0.6, metavar="SHARE",
+        help="share of the roofline's speed that the time to train assumes (default 0.6)",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan here")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans, prints, and writes the JSON file."""
+    from tulu_jax.errors import ConfigError
+
+    if not 0 < args.efficiency <= 1:
+        raise ConfigError(
+            "--efficiency is out of range", got=args.efficiency, expected="a share in (0, 1]"
+        )
+    _only_cpu(args.topology)
+    from rich.console import Console
+
+    from tulu_jax.cli.gin_config import load_train_config, parse_overrides
+    from tulu_jax.plan.planned import plan_run
+    from tulu_jax.plan.report import print_plan
+    from tulu_jax.plan.topology import find_topology
+
+    bindings = ["MODEL_DIR = 'unused'", *args.gin_bindings, *parse_overrides(args.overrides)]
+    config = load_train_config(args.gin_file, bindings)
+    topology = find_topology(args.topology, num_slices=args.num_slices)
+    console = Console(highlight=False)
+    if args.search:
+        planned, extra = _search(config, topology, args, console)
+    else:
+        planned, extra = plan_run(config, topology), {}
+    plan = _plan(planned, args, console)
+    print_plan(plan, console)
+    if args.json:
+        args.json.write_text(json.dumps({**plan.as_json(), **extra}, indent=2) + "\n")
+    return 0
+
+
+def _only_cpu(topology: str) -> None:
+    """Keeps JAX from taking hold of accelerators that the plan does not need."""
+    import os
+
+    import jax
+
+    if topology == "local":
+        return
+    jax.config.update("jax_platforms", "cpu")
+    name, _, count = topology.partition(":")
+    flag = "--xla_force_host_platform_device_count"
+    if name == "cpu" and count.isdigit() and flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={count}"
+
+
+def _plan(planned: PlannedRun, args: argparse.Namespace, console: Any) -> Plan:
+    from tulu_jax.plan import compile_step, memory_budget, roofline
+    from tulu_jax.plan.duration import duration, full_rows
+    from tulu_jax.plan.estimate import estimate_traffic
+    from tulu_jax.plan.report import Plan, budget_table
+    from tulu_jax.plan.search import largest_batch
+
+    schedule = _schedule(planned)
+    plan = Plan(planned, memory_budget(planned), schedule=schedule)
+    work = schedule.work if schedule else full_rows(planned)
+    if args.estimate:
+        traffic = estimate_traffic(planned)
+    else:
+        try:
+            with console.status("compiling the step"):
+                compiled = compile_step(planned)
+        except ValueError:
+            console.print(budget_table(plan.budget, plan.usable_bytes))
+            raise
+        plan, traffic = dataclasses.replace(plan, compiled=compiled), compiled.traffic
+    if args.largest_batch:
+        with console.status("looking for the largest batch"):
+            plan = dataclasses.replace(plan, largest_batch=largest_batch(planned))
+    roof = roofline(planned, traffic, work)
+    time = None
+    if roof and schedule:
+        time = duration(planned, roof, schedule, efficiency=args.efficiency)
+    return dataclasses.replace(plan, roof=roof, duration=time)
+
+
+def _search(
+    config: Any, topology: Any, args: argparse.Namespace, console: Any
+) -> tuple[PlannedRun, dict[str, Any]]:
+    """The best layout found, and the search as JSON values."""
+    from rich.progress import Progress
+
+    from tulu_jax.errors import ConfigError
+    from tulu_jax.plan.report import search_table
+    from tulu_jax.plan.search import candidates, search
+
+    found = candidates(config, topology)
+    with Progress(console=console) as progress:
+        task = progress.add_task(f"{len(found)} layouts", total=args.compile_at_most)
+        tried = search(
+            found, compile_at_most=args.compile_at_most, done=lambda _: progress.advance(task)
+        )
+        progress.update(task, completed=args.compile_at_most)
+    console.print(search_table(tried))
+    if tried[0].failure:
+        raise ConfigError("none of the layouts tried fits", got=tried[0].failure)
+    flags = " ".join(f"--gin.{name}={value}" for name, value in tried[0].settings.items())
+    console.print(f"Recommended: {flags}", soft_wrap=True)
+    rows = [
+        {
+            **one.settings,
+            "estimated_bytes": one.estimated_bytes,
+            "peak_bytes": one.compiled.peak if one.compiled else None,
+            "seconds": one.seconds,
+        }
+        for one in tried
+    ]
+    return tried[0].run, {"search": rows}
+
+
+def _schedule(planned: PlannedRun) -> Schedule | None:
+    """How many steps, on how many tokens: from prepared stores, else from published counts."""
+    from tulu_jax.data.dry_run import plan_mixture
+    from tulu_jax.data.mixtures import mixture_specs, resolve
+    from tulu_jax.data.table1 import PAPER
+    from tulu_jax.plan.duration import Schedule
+
+    config = planned.config
+    data = config.data
+    prepared = _prepared(data)
+    if prepared is not None:
+        tokens, loss_tokens, rows, examples = prepared
+        notes: tuple[str, ...] = (f"rows and tokens as prepared in {data.data_dir}",)
+    else:
+        components = resolve(data.mixture, max_examples=data.max_examples, seed=data.seed)
+        specs = {spec.task_name: spec for spec in mixture_specs(data.mixture, data.options)}
+        mixed = plan_mixture(
+            data.mixture, [(one, specs[one.task]) for one in components], row_length=data.length,
+            batch_size=data.batch_size, epochs=data.epochs or 1, packing=data.packing,
+        )  # fmt: skip
+        known = [one for one in mixed.datasets if one.tokens and one.examples]
+        if not known or not mixed.rows:
+            return None
+        answers = 0.0
+        for one in known:
+            row = PAPER[specs[one.task].name]
+            answers += (one.examples or 0) * row.rounds * (row.completion + 1)
+        tokens, loss_tokens, rows, examples = mixed.tokens, answers, mixed.rows, mixed.examples
+        notes = tuple(mixed.notes)
+    steps = config.train_steps or -(-(data.epochs or 1) * rows // data.batch_size)
+    share = data.batch_size / rows
+    return Schedule(steps, examples, tokens * share, loss_tokens * share, notes)
+
+
+def _prepared(data: DataConfig) -> tuple[float, float, int, int] | None:
+    """Tokens, loss tokens, rows and examples of an epoch, if all stores are there."""
+    from tulu_jax.data.ensure import assemble, prepare_options
+    from tulu_jax.data.keys import store_keys
+    from tulu_jax.data.mixtures import resolve
+    from tulu_jax.data.prepare import find_store
+    from tulu_jax.errors import TuluError
+
+    options = prepare_options(data)
+    try:
+        tokenizer = options.load_tokenizer()
+        found = {
+            spec.task_name: {
+                split: find_store(key, options)
+                for split, key in store_keys(spec, options, tokenizer=tokenizer).items()
+            }
+            for spec in options.specs(data.mixture)
+        }
+    except (TuluError, OSError):
+        return None  # No tokenizer or no raw files: nothing has been prepared here.
+    if not found or any(None in splits.values() for splits in found.values()):
+        return None
+    stores: dict[str, Any] = found
+    parts = resolve(data.mixture, max_examples=data.max_examples, seed=data.seed)
+    train = assemble(data, parts, stores, tokenizer).train
+    shares = train.composition()
+    return (
+        float(sum(one.tokens for one in shares)),
+        float(sum(one.loss_tokens for one in shares)),
+        int(train.num_rows or 0),
+        sum(one.examples for one in shares),
+    )

@@ -1,0 +1,100 @@
+"""The real training step, compiled ahead of time: what the compiler says of its memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+
+import jax
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.ops.cross_entropy import CHUNK
+from tulu_jax.plan.hlo import Traffic, read_traffic
+from tulu_jax.plan.planned import PlannedRun
+
+
+class TooLargeError(ConfigError):
+    """The step does not fit into the memory of a device."""
+
+    needed: float | None = None
+    """Bytes that the compiler says are needed, of one kind or another; None if it does not say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Bytes on one device, by the compiler's own account, and what is sent."""
+
+    arguments: float
+    """State, and the batch."""
+    outputs: float
+    donated: float
+    """Of the outputs, what is written over the arguments."""
+    temporaries: float
+    peak: float
+    """All that is held at the fullest moment; on CPU, which does not say, the sum of the above."""
+    traffic: Traffic
+    compile_seconds: float
+
+
+def compile_step(run: PlannedRun) -> Compiled:
+    """The step as the devices would run it: the loop's own function, shardings and donation.
+
+    Raises:
+      TooLargeError: it does not fit.
+    """
+    start = time.perf_counter()
+    with run.layout.activate():
+        lowered = run.step().lower(run.state(), run.batch(), *run.frozen())
+        try:
+            program = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise _too_large(str(error), run) from error
+    seconds = time.perf_counter() - start
+    memory = program.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    held += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return Compiled(
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        donated=memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=held if run.layout.platform == "cpu" else memory.peak_memory_in_bytes,
+        traffic=traffic_of(program.as_text() or "", run),
+        compile_seconds=seconds,
+    )
+
+
+def traffic_of(text: str, run: PlannedRun) -> Traffic:
+    """What the compiled step sends; the loss's loop is taken to see every position."""
+    devices = list(run.layout.mesh.devices.flat)
+    slices = [getattr(device, "slice_index", None) or 0 for device in devices]
+    return read_traffic(
+        text,
+        num_devices=len(devices),
+        slices=slices if len(set(slices)) > 1 else (),
+        open_loop_turns=max(0, -(-run.positions // CHUNK) - 1),
+    )
+
+
+def _too_large(text: str, run: PlannedRun) -> TooLargeError:
+    sizes = re.search(r"\((\d+(?:\.\d+)?)([KMGT])\) exceeds available \w+ \((\S+?)\)", text)
+    more = re.search(r"Used (\d+(?:\.\d+)?)([KMGT]) of (\S+) hbm", text)
+    found = sizes or more
+    error = TooLargeError(
+        "the step does not fit",
+        got=f"{found[1]}{found[2]} of {found[3]}" if found else text.splitlines()[0],
+        at=f"{run.topology.name}, mesh {_mesh(run)}",
+        expected="less than a device's memory",
+        do="take more devices, more MICRO_BATCHES, or `tulu plan --search`",
+    )
+    if found:
+        error.needed = float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)
+    return error
+
+
+def _mesh(run: PlannedRun) -> str:
+    sizes = {name: size for name, size in run.layout.mesh.shape.items() if size > 1}
+    return " x ".join(f"{name} {size}" for name, size in sizes.items()) or "of one device"

@@ -1,0 +1,177 @@
+"""Which layout to take: all are estimated from shapes, the most promising ones compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.plan.budget import memory_budget
+from tulu_jax.plan.compiled import Compiled, TooLargeError, compile_step
+from tulu_jax.plan.duration import full_rows
+from tulu_jax.plan.estimate import estimate_traffic
+from tulu_jax.plan.planned import PlannedRun, plan_run
+from tulu_jax.plan.roofline import RECOMPUTED, Roofline, Work, roofline
+from tulu_jax.plan.topology import Topology
+from tulu_jax.train.config import TrainConfig
+
+TENSOR_SIZES = (1, 2, 4, 8, 16)
+DATA_SIZES = (1, 2, 4, 8)
+SLACK = 1.15
+"""How far above the memory an estimate may lie and still be worth compiling."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way of running the same step."""
+
+    run: PlannedRun
+    estimated_bytes: float
+    estimated_seconds: float
+    compiled: Compiled | None = None
+    roof: Roofline | None = None
+    failure: str | None = None
+    """Why it was compiled in vain."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step by what is known best."""
+        return self.roof.seconds if self.roof else self.estimated_seconds
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The gin macros that choose it."""
+        mesh, config = self.run.layout.mesh.shape, self.run.config
+        return {
+            "MESH_DATA": str(mesh["data"]),
+            "MESH_FSDP": str(mesh["fsdp"]),
+            "MESH_TENSOR": str(mesh["tensor"]),
+            "MICRO_BATCHES": str(config.micro_batches),
+            "REMAT": repr(config.compute.remat),
+        }
+
+
+def candidates(
+    config: TrainConfig,
+    topology: Topology,
+    *,
+    remats: Iterable[str] = tuple(RECOMPUTED),
+    work: Work | None = None,
+) -> list[Candidate]:
+    """Every layout that fits by the estimate, the fastest by its roofline first.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    found = []
+    for other in _variants(config, topology, tuple(remats)):
+        try:
+            run = plan_run(other, topology)
+        except ConfigError:
+            continue  # This mesh does not divide the model or the batch.
+        needed = memory_budget(run).total
+        roof = roofline(run, estimate_traffic(run), work or full_rows(run))
+        limit = topology.chip.usable_bytes if topology.chip else float("inf")
+        if needed <= limit * SLACK:
+            found.append(Candidate(run, needed, roof.seconds if roof else needed))
+    if not found:
+        raise ConfigError(
+            "no layout fits",
+            got=f"{config.data.batch_size} rows of {config.data.length} on {topology.name}",
+            do="take more devices or a smaller batch",
+        )
+    return sorted(found, key=lambda one: (one.estimated_seconds, one.estimated_bytes))
+
+
+def _variants(
+    config: TrainConfig, topology: Topology, remats: tuple[str, ...]
+) -> Iterator[TrainConfig]:
+    rows = config.data.batch_size
+    for tensor, data, remat in itertools.product(TENSOR_SIZES, DATA_SIZES, remats):
+        mesh = dataclasses.replace(config.mesh, data=data, fsdp=-1, tensor=tensor)
+        compute = dataclasses.replace(config.compute, remat=remat)
+        for micro in (m for m in range(1, rows + 1) if rows % m == 0 and m & (m - 1) == 0):
+            if len(topology.devices) % (tensor * data * config.mesh.sequence):
+                continue
+            yield dataclasses.replace(config, mesh=mesh, compute=compute, micro_batches=micro)
+
+
+def search(
+    found: list[Candidate],
+    *,
+    compile_at_most: int = 4,
+    work: Work | None = None,
+    done: Callable[[Candidate], None] = lambda _: None,
+) -> list[Candidate]:
+    """The candidates that were compiled, those that fit first, the fastest of them first.
+
+    `done` is called after each. Nothing is compiled that by its estimate is slower than what
+    has already been found to fit.
+    """
+    tried: list[Candidate] = []
+    for one in found:
+        best = min((t.seconds for t in tried if t.failure is None), default=float("inf"))
+        if len(tried) == compile_at_most or one.estimated_seconds > best:
+            break
+        tried.append(_try(one, work))
+        done(tried[-1])
+    return sorted(tried, key=lambda one: (one.failure is not None, one.seconds))
+
+
+def _try(one: Candidate, work: Work | None) -> Candidate:
+    try:
+        compiled = compile_step(one.run)
+    except TooLargeError as error:
+        return dataclasses.replace(one, failure=str(error))
+    roof = roofline(one.run, compiled.traffic, work or full_rows(one.run))
+    return dataclasses.replace(one, compiled=compiled, roof=roof)
+
+
+def largest_batch(
+    run: PlannedRun,
+    *,
+    compile_at_most: int = 6,
+    done: Callable[[int, float | None], None] = lambda rows, peak: None,
+) -> tuple[int, float]:
+    """Most rows that fit with this mesh and number of micro-batches, and the peak bytes then.
+
+    The estimate says where to look; what is returned was compiled. `done` is called with each
+    number of rows and its peak, None if it does not fit. If `compile_at_most` is used up, more
+    rows may fit than are returned.
+
+    Raises:
+      TooLargeError: not even one row a device fits.
+    """
+    unit = run.layout.num_row_shards * run.config.micro_batches
+    limit = run.topology.chip.usable_bytes if run.topology.chip else float("inf")
+    if limit == float("inf"):
+        raise ConfigError(
+            "memory of the devices is not known", got=run.topology.name, expected="a TPU or GPU"
+        )
+
+    def at(times: int) -> PlannedRun:
+        data = dataclasses.replace(run.config.data, batch_size=times * unit)
+        return dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
+
+    fits: dict[int, float] = {}
+    fails: list[int] = []
+    times = 1
+    while times * 2 < 2**16 and memory_budget(at(times * 2)).total <= limit:
+        times *= 2
+    for _ in range(compile_at_most):
+        try:
+            fits[times] = compile_step(at(times)).peak
+        except TooLargeError:
+            fails.append(times)
+            if times == 1:
+                raise
+        done(times * unit, fits.get(times))
+        low, high = max(fits, default=0), min(fails, default=0)
+        if high - low == 1:
+            break
+        times = (low + high) // 2 if high else low * 2
+    if not fits:
+        fits[1] = compile_step(at(1)).peak
+    best = max(fits)
+    return best * unit, fits[best]
