@@ -34,11 +34,16 @@ BATCH_KEYS = ("tokens", "loss_mask", "segment_ids", "positions")
 TokenIds = Int[np.ndarray, "T"]
 Mask = Bool[np.ndarray, "T"]
 
-MESH_AXES = ("data", "fsdp", "tensor")
-"""Axes of the device mesh: copies of the weights, shards of the weights, shards of each matrix."""
+MESH_AXES = ("slice", "data", "fsdp", "sequence", "tensor")
+"""Axes of the device mesh, from the slowest network to the fastest: pod slices (copies of the
+weights, over the data-center network), copies, shards of the weights, parts of each row, shards of
+each matrix."""
 
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("slice", "data", "fsdp")
 """Mesh axes over which the rows of a batch are spread."""
+
+SEQUENCE_AXIS = "sequence"
+"""Mesh axis over which the positions of a row are split."""
 
 TENSOR_AXIS = "tensor"
 """Mesh axis over which heads, feed-forward channels and vocabulary are split."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from tulu_jax.axes import MESH_AXES
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import LlamaConfig, abstract_params
 from tulu_jax.parallel import Layout, MeshConfig, layout_for, make_mesh
@@ -23,12 +24,14 @@ def layout(**sizes):
 @pytest.mark.parametrize(
     ("sizes", "devices", "expected"),
     [
-        ({}, 8, (1, 8, 1)),
-        ({}, 1, (1, 1, 1)),
-        ({"data": 2, "tensor": 2}, 8, (2, 2, 2)),
-        ({"data": -1, "fsdp": 4}, 8, (2, 4, 1)),
-        ({"fsdp": 1, "tensor": -1}, 8, (1, 1, 8)),
-        ({"data": 2, "fsdp": 2, "tensor": 2}, 8, (2, 2, 2)),
+        ({}, 8, (1, 1, 8, 1, 1)),
+        ({}, 1, (1, 1, 1, 1, 1)),
+        ({"data": 2, "tensor": 2}, 8, (1, 2, 2, 1, 2)),
+        ({"data": -1, "fsdp": 4}, 8, (1, 2, 4, 1, 1)),
+        ({"fsdp": 1, "tensor": -1}, 8, (1, 1, 1, 1, 8)),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 8, (1, 2, 2, 1, 2)),
+        ({"slice": 2, "sequence": 2}, 8, (2, 1, 2, 2, 1)),
+        ({"fsdp": 1, "sequence": -1}, 8, (1, 1, 1, 8, 1)),
     ],
 )
 def test_resolve(sizes, devices, expected):
@@ -38,13 +41,13 @@ def test_resolve(sizes, devices, expected):
 @pytest.mark.parametrize("sizes", [{"tensor": 3}, {"fsdp": 4}, {"fsdp": 16}, {"data": 16}])
 def test_mesh_that_does_not_use_all_devices(sizes):
     with pytest.raises(
-        ConfigError, match=r"mesh does not use all devices - got data=.* the 8 devices present - "
-        r"change MESH_DATA, MESH_FSDP or MESH_TENSOR"
+        ConfigError, match=r"mesh does not use all devices - got slice=1, data=.* the 8 devices "
+        r"present - change one of MESH_SLICE, MESH_DATA, MESH_FSDP, MESH_SEQUENCE, MESH_TENSOR"
     ):  # fmt: skip
         MeshConfig(**sizes).resolve(8)
 
 
-@pytest.mark.parametrize("name", ["data", "fsdp", "tensor"])
+@pytest.mark.parametrize("name", MESH_AXES)
 @pytest.mark.parametrize("size", [0, -2])
 def test_impossible_sizes(name, size):
     with pytest.raises(
@@ -62,7 +65,7 @@ def test_axes_are_auto():
     """Explicit axes, make_mesh's default, would refuse ordinary products."""
     mesh = make_mesh(MeshConfig())
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
-    assert mesh.axis_names == ("data", "fsdp", "tensor")
+    assert mesh.axis_names == MESH_AXES
 
 
 def test_weights_lie_as_the_rules_say():
@@ -117,7 +120,7 @@ def test_rows_must_divide():
     chosen.check_rows(8)
     with pytest.raises(
         ConfigError, match=r"BATCH_SIZE cannot be split over the devices - got 6 - expected a "
-        r"multiple of data x fsdp = 4"
+        r"multiple of slice x data x fsdp = 4"
     ):  # fmt: skip
         chosen.check_rows(6)
 
@@ -125,7 +128,7 @@ def test_rows_must_divide():
 def on_hosts(grid, hosts):
     """A layout whose devices belong to these hosts, in mesh order."""
     devices = np.array([SimpleNamespace(process_index=host) for host in hosts]).reshape(grid)
-    shape = dict(zip(("data", "fsdp", "tensor"), grid, strict=True))
+    shape = {"slice": 1} | dict(zip(("data", "fsdp", "tensor"), grid, strict=True))
     return Layout(SimpleNamespace(devices=devices, shape=shape), (), ())
 
 

@@ -66,6 +66,7 @@ MESHES = {
     "fsdp": MeshConfig(fsdp=8),
     "tensor": MeshConfig(fsdp=1, tensor=4, data=2),
     "mixed": MeshConfig(data=2, fsdp=2, tensor=2),
+    "sequence": MeshConfig(slice=2, fsdp=2, sequence=2),
 }
 
 

@@ -1,10 +1,10 @@
-"""The device mesh: data (copies), fsdp (weights in shards), tensor (matrices in shards)."""
+"""The device mesh: which device stands where on the axes of `MESH_AXES`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,15 @@ from tulu_jax.axes import MESH_AXES
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
 
+MACROS = ", ".join(f"MESH_{name.upper()}" for name in MESH_AXES)
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """How many devices lie along each axis; one axis may be -1, "all that are left".
 
     Raises:
-      ConfigError: a size is 0 or below -1, or more than one is -1.
+      ConfigError: a size is 0 or below -1, or more than one (but `slice`) is -1.
     """
 
     data: int = 1
@@ -31,41 +33,64 @@ class MeshConfig:
     """Shards of every weight and of the optimizer state; rows are spread over these too."""
     tensor: int = 1
     """Shards of heads, feed-forward channels and vocabulary within a layer."""
+    sequence: int = 1
+    """Parts of every row of tokens, for rows too long for one device; shards of weights too."""
+    slice: int = -1
+    """Pod slices joined by the data-center network, each with a copy of the weights; -1: as many
+    as the devices come in (1 where they do not say)."""
+    axis_rules: Mapping[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
+    """Logical axis -> mesh axis, axes or None, in place of the rule of `parallel.rules`."""
 
     def __post_init__(self) -> None:
         """Checks each size."""
         check_field_types(self)
-        for name, size in zip(MESH_AXES, self.sizes, strict=True):
+        for name in MESH_AXES:
+            size = getattr(self, name)
             if size == 0 or size < -1:
                 raise ConfigError(
                     "mesh axis has an impossible size",
                     got=f"MeshConfig.{name}={size}",
                     expected="1 or more, or -1 for all devices that are left",
                 )
-        if self.sizes.count(-1) > 1:
+        within = [getattr(self, name) for name in MESH_AXES if name != "slice"]
+        if within.count(-1) > 1:
             raise ConfigError(
                 "more than one mesh axis is -1", got=self, expected="at most one axis to be -1"
             )
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def sizes(self) -> tuple[int, ...]:
         """Sizes in the order of `MESH_AXES`, -1 included."""
-        return (self.data, self.fsdp, self.tensor)
+        return tuple(getattr(self, name) for name in MESH_AXES)
 
-    def resolve(self, num_devices: int) -> tuple[int, ...]:
-        """The sizes with -1 filled in for `num_devices`.
+    def resolve(self, num_devices: int, num_slices: int = 1) -> tuple[int, ...]:
+        """The sizes with -1 filled in, in the order of `MESH_AXES`.
+
+        Args:
+          num_devices: all devices.
+          num_slices: slices that they come in; what `slice=-1` stands for.
 
         Raises:
-          ConfigError: the axes do not multiply to the number of devices.
+          ConfigError: the axes do not multiply to the number of devices, or one slice of the mesh
+            would lie on several slices of devices.
         """
-        fixed = math.prod(size for size in self.sizes if size != -1)
-        sizes = tuple(num_devices // fixed if size == -1 else size for size in self.sizes)
+        slices = num_slices if self.slice == -1 else self.slice
+        if num_slices > 1 and slices != num_slices:
+            raise ConfigError(
+                "mesh does not keep slices apart",
+                got=f"MESH_SLICE={self.slice}",
+                expected=f"{num_slices}, the slices that the {num_devices} devices come in, or -1",
+            )
+        sizes = (slices, *self.sizes[1:])
+        fixed = math.prod(size for size in sizes if size != -1)
+        sizes = tuple(num_devices // fixed if size == -1 else size for size in sizes)
         if math.prod(sizes) != num_devices:
+            asked = zip(MESH_AXES, (slices, *self.sizes[1:]), strict=True)
             raise ConfigError(
                 "mesh does not use all devices",
-                got=f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}",
+                got=", ".join(f"{name}={size}" for name, size in asked),
                 expected=f"sizes whose product is the {num_devices} devices present",
-                do="change MESH_DATA, MESH_FSDP or MESH_TENSOR",
+                do=f"change one of {MACROS}",
             )
         return sizes
 
@@ -73,12 +98,28 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over `devices` (default: all), neighbours in the network where the platform tells.
 
-    Axis types are Auto: the compiler propagates shardings between our constraints.
+    The devices of a pod slice stay together on axis `slice`; those of a described topology, which
+    nobody holds, are taken as well. Axis types are Auto: the compiler propagates shardings between
+    our constraints.
+
+    Raises:
+      ConfigError: the sizes do not fit the devices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = config.resolve(len(devices))
-    if devices[0].platform == "tpu":
-        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    else:
-        grid = np.asarray(devices).reshape(sizes)
+    if devices[0].platform != "tpu":
+        return _mesh(np.asarray(devices).reshape(config.resolve(len(devices))))
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    sizes = config.resolve(len(devices), num_slices)
+    if num_slices == 1:
+        return _mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
+    grid = mesh_utils.create_hybrid_device_mesh(
+        (1, *sizes[1:]),
+        (num_slices,) + (1,) * len(sizes[1:]),
+        devices,
+        allow_split_physical_axes=True,
+    )
+    return _mesh(grid)
+
+
+def _mesh(grid: np.ndarray) -> Mesh:
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))

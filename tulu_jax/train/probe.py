@@ -37,7 +37,7 @@ def probe_packing(config: ModelConfig, layout: Layout, *, compute: ComputeConfig
         config, vocab_size=64, num_layers=1, d_ff=2 * layout.mesh.shape["tensor"], max_length=ROW
     )
     compute = dataclasses.replace(compute, unroll_layers=1)
-    layout = layout_for(small, layout.mesh)
+    layout = layout_for(small, layout.mesh, rules=layout.overrides)
     packed, apart = _two_ways(layout.num_row_shards)
     with layout.activate():
         # Weights are an argument, since a program cannot close over arrays on several hosts.

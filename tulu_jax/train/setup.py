@@ -135,10 +135,11 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     """
     make_run_folder(Path(config.model_dir))
     model = config.model or initial_model_config(str(config.initial_checkpoint))
-    layout = layout_for(model, make_mesh(config.mesh))
+    layout = layout_for(model, make_mesh(config.mesh), rules=config.mesh.axis_rules)
     layout.check_rows(
         config.data.batch_size // config.micro_batches, name="BATCH_SIZE / MICRO_BATCHES"
     )
+    layout.check_length(config.data.length)
     data = open_training_data(config.data)
     tokenizer = data.tokenizer.fitting(model.vocab_size)
     check_model_fits_data(
