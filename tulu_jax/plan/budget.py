@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from tulu_jax.axes import SEQUENCE_AXIS
-from tulu_jax.models import LlamaConfig, ModelConfig
+from tulu_jax.models import LlamaConfig
+from tulu_jax.models.config import attention_kernel
 from tulu_jax.ops.cross_entropy import CHUNK
 from tulu_jax.plan.planned import PlannedRun
 
@@ -62,7 +63,7 @@ def memory_budget(run: PlannedRun) -> Budget:
     trained = _local_bytes(state.params)
     micro = run.config.micro_batches
     bytes_each = jnp.dtype(compute.dtype).itemsize
-    width = activations(run.model, compute, run.config.data.length)
+    width = activations(run)
     parts = run.mesh_size()
     # Between layers activations are split over the sequence only, within a layer over heads too.
     between = run.positions * run.model.d_model * bytes_each
@@ -92,20 +93,21 @@ class Activations:
     """Kept from forward to backward, of what is split over `tensor`."""
 
 
-def activations(config: ModelConfig, compute: Any, length: int) -> Activations:
-    """What a layer makes and what is kept of it, by the policy `compute.remat`.
+def activations(run: PlannedRun) -> Activations:
+    """What a layer makes and what is kept of it, by the run's policy of recomputation.
 
     A LLaMA layer of width 8, heads 2 x 4, feed-forward 16 makes queries, keys and values twice
     (before and after turning, 8 each but values once), the mixed values, and gate, up and their
     product: 8 x 5 + 8 + 16 x 4 = 112 numbers a position, besides what attention keeps.
     """
+    config, length = run.model, run.config.data.length
     heads = config.num_heads * config.head_dim
     keys = config.num_kv_heads * config.head_dim
     gated = isinstance(config, LlamaConfig)
     attention = 2 * heads + 3 * keys
     mixed = heads
     feed_forward = config.d_ff * (4 if gated else 2)
-    scores = config.num_heads * length * 5 / 8 if _keeps_scores(compute) else config.num_heads
+    scores = config.num_heads * length * 5 / 8 if _keeps_scores(run) else config.num_heads
     layer = attention + mixed + feed_forward + scores
     kept = {
         "none": (4.0, layer),
@@ -114,13 +116,14 @@ def activations(config: ModelConfig, compute: Any, length: int) -> Activations:
         "dots": (3.0, heads + 2 * keys + mixed + config.d_ff * (2 if gated else 1)),
         "attention": (1.0, mixed + config.num_heads),
     }
-    between, within = kept.get(compute.remat, kept["none"])
+    between, within = kept.get(run.config.compute.remat, kept["none"])
     return Activations(layer, between, within)
 
 
-def _keeps_scores(compute: Any) -> bool:
+def _keeps_scores(run: PlannedRun) -> bool:
     """Whether attention keeps a row of scores for each query, as all but flash kernels do."""
-    return getattr(compute, "attention", "dense") in ("dense", "blockwise")
+    kernel = attention_kernel(run.config.compute, run.layout.mesh)
+    return kernel.name in ("dense", "blockwise")
 
 
 def _copies(run: PlannedRun, bytes_each: int) -> float:

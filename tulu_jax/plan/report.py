@@ -115,12 +115,12 @@ def mesh_text(run: PlannedRun) -> str:
 
 
 def gib(size: float) -> str:
-    """A number of bytes in GiB, to two places."""
-    return f"{size / GIB:.2f}"
+    """A number of bytes in GiB, to two places, or for less than 0.1 GiB to four."""
+    return f"{size / GIB:.2f}" if size >= GIB / 10 else f"{size / GIB:.4f}"
 
 
 def _table(*columns: str, title: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", min_width=50)
     for at, name in enumerate(columns):
         table.add_column(name, justify="right" if at else "left", no_wrap=True)
     return table
@@ -159,7 +159,7 @@ def traffic_table(traffic: Traffic) -> Table:
     for one in traffic.collectives:
         network = "DCN" if one.crosses_slices else "slice"
         table.add_row(one.kind, str(one.group_size), network, f"{one.count:,}",
-                      f"{one.payload_bytes / GIB:.3f}", f"{one.sent_bytes / GIB:.3f}")  # fmt: skip
+                      gib(one.payload_bytes), gib(one.sent_bytes))  # fmt: skip
     return table
 
 

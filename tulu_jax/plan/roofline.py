@@ -104,7 +104,7 @@ def memory_traffic(run: PlannedRun) -> float:
     each = jnp.dtype(config.compute.dtype).itemsize
     passes = (2 + RECOMPUTED.get(config.compute.remat, 0.0)) * config.micro_batches
     gathered = run.model.num_matmul_params * each / run.mesh_size()
-    layer = activations(run.model, config.compute, config.data.length).layer
+    layer = activations(run).layer
     positions = run.positions * run.model.num_layers
     acts = positions * (layer / run.mesh_size() + 4 * run.model.d_model) * each
     state = 2 * (budget.weights + budget.optimizer + budget.gradients)
