@@ -7,6 +7,7 @@ import pytest
 
 from tulu_jax.ops import attend
 from tulu_jax.ops.attention import visible
+from tulu_jax.ops.attention.masks import same_segment
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
 
@@ -24,6 +25,11 @@ def test_visible_docstring_example():
     np.testing.assert_array_equal(visible(segments, segments, jnp.arange(6)[None])[0], expected)
 
 
+def test_same_segment_docstring_example():
+    segments = jnp.array([[1, 2, 0]])
+    np.testing.assert_array_equal(same_segment(segments, segments)[0], np.eye(3))
+
+
 def slow_attention(query, key, value, segments):
     """One query, head and row at a time."""
     rows, length, heads, width = query.shape
@@ -38,9 +44,11 @@ def slow_attention(query, key, value, segments):
     return out
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("length", [6, 512])
-def test_equals_loops(kv_heads, length):
+@pytest.mark.parametrize(
+    ("kv_heads", "length", "kernel"),
+    [(1, 6, "dense"), (2, 6, "dense"), *((k, t, "blockwise") for k in (1, 2, 4) for t in (6, 512))],
+)
+def test_equals_loops(kv_heads, length, kernel):
     rng = np.random.default_rng(0)
     query = rng.normal(size=(2, length, 4, 8))
     key, value = rng.normal(size=(2, 2, length, kv_heads, 8))
@@ -49,7 +57,7 @@ def test_equals_loops(kv_heads, length):
     slots = np.broadcast_to(np.arange(length), segments.shape)
     arrays = [jnp.float32(a) for a in (query, key, value)]
     places = [jnp.asarray(a) for a in (segments, segments, slots)]
-    got = np.asarray(attend(*arrays, *places))
+    got = np.asarray(attend(*arrays, *places, kernel=kernel))
     real = segments > 0
     np.testing.assert_allclose(
         got[real], slow_attention(query, key, value, segments)[real], atol=1e-5

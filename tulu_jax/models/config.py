@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
+from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel
 
 
 class DecoderShape:
@@ -104,7 +105,7 @@ class ComputeConfig:
     """How a model is run; changes speed and memory, and rounding, but never what is computed.
 
     Raises:
-      ConfigError: an unknown dtype or remat policy, or fewer than one layer in a row.
+      ConfigError: an unknown dtype, kernel or remat policy, or fewer than one layer in a row.
     """
 
     dtype: str = "float32"
@@ -114,12 +115,15 @@ class ComputeConfig:
     """What the backward pass recomputes: `none`, or `full` (each layer from its input)."""
     unroll_layers: int = 1
     """Layers traced in a row: 1 compiles fastest; num_layers runs a few per cent faster on CPU."""
+    attention: str = "auto"
+    """Attention kernel: `auto` takes the one for the devices, see `ops.attention.choose_kernel`."""
 
     def __post_init__(self) -> None:
         """Checks the names."""
         check_field_types(self)
         _one_of("dtype", self.dtype, ("float32", "bfloat16"))
         _one_of("remat", self.remat, ("none", "full"))
+        _one_of("attention", self.attention, ("auto", *KERNELS))
         if self.unroll_layers < 1:
             raise ConfigError(
                 "ComputeConfig.unroll_layers is out of range",
@@ -133,3 +137,12 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(
             f"ComputeConfig.{name} is unknown", got=repr(value), expected=" or ".join(known)
         )
+
+
+def attention_kernel(compute: ComputeConfig, mesh: Any = None) -> Choice:
+    """The kernel of training rows on the devices of `mesh` (None: in force), and why this one.
+
+    Raises:
+      ConfigError: the one asked for cannot run there.
+    """
+    return choose_kernel(compute.attention, compute.dtype, mesh)

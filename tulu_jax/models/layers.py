@@ -6,6 +6,7 @@ mesh axes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
-from tulu_jax.models.config import ComputeConfig
+from tulu_jax.models.config import ComputeConfig, attention_kernel
 from tulu_jax.models.families import ModelConfig
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
 
 INIT_STDDEV = 0.02
-ACTIVATION_AXES = ("batch", "length", "activation_embed")
+ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
+"""Axes of what goes from block to block."""
 
 LayerCache = dict[str, Any]
 """Keys and values of one layer: `key`, `value` [B, S, K, H]."""
@@ -33,6 +35,14 @@ class Rotary(NamedTuple):
     sin: Float[Array, "B T half"]
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """The attention kernel of training rows, by name; passes through traces as no array at all."""
+
+    name: str = "blockwise"
+
+
 class Where(NamedTuple):
     """Where each query stands: its conversation and slot, the keys' segments, and its angles."""
 
@@ -41,6 +51,7 @@ class Where(NamedTuple):
     slots: Int[Array, "B T"]
     rotary: Rotary | None = None
     """None where positions are not rotary."""
+    kernel: Kernel = Kernel()
 
 
 class Cache(NamedTuple):
@@ -139,22 +150,26 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The mixed activations and, when decoding, the cache with this call's keys and values."""
         query = self._project(x, "query", self.num_heads, "heads")
-        key = self._project(x, "key", self.num_kv_heads, "kv_heads")
-        value = self._project(x, "value", self.num_kv_heads, "kv_heads")
+        key = self._project(x, "key", self.num_kv_heads, "kv_heads", length="kv_length")
+        value = self._project(x, "value", self.num_kv_heads, "kv_heads", length="kv_length")
         if where.rotary is not None:
             query = apply_rotary(query, *where.rotary)
             key = apply_rotary(key, *where.rotary)
-        if cache is not None:
+        if cache is None:
+            mixed = attend(
+                query, key, value, where.segments, where.segments, kernel=where.kernel.name
+            )
+        else:
             cache = {
                 "key": _write(cache["key"], key, where.slots),
                 "value": _write(cache["value"], value, where.slots),
             }
             key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
-        mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
+            mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
         return self._join(mixed, x.shape[-1]), cache
 
     def _project(
-        self, x: Float[Array, "B T D"], name: str, count: int, axis: str
+        self, x: Float[Array, "B T D"], name: str, count: int, axis: str, length: str = "length"
     ) -> Float[Array, "B T heads H"]:
         shape = (x.shape[-1], count, self.head_dim)
         matrix = weight(self, name, shape, ("embed", axis, "head_dim"))
@@ -162,7 +177,7 @@ class Attention(nn.Module):
         if self.use_bias:
             bias = vector(self, f"{name}_bias", shape[1:], (axis, "head_dim"))
             out = out + bias.astype(out.dtype)
-        return constrain(out, ("batch", "length", axis, "head_dim"))
+        return constrain(out, ("batch", length, axis, "head_dim"))
 
     def _join(self, mixed: Float[Array, "B T N H"], width: int) -> Float[Array, "B T D"]:
         shape = (self.num_heads, self.head_dim, width)
@@ -249,6 +264,7 @@ def run_layers(
 
     `layer(config)` takes the activations, the layer's cache and `where`, and returns the first two.
     """
+    where = where._replace(kernel=Kernel(attention_kernel(compute).name))
     if compute.remat == "full":
         layer = nn.remat(layer, prevent_cse=False)
     stack: Any = nn.scan(

@@ -1,0 +1,105 @@
+"""Flash kernels for NVIDIA GPUs, each told of conversations in the way it understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from tulu_jax.ops.attention.masks import same_segment
+from tulu_jax.ops.attention.sharded import pad_to
+
+BLOCK = 128
+"""Queries, and keys, that the Triton kernel works on at a time."""
+
+CUDNN_MULTIPLE = 8
+"""What cuDNN asks of head widths; rows are padded to an even length."""
+
+
+def cudnn_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """`attend` for training rows by cuDNN's flash attention: bfloat16 or float16.
+
+    cuDNN hides what comes later itself; conversations are told apart by a [B, 1, T, T] mask in
+    the compute dtype, the same for all heads (8 MB a row of 2,048). It lowers the score of a pair
+    of two conversations by 2^41, so that its weight is exactly 0. Padding is a conversation of its
+    own, so that no row of the softmax is empty.
+    """
+    length, width = query.shape[1], query.shape[3]
+    scale = width**-0.5
+    query, key, value = (pad_to(pad_to(x, 2, 1), CUDNN_MULTIPLE, 3) for x in (query, key, value))
+    segments = pad_to(segments, 2, 1)
+    mixed = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=same_segment(segments, segments)[:, None],
+        scale=scale,
+        is_causal=True,
+        implementation="cudnn",
+    )
+    return mixed[:, :length, :, :width]
+
+
+def triton_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B T N H"]:
+    """`attend` for training rows by JAX's own Pallas kernel, which knows segment ids.
+
+    Key heads are repeated for each of the query heads they serve. `interpret` runs the kernel on
+    any device, slowly.
+    """
+    from jax.experimental.pallas.ops.gpu.attention import BlockSizes, mha
+
+    length, heads, width = query.shape[1:]
+    key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
+    query, key, value = (pad_to(x, BLOCK, 1) for x in (query, key, value))
+    # Larger blocks do not fit into a GPU's shared memory in the backward pass.
+    back = 32 if width > 64 else 64
+    sizes = BlockSizes(BLOCK, BLOCK if width <= 64 else 64, back, back, back, back)
+    mixed: Any = mha(
+        query,
+        key,
+        value,
+        pad_to(segments, BLOCK, 1),
+        sm_scale=width**-0.5,
+        causal=True,
+        block_sizes=sizes,
+        interpret=interpret,
+    )
+    return mixed[:, :length]
+
+
+def tokamax_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    *,
+    implementation: Any = ("mosaic", "triton"),
+) -> Float[Array, "B T N H"]:
+    """`attend` for training rows by tokamax (not a dependency): its Mosaic or Triton kernel.
+
+    Conversations are told apart by a mask, as for cuDNN.
+    """
+    import tokamax  # pyright: ignore[reportMissingImports]
+
+    return tokamax.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=same_segment(segments, segments)[:, None],
+        is_causal=True,
+        implementation=implementation,
+    )
