@@ -44,8 +44,10 @@ def compile_step(run: PlannedRun) -> Compiled:
       TooLargeError: it does not fit.
     """
     start = time.perf_counter()
+    # Made before the mesh is in force: under a mesh that is only described nothing may be computed.
+    step, arguments = run.step(), (run.state(), run.batch(), *run.frozen())
     with run.layout.activate():
-        lowered = run.step().lower(run.state(), run.batch(), *run.frozen())
+        lowered = step.lower(*arguments)
         try:
             program = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
