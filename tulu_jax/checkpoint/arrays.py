@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,7 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
-from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader
+from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.errors import CheckpointError, TuluError
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "complete_steps",
     "save_params",
 ]
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that there is nothing to merge
 
 T = TypeVar("T")
 
@@ -73,13 +77,20 @@ def checkpoints_dir(run: str | Path) -> Path:
     return Path(run).absolute() / "checkpoints"
 
 
-def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
+def save_params(
+    run: str | Path,
+    params: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    *,
+    before_commit: Callable[[], Any] | None = None,
+) -> Path:
     """Writes step 0 of a new run: weights only. The folder appears under its name when whole.
 
     Args:
       run: run folder; must hold no checkpoint yet.
       params: nested dict whose leaves are arrays or `LazyArray`s.
       meta: JSON values to keep beside them; `meta["model"]` is the model config's fields.
+      before_commit: called when everything is written; if it raises, the run has no checkpoint.
 
     Raises:
       CheckpointError: the run has checkpoints already, or the folder cannot be written.
@@ -97,8 +108,9 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=type_handlers.create_type_handler_registry(
             (jax.Array, type_handlers.ArrayHandler()),
-            (LazyArray, LazyHandler(deepcopy_host_arrays=False)),
+            (LazyArray, LazyHandler(before_commit)),
         ),
+        use_ocdbt=False,
         use_compression=False,  # weights hardly shrink: zstd takes 10 times as long as the disk
     )
     options = ocp.CheckpointManagerOptions(
@@ -115,6 +127,7 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
                 ),
             )
     except (OSError, ValueError) as error:  # tensorstore tells of a full disk by ValueError
+        _clear(folder)
         if isinstance(error, TuluError):
             raise
         raise CheckpointError(
@@ -124,6 +137,15 @@ def save_params(run: str | Path, params: Mapping[str, Any], meta: Mapping[str, A
             do="free space or choose another --model_dir; nothing is left that looks complete",
         ) from error
     return folder / "0"
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a failed save left, and the run folder if nothing else is in it."""
+    for left in folder.glob("*orbax-checkpoint-tmp*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for empty in (folder, folder.parent):
+        if empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
 
 
 def _as_lazy(leaf: Any) -> LazyArray:
@@ -151,8 +173,10 @@ def complete_steps(run: str | Path) -> list[int]:
 
 
 def _is_whole(step: Path) -> bool:
-    needed = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "meta/metadata")
-    return all((step / name).is_file() for name in needed)
+    needed = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
+    if not all((step / name).is_file() for name in needed):
+        return False
+    return (step / "state/manifest.ocdbt").is_file() or not uses_ocdbt(step / "state")
 
 
 class CheckpointReader:
@@ -186,7 +210,7 @@ class CheckpointReader:
     def identity(self) -> str:
         """SHA-256 in hex of what names this very checkpoint: another save has another."""
         digest = hashlib.sha256()
-        for name in ("state/_METADATA", "state/manifest.ocdbt", "meta/metadata"):
+        for name in ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata"):
             digest.update((self.path / name).read_bytes())
         return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,9 +24,11 @@ import tensorstore
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from tulu_jax.checkpoint.direct import write_file
+
 T = TypeVar("T")
 
-PART_BYTES = 64 * 2**20
+PART_BYTES = 16 * 2**20
 """Most bytes of an unstacked array in one part."""
 LAYER_ARGS = ocp.SaveArgs(shard_axes=(0,))
 """How a stacked array of a training run is saved: one layer of one shard to a chunk."""
@@ -80,8 +83,9 @@ class LazyArray:
 
 
 def num_threads() -> int:
-    """Threads that make parts side by side: as many as processors, at most 4."""
-    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    """Threads that make parts side by side: some of them wait for the disk."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    return min(4, cores + 2)
 
 
 def made_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
@@ -101,17 +105,32 @@ def made_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
 
 
 class LazyHandler(type_handlers.NumpyHandler):
-    """Writes lazy arrays one after another, part by part."""
+    """Writes lazy arrays part by part, each part a plain file: the numbers in C order.
+
+    That is Zarr's own layout without compression, for which Orbax asks by `use_ocdbt=False`. Parts
+    are made and written by a few threads; TensorStore itself would copy them twice more.
+    """
+
+    def __init__(self, before_commit: Callable[[], Any] | None = None) -> None:
+        """What is called when all is written; if it raises, the checkpoint does not count."""
+        super().__init__(deepcopy_host_arrays=False)
+        self._before_commit = before_commit
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Future]:
         """Returns when everything is written; there is nothing left to wait for."""
+        writers: list[Callable[[], None]] = []
         for value, info in zip(values, infos, strict=True):
             await info.await_path_creation()
-            _write_parts(value, info)
+            writers.extend(_part_writers(value, info))
+        for _ in made_ahead(writers):
+            pass
+        if self._before_commit is not None:
+            self._before_commit()
         return []
 
 
-def _write_parts(value: LazyArray, info: Any) -> None:
+def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], None]]:
+    """What writes each part; the array's own description is written here."""
     spec = tensorstore_utils.build_array_write_spec(
         info=info,
         global_shape=value.shape,
@@ -120,29 +139,36 @@ def _write_parts(value: LazyArray, info: Any) -> None:
         use_ocdbt=info.is_ocdbt_checkpoint,
         process_index=0,
     ).json
-    _set_chunks(spec, [value.part_rows, *value.shape[1:]] if value.shape else [])
-    store = tensorstore.open(
+    while "base" in spec:  # around a cast
+        spec = spec["base"]
+    chunk = [max(1, value.part_rows), *(max(1, size) for size in value.shape[1:])]
+    chunk = chunk[: len(value.shape)]
+    spec["metadata"].update({"chunks": chunk, "compressor": None, "order": "C"})
+    tensorstore.open(
         tensorstore.Spec(spec), create=True, open=True, context=info.ts_context
     ).result()
-    starts, makers = [], []
+    folder = Path(spec["kvstore"]["path"])
     for start, make in value.parts():
-        starts.append(start)
-        makers.append(make)
-    writing: collections.deque[Any] = collections.deque()
-    for start, part in zip(starts, made_ahead(makers), strict=True):
-        target = store[start : start + len(part)] if value.shape else store
-        writing.append(target.write(part, can_reference_source_data_indefinitely=True))
-        if len(writing) > 1:
-            writing.popleft().result()
-    while writing:
-        writing.popleft().result()
+        file = folder / _chunk_name(chunk, start)
+        yield lambda file=file, make=make: write_file(file, _padded(make(), chunk))
 
 
-def _set_chunks(spec: dict[str, Any], chunks: list[int]) -> None:
-    """Makes the chunks on disk the parts: the spec may have a cast around it."""
-    while "base" in spec:
-        spec = spec["base"]
-    spec["metadata"]["chunks"] = [max(1, size) for size in chunks]
+def _chunk_name(chunk: list[int], start: int) -> str:
+    """Zarr's name of the chunk whose rows begin at `start`; the other axes are whole.
+
+    >>> _chunk_name([2, 512], 6), _chunk_name([], 0)
+    ('3.0', '0')
+    """
+    return ".".join(str(n) for n in [start // chunk[0], *(0 for _ in chunk[1:])]) if chunk else "0"
+
+
+def _padded(part: np.ndarray, chunk: list[int]) -> np.ndarray:
+    """The part, with zeros behind it where the array ends inside a chunk."""
+    if not chunk or len(part) == chunk[0]:
+        return part
+    whole = np.zeros(chunk, part.dtype)
+    whole[: len(part)] = part
+    return whole
 
 
 class PartReader:
@@ -152,7 +178,10 @@ class PartReader:
         """Opens nothing yet."""
         self._state = state
         self._stores: dict[tuple[str, ...], Any] = {}
-        self._driver = "zarr3" if _uses_zarr3(state) else "zarr"
+        self._chunks: dict[tuple[str, ...], list[int] | None] = {}
+        metadata = _state_metadata(state)
+        self._driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+        self._in_files = not uses_ocdbt(state)
 
     def rows_at_once(self, path: tuple[str, ...]) -> int:
         """Rows of the first axis that one chunk on disk holds."""
@@ -160,26 +189,65 @@ class PartReader:
         return shape[0] if shape else 1
 
     def read(self, path: tuple[str, ...], start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one array.
+        """Rows start to stop of one array; mapped from its file where they lie in one.
 
         Raises:
           ValueError: its data is missing or damaged.
         """
+        chunk = self._plain_chunk(path) if self._in_files else None
+        if chunk and start < stop and start // chunk[0] == (stop - 1) // chunk[0]:
+            file = self._state / ".".join(path) / _chunk_name(chunk, start)
+            mapped = _map(file, tuple(chunk), self._store(path).dtype.numpy_dtype)
+            if mapped is not None:
+                first = start % chunk[0]
+                return mapped[first : first + stop - start]
         return self._store(path)[start:stop].read().result()
+
+    def _plain_chunk(self, path: tuple[str, ...]) -> list[int] | None:
+        """The shape of the array's chunks if they are rows of plain numbers."""
+        if path not in self._chunks:
+            store = self._store(path)
+            layout = store.spec().to_json().get("metadata", {})
+            plain = not layout.get("compressor") and not layout.get("filters")
+            chunk = layout.get("chunks") or []
+            plain = plain and layout.get("order") == "C" and chunk[1:] == list(store.shape[1:])
+            self._chunks[path] = chunk if plain else None
+        return self._chunks[path]
 
     def _store(self, path: tuple[str, ...]) -> Any:
         if path not in self._stores:
-            base = {"driver": "file", "path": f"{self._state}/"}
-            spec = {
-                "driver": self._driver,
-                "kvstore": {"driver": "ocdbt", "base": base, "path": f"{'.'.join(path)}/"},
-            }
+            base: dict[str, Any] = {"driver": "file", "path": f"{self._state}/"}
+            name = f"{'.'.join(path)}/"
+            kvstore = {"driver": "ocdbt", "base": base, "path": name}
+            if self._in_files:
+                kvstore = {**base, "path": f"{self._state}/{name}"}
+            spec = {"driver": self._driver, "kvstore": kvstore, "fill_missing_data_reads": False}
             self._stores[path] = tensorstore.open(spec, open=True, read=True).result()
         return self._stores[path]
 
 
-def _uses_zarr3(state: Path) -> bool:
+def _map(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """The numbers of a file, as pages of it; None where it is not of that size."""
+    size = math.prod(shape) * dtype.itemsize
     try:
-        return bool(json.loads((state / "_METADATA").read_text("utf-8")).get("use_zarr3"))
-    except (OSError, ValueError, AttributeError):
-        return False
+        with file.open("rb") as opened:
+            if not size or opened.seek(0, 2) != size:
+                return None
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            pages = mmap.mmap(opened.fileno(), size, flags=flags, prot=mmap.PROT_READ)
+    except OSError:
+        return None  # TensorStore says what is wrong
+    return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def uses_ocdbt(state: Path) -> bool:
+    """Whether arrays lie in TensorStore's database, as training saves them, or in plain files."""
+    return bool(_state_metadata(state).get("use_ocdbt", (state / "manifest.ocdbt").is_file()))
+
+
+def _state_metadata(state: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((state / "_METADATA").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,7 +1,9 @@
-"""Memory for training on CPU: in huge pages, and kept from one step to the next."""
+"""Memory on CPU: in huge pages, and kept from one training step or one weight to the next."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -16,6 +18,9 @@ SETTINGS = ":".join(
     )
 )
 """Huge pages; and no block, however large, goes back to the kernel."""
+
+MALLOPT = {-8: 1, -4: 0, -1: 2**31 - 1}
+"""M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's mallopt: the same without a restart."""
 
 ACCELERATORS = ("accel0", "vfio/0", "nvidia0", "kfd")
 """Files in /dev where there is a TPU or a GPU, whose memory XLA manages itself."""
@@ -39,6 +44,19 @@ def keep_memory() -> None:
     elif sys.platform.startswith("linux") and "glibc.malloc" not in given and _trains_on_cpu():
         os.environ[VARIABLE] = ":".join(part for part in (given, SETTINGS) if part)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def reuse_freed_memory() -> None:
+    """Lets this process use again what it freed, for blocks of many megabytes too.
+
+    Else each array of a layer's weights is fetched from the kernel anew and given back, and the
+    kernel clears it page by page: as long as all the rest of an export. Does nothing where the C
+    library is not glibc.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for option, value in MALLOPT.items():
+            library.mallopt(option, value)
 
 
 def _trains_on_cpu() -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ Turns a model into checkpoint 0 of a run folder. It may be in Hugging Face's lay
 with *.safetensors or pytorch_model*.bin) or in Meta's original one (params.json with
 consolidated.*.pth).
 
-Every tensor's name, shape and size is checked before anything is written, and every file's SHA-256
-where the folder has a checksums.json. Weights stream through a layer at a time, so a model larger
-than memory is fine. No pickle is ever loaded: what a torch file holds besides tensors is refused,
-not run. Tokenizer files are copied to MODEL_DIR/tokenizer. Torch is not needed.
+Every tensor's name, shape and size is checked before anything is written. Where the folder has a
+checksums.json, the SHA-256 of every file is compared meanwhile: a file that has changed leaves no
+checkpoint. Weights stream through a layer at a time, so a model larger than memory is fine. No
+pickle is ever loaded: what a torch file holds besides tensors is refused, not run. Tokenizer files
+are copied to MODEL_DIR/tokenizer. Torch is not needed.
 """
 
 EPILOG = """\
@@ -85,33 +89,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Imports and reports; returns the exit status."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    import tulu_jax
-    from tulu_jax.checkpoint.arrays import save_params
-    from tulu_jax.models import config_to_dict
 
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
-    reader, source = _open(args, console)
-    for note in reader.notes:
-        console.print(f"[yellow]note[/] {note}")
-    config, params = reader.config, reader.lazy_params()
-    total = sum(_leaves(params, lambda lazy: lazy.nbytes))
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
-        task = progress.add_task("importing weights", total=total)
-        counted = _map_leaves(
-            params, lambda lazy: _counted(lazy, lambda done: progress.advance(task, done))
-        )
-        meta = {
-            "model": config_to_dict(config),
-            "step": 0,
-            "source": {"format": source, "folder": Path(args.hf or args.meta).name,
-                       "dtype": args.dtype},
-            "versions": {"tulu_jax": tulu_jax.__version__},
-        }  # fmt: skip
-        step = save_params(args.model_dir, counted, meta)
+    with _comparing(args) as compared:
+        config, step = _import(args, console, compared)
+    if compared.result() is not None:
+        console.print(f"checksums of {compared.result()} files are right")
     copied = _copy_tokenizer(Path(args.hf or args.meta), Path(args.model_dir))
     console.print(
         f"imported {config.num_params:,} weights as {args.dtype} "
@@ -124,9 +108,38 @@ def run(args: argparse.Namespace) -> int:
     return verify.run(args) if args.verify else 0
 
 
-def _open(args: argparse.Namespace, console: Any) -> tuple[Any, str]:
+def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
+    """Writes the checkpoint, if the files turn out to be right; returns the model and the folder."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    import tulu_jax
+    from tulu_jax.checkpoint.arrays import save_params
+    from tulu_jax.models import config_to_dict
+
+    reader, source = _open(args)
+    for note in reader.notes:
+        console.print(f"[yellow]note[/] {note}")
+    params = reader.lazy_params()
+    meta = {
+        "model": config_to_dict(reader.config),
+        "step": 0,
+        "source": {"format": source, "folder": Path(args.hf or args.meta).name,
+                   "dtype": args.dtype},
+        "versions": {"tulu_jax": tulu_jax.__version__},
+    }  # fmt: skip
+    total = sum(_leaves(params, lambda lazy: lazy.nbytes))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+        task = progress.add_task("importing weights", total=total)
+        counted = _map_leaves(
+            params, lambda lazy: _counted(lazy, lambda done: progress.advance(task, done))
+        )
+        step = save_params(args.model_dir, counted, meta, before_commit=compared.result)
+    return reader.config, step
+
+
+def _open(args: argparse.Namespace) -> tuple[Any, str]:
     """The model to import, checked, and what its layout is called."""
-    from tulu_jax.checkpoint.checksums import verify_checksums
     from tulu_jax.checkpoint.hf import open_folder
     from tulu_jax.checkpoint.meta_llama import DEFAULT_MAX_LENGTH, open_meta
     from tulu_jax.checkpoint.resize import resized
@@ -144,11 +157,23 @@ def _open(args: argparse.Namespace, console: Any) -> tuple[Any, str]:
                 expected="config.json to say how long sequences may be",
             )
         folder, source = open_folder(args.hf, args.dtype), "huggingface"
-    reader = resized(folder, args.vocab_size)
-    compared = None if args.skip_checksums else verify_checksums(folder.folder)
-    if compared is not None:
-        console.print(f"checksums of {compared} files are right")
-    return reader, source
+    return resized(folder, args.vocab_size), source
+
+
+@contextlib.contextmanager
+def _comparing(args: argparse.Namespace) -> Iterator[Future[int | None]]:
+    """What compares the files with checksums.json, side by side with what is done inside."""
+    from tulu_jax.checkpoint.checksums import verify_checksums
+
+    folder, stop = Path(args.hf or args.meta), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(
+                lambda: None if args.skip_checksums else verify_checksums(folder, stop)
+            )
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _counted(lazy: Any, report: Callable[[int], None]) -> Any:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from tulu_jax import __version__
-from tulu_jax.cli.allocator import keep_memory
+from tulu_jax.cli.allocator import keep_memory, reuse_freed_memory
 from tulu_jax.errors import TuluError
 
 COMMANDS = (
     "demo",
     "data",
     "train",
+    "plan",
     "importer",
     "verify",
     "exporter",
@@ -29,12 +30,16 @@ COMMANDS = (
 TRAINING = ("train", "demo")
 """Commands that gain from memory that is kept."""
 
+COPYING = ("import", "export")
+"""Commands that move weights through memory."""
+
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
 
   tulu data download ...   fetch raw files, resumable and checked
   tulu data inspect ...    look at conversations and the tokens that are trained
   tulu data prepare ...    tokenize datasets into a store (train does it by itself if need be)
+  tulu plan ...            what a run takes, on hardware that need not be there
   tulu train ...           fine-tune; the same command line resumes
   tulu generate ...        answer prompts with a checkpoint
   tulu export ...          hand the result to Hugging Face tools
@@ -59,11 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "train":  # `train` takes --gin.NAME=VALUE
+    if rest and args.command not in ("train", "plan"):  # They take --gin.NAME=VALUE
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
     if argv is None and args.command in TRAINING:
         keep_memory()
+    if argv is None and args.command in COPYING:
+        reuse_freed_memory()
     try:
         return int(args.func(args) or 0)
     except TuluError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
+from tulu_jax.checkpoint.direct import aligned_empty
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.names import (
@@ -155,7 +156,7 @@ class HfFolder:
         row, shape = self._weights[path], self._shapes[path]
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
         sizes = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=True)]
-        result = np.empty(sizes, self.dtype(path))
+        result = aligned_empty(sizes, self.dtype(path))
         names = row.hf_names(self.config)
         if not row.per_layer:
             self._fill(result, row, names[0], shape, index)

@@ -10,18 +10,16 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from tulu_jax.checkpoint.direct import ALIGNMENT, DirectFile
 from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, DTYPES, ITEM_BYTES, TensorSpec
 from tulu_jax.errors import CheckpointError
 
@@ -192,20 +190,12 @@ def write_shard(
         entry = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         header[name] = entry
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)  # so that tensors begin on pages
     beginning = len(text).to_bytes(8, "little") + text
-    with path.open("wb") as file, ThreadPoolExecutor(1) as hasher:
-        hashing = hasher.submit(digest.update, beginning)
-        file.write(beginning)
+    with DirectFile(path, checksum=True) as file:
+        file.write(np.frombuffer(beginning, np.uint8))
         for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
             if (name, tensor.shape) != (planned, shape):
                 raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
-            data = np.ascontiguousarray(tensor, dtype).reshape(-1).view(np.uint8).data
-            hashing.result()
-            hashing = hasher.submit(digest.update, data)  # side by side with the writing
-            file.write(data)
-        hashing.result()
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+            file.write(np.asarray(tensor, dtype))
+    return file.checksum

@@ -20,6 +20,7 @@ import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
+from tulu_jax.checkpoint.direct import aligned_empty
 from tulu_jax.checkpoint.hf.config import generation_config, to_hf
 from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["MARKER", "MAX_SHARD_BYTES", "Saved", "save"]
 
 MAX_SHARD_BYTES = 5_000_000_000
+MAX_READS = 64
+"""Most pieces in which a weight without layers is read."""
 
 Made = tuple[str, np.ndarray]
 """A tensor's name and values."""
@@ -239,10 +242,14 @@ def _makers(job: _Job) -> Iterator[tuple[str, Callable[[], Made]]]:
 
 def _make(job: _Job, source: _Layers, layer: int, name: str) -> np.ndarray:
     """One tensor, in memory of its own."""
-    arrays = [source.read(path, layer) for path in source.tensor.paths]
-    tensor = source.tensor.to_hf(arrays, job.config)
-    result = np.empty(tensor.shape, job.dtype)
-    copy_cast(result, tensor, name)
+    result = aligned_empty(source.tensor.hf_shape(job.config), job.dtype)
+    for weight in source.tensor.weights:
+        for rows, part in source.read(weight.path, layer):
+            shape = job.reader.shape(weight.path)[weight.per_layer :]
+            place = weight.from_hf(result, shape)
+            if not np.may_share_memory(place, result):
+                raise ValueError(f"{name} is not filled in place")
+            copy_cast(place[rows], part, name)
     return result
 
 
@@ -255,11 +262,19 @@ class _Layers:
         self._lock = threading.Lock()
         self._blocks: dict[ParamPath, tuple[int, np.ndarray]] = {}
 
-    def read(self, path: ParamPath, layer: int) -> np.ndarray:
-        """One layer of the weight; all of it where it has no layers."""
-        if not self.tensor.per_layer:
-            return self._reader.read(path)
+    def read(self, path: ParamPath, layer: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The parts of one layer of the weight; of all of it where it has no layers."""
         rows = getattr(self._reader, "rows_at_once", lambda _: 1)(path)
+        size = self._reader.shape(path)[0]
+        if self.tensor.per_layer:
+            yield slice(None), self._read_layer(path, layer, rows)
+            return
+        rows = max(rows, -(-size // MAX_READS))
+        for start in range(0, size, rows):
+            stop = min(start + rows, size)
+            yield slice(start, stop), self._reader.read_part(path, start, stop)
+
+    def _read_layer(self, path: ParamPath, layer: int, rows: int) -> np.ndarray:
         if rows == 1:
             return self._reader.read_part(path, layer, layer + 1)[0]
         start = layer // rows * rows
