@@ -41,6 +41,10 @@ class MeshConfig:
     axis_rules: Mapping[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
     """Logical axis -> mesh axis, axes or None, in place of the rule of `parallel.rules`."""
 
+    offload_optimizer: bool = False
+    """Keep the optimizer's moments in the hosts' memory: 8 bytes a weight less on the devices,
+    and as many bytes to and fro in every step."""
+
     def __post_init__(self) -> None:
         """Checks each size."""
         check_field_types(self)

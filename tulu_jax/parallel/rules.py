@@ -64,6 +64,8 @@ class Layout:
     """What could not be split, and why: shown at start-up."""
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The rules that were set in place of the default ones."""
+    offload_optimizer: bool = False
+    """The optimizer's moments lie in the hosts' memory and visit the devices in each step."""
 
     @property
     def platform(self) -> str:
@@ -157,7 +159,11 @@ class Layout:
 
 
 def layout_for(
-    config: ModelConfig, mesh: Mesh, *, rules: Mapping[str, Any] | None = None
+    config: ModelConfig,
+    mesh: Mesh,
+    *,
+    rules: Mapping[str, Any] | None = None,
+    offload_optimizer: bool = False,
 ) -> Layout:
     """The layout of a model on a mesh.
 
@@ -169,11 +175,14 @@ def layout_for(
       config: the model.
       mesh: from `make_mesh`.
       rules: logical axis -> mesh axis, axes or None, in place of those of `DEFAULT_RULES`.
+      offload_optimizer: keep the optimizer's moments in the hosts' memory.
 
     Raises:
       ConfigError: a rule names an axis that does not exist, or mesh axes do not divide d_model,
-        the heads or d_ff.
+        the heads or d_ff; or the devices cannot reach their host's memory.
     """
+    if offload_optimizer:
+        _check_host_memory(mesh)
     overrides = dict(rules or {})
     check_overrides(overrides)
     chosen = {name: _present(axes, mesh) for name, axes in {**DEFAULT_RULES, **overrides}.items()}
@@ -187,7 +196,22 @@ def layout_for(
         split = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in mesh_axes(chosen[name]))
         notes.append(f"{name} ({size}) is not split over {split}: it does not divide")
         chosen[name] = None
-    return Layout(mesh, tuple(chosen.items()), tuple(notes), overrides)
+    return Layout(mesh, tuple(chosen.items()), tuple(notes), overrides, offload_optimizer)
+
+
+def _check_host_memory(mesh: Mesh) -> None:
+    device = mesh.devices.flat[0]
+    try:
+        kinds = {memory.kind for memory in device.addressable_memories()}
+    except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
+        return  # A device that is only described: the compiler will tell.
+    if "pinned_host" not in kinds:
+        raise ConfigError(
+            "the optimizer's state cannot lie in the hosts' memory",
+            got=f"{device.device_kind} with memory of the kinds {', '.join(sorted(kinds))}",
+            expected="a device that reaches memory of the kind pinned_host",
+            do="set OFFLOAD_OPTIMIZER=False",
+        )
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:

@@ -84,7 +84,12 @@ def plan_run(config: TrainConfig, topology: Topology) -> PlannedRun:
     """
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     mesh = make_mesh(config.mesh, topology.devices)
-    layout = layout_for(model, mesh, rules=config.mesh.axis_rules)
+    layout = layout_for(
+        model,
+        mesh,
+        rules=config.mesh.axis_rules,
+        offload_optimizer=config.mesh.offload_optimizer,
+    )
     layout.check_rows(
         config.data.batch_size // config.micro_batches, name="BATCH_SIZE / MICRO_BATCHES"
     )

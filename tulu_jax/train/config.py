@@ -23,7 +23,7 @@ def _check(config: object, name: str, ok: bool, expected: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and linear decay to 0, and clipping by the global norm.
+    """AdamW or Adafactor with linear warm-up and linear decay to 0, and clipping by global norm.
 
     Defaults are the paper's for 7B and 13B (specs: open-instruct
     `scripts/finetune_with_accelerate.sh@e44fcf588`).
@@ -39,10 +39,21 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Decoupled decay, >= 0, applied to every weight."""
     b1: float = 0.9
+    """AdamW's decay of the first moment, in [0, 1)."""
     b2: float = 0.999
+    """AdamW's decay of the second moment, in [0, 1)."""
     eps: float = 1e-8
+    """Added to AdamW's root of the second moment, > 0."""
     clip_norm: float | None = 1.0
     """Gradients are scaled down to this global norm; None never clips."""
+    name: str = "adamw"
+    """`adamw`: two moments a weight. `adafactor`: no first moment, and of a matrix's second one
+    only means of its rows and columns (transformers' `--optim adafactor`)."""
+    moment_dtype: str = "float32"
+    """Dtype of AdamW's first moment: float32, or bfloat16 for two bytes a weight less. The second
+    is float32 always: in bfloat16 its small steps (1 - b2) would be rounded away."""
+    factor_min_size: int = 128
+    """Adafactor keeps means only of matrices whose two largest sides are at least this long."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
@@ -54,6 +65,16 @@ class OptimizerConfig:
         _check(self, "b2", 0 <= self.b2 < 1, "a number in [0, 1)")
         _check(self, "eps", self.eps > 0, "a number above 0")
         _check(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None")
+        _check(self, "factor_min_size", self.factor_min_size > 0, "a whole number above 0")
+        names, dtypes = ("adamw", "adafactor"), ("float32", "bfloat16")
+        _check(self, "name", self.name in names, " or ".join(names))
+        _check(self, "moment_dtype", self.moment_dtype in dtypes, " or ".join(dtypes))
+        if self.name == "adafactor" and self.moment_dtype != "float32":
+            raise ConfigError(
+                "Adafactor has no first moment",
+                got=f"OPTIMIZER='adafactor' with MOMENT_DTYPE={self.moment_dtype!r}",
+                expected="MOMENT_DTYPE only with OPTIMIZER='adamw'",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

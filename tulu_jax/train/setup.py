@@ -31,7 +31,7 @@ from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
-from tulu_jax.train.optimizer import make_optimizer
+from tulu_jax.train.optimizer import make_optimizer, state_form
 from tulu_jax.train.state import TrainState, abstract_state, create_state
 from tulu_jax.train.step import make_eval_step, make_train_step
 
@@ -41,6 +41,7 @@ MUST_AGREE = {
     "stores": "dataset",
     "rows": "making of rows",
     "lora": "adapter or base",
+    "optimizer_form": "kind of optimizer",
 }
 """Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
 and what messages call them."""
@@ -93,6 +94,7 @@ class Run:
             "total_steps": self.total_steps,
             "loss_normalization": self.config.loss_normalization,
             "optimizer": dataclasses.asdict(self.config.optimizer),
+            "optimizer_form": state_form(dataclasses.asdict(self.config.optimizer)),
             "settings": self.settings,
             "lora": self._lora_meta(),
             "base_path": self._base_path(),
@@ -135,7 +137,12 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     """
     make_run_folder(Path(config.model_dir))
     model = config.model or initial_model_config(str(config.initial_checkpoint))
-    layout = layout_for(model, make_mesh(config.mesh), rules=config.mesh.axis_rules)
+    layout = layout_for(
+        model,
+        make_mesh(config.mesh),
+        rules=config.mesh.axis_rules,
+        offload_optimizer=config.mesh.offload_optimizer,
+    )
     layout.check_rows(
         config.data.batch_size // config.micro_batches, name="BATCH_SIZE / MICRO_BATCHES"
     )
@@ -269,6 +276,8 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
     """
     for part, name in MUST_AGREE.items():
         old, new = saved.get(part), current.get(part)
+        if part == "optimizer_form" and old is None:
+            old = state_form(saved.get("optimizer", {}))  # of before there was a choice
         if part == "model" and isinstance(old, dict):
             old = config_to_dict(config_from_dict(old))  # fills in fields that are newer
         if old == new:

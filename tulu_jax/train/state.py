@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from tulu_jax.models import ModelConfig, init_params
 from tulu_jax.models.lora import LoraConfig, init_adapters
-from tulu_jax.parallel.rules import Layout, abstract_sharded_params
+from tulu_jax.parallel.rules import Layout, abstract_sharded_params, num_parts
 from tulu_jax.train.adapters import abstract_sharded_adapters
 
 
@@ -33,21 +35,58 @@ def abstract_state(
     *,
     lora: LoraConfig | None = None,
 ) -> TrainState:
-    """The state as shapes, dtypes and shardings; moments lie as their weights do."""
+    """The state as shapes, dtypes and shardings; moments lie as their weights do.
+
+    Where the layout says so, moments lie in the hosts' memory.
+    """
     if lora is None:
         params = abstract_sharded_params(config, layout)
     else:
         params = abstract_sharded_adapters(config, lora, layout)
     shapes = jax.eval_shape(optimizer.init, params)
     whole = layout.replicated
+    kind = "pinned_host" if layout.offload_optimizer else None
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda shape, like: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=like.sharding),
+        lambda moment, weight: jax.ShapeDtypeStruct(
+            moment.shape, moment.dtype, sharding=moment_sharding(moment.shape, weight, kind)
+        ),
         shapes,
         params,
         transform_non_params=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
     )
     return TrainState(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), params, opt_state)
+
+
+def moment_sharding(
+    shape: tuple[int, ...], weight: jax.ShapeDtypeStruct, memory_kind: str | None = None
+) -> NamedSharding:
+    """Where a moment of a weight lies: as the weight does, on the axes that it has too.
+
+    Adafactor's means lack one axis of their weight; which one is told by their shape. If two axes
+    would do, that which leaves the mean in more parts is taken to be gone. A weight [32, 64, 64]
+    split P(None, "fsdp", "tensor"):
+
+        moment [32, 64, 64]   P(None, "fsdp", "tensor")
+        mean   [32, 64]       P(None, "fsdp")
+        (none) [1]            P()
+
+    Args:
+      shape: of the moment.
+      weight: its shape and sharding.
+      memory_kind: None for the devices' own memory.
+    """
+    sharding = weight.sharding
+    assert isinstance(sharding, NamedSharding)
+    spec = (*sharding.spec, *(None,) * (len(weight.shape) - len(sharding.spec)))
+    mesh = sharding.mesh
+    options = [spec] if shape == weight.shape else []
+    for gone in range(len(spec)):
+        if shape == (*weight.shape[:gone], *weight.shape[gone + 1 :]):
+            options.append((*spec[:gone], *spec[gone + 1 :]))
+    parts = [math.prod(num_parts(axis, mesh) for axis in option) for option in options]
+    best = options[parts.index(max(parts))] if options else ()
+    return NamedSharding(mesh, PartitionSpec(*best), memory_kind=memory_kind)
 
 
 def create_state(

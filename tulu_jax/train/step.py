@@ -32,15 +32,22 @@ def make_train_step(
     paper_rows: int = 2,
     lora: LoraConfig | None = None,
     seed: int = 0,
+    skip_bad: bool = False,
+    bad_grad_norm: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """A jitted `step(state, batch) -> (state, metrics)`; the state passed in is consumed.
 
     With `lora` it is `step(state, batch, base)`: the state's adapters are trained beside the frozen
     weights `base`, which have neither gradients nor moments; `seed` is that of their dropout.
 
+    With `skip_bad` a step whose loss or gradient norm is not finite, or whose norm is above
+    `bad_grad_norm`, leaves weights and moments as they were, bit for bit; only `step` goes on.
+
     Metrics are sums over the global batch: `loss` (as it is minimised), `grad_norm` (before
-    clipping), `tokens` (not padding), `loss_tokens`.
+    clipping), `tokens` (not padding), `loss_tokens`; and `skipped`, 1 for a step left out.
     """
+    target = abstract_state(config, optimizer, layout, lora=lora)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
 
     def step(state: TrainState, batch: Batch, base: Any = None) -> tuple[TrainState, Metrics]:
         def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> Float[Array, ""]:
@@ -52,18 +59,29 @@ def make_train_step(
         _, mask = targets_and_mask(batch)
         weights = loss_weights(mask, normalization=normalization, paper_rows=paper_rows)
         loss, grads = _accumulate(loss_of, state.params, batch, weights, micro_batches)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        norm = optax.tree.norm(grads)
+        moments = _fetched(state.opt_state, shardings.opt_state, layout)
+        updates, opt_state = optimizer.update(grads, moments, state.params)
         params = optax.apply_updates(state.params, updates)
+        skipped = jnp.zeros((), bool)
+        if skip_bad:
+            limit = jnp.inf if bad_grad_norm is None else bad_grad_norm
+            skipped = ~(jnp.isfinite(loss) & jnp.isfinite(norm) & (norm <= limit))
+            params, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(skipped, old, new),
+                (params, opt_state),
+                (state.params, moments),
+            )
+        opt_state = _sent_back(opt_state, shardings.opt_state, layout)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
             "loss_tokens": jnp.sum(mask),
+            "skipped": skipped.astype(jnp.float32),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    target = abstract_state(config, optimizer, layout, lora=lora)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     frozen = () if lora is None else (layout.params(config),)
     return jax.jit(
         step,
@@ -71,6 +89,19 @@ def make_train_step(
         out_shardings=(shardings, layout.replicated),
         donate_argnums=0,
     )
+
+
+def _fetched(opt_state: Any, shardings: Any, layout: Layout) -> Any:
+    """The optimizer's state in device memory, where it computes; the hosts keep their copy."""
+    if not layout.offload_optimizer:
+        return opt_state
+    on_devices = jax.tree.map(lambda where: where.with_memory_kind("device"), shardings)
+    return jax.device_put(opt_state, on_devices)
+
+
+def _sent_back(opt_state: Any, shardings: Any, layout: Layout) -> Any:
+    """The new optimizer state on its way to where it lies."""
+    return jax.device_put(opt_state, shardings) if layout.offload_optimizer else opt_state
 
 
 def _accumulate(
