@@ -117,7 +117,7 @@ def _plan(planned: PlannedRun, args: argparse.Namespace, console: Any) -> Plan:
     from tulu_jax.plan.report import Plan, budget_table
     from tulu_jax.plan.search import largest_batch
 
-    schedule = _schedule(planned)
+    schedule = schedule_of(planned)
     plan = Plan(planned, memory_budget(planned), schedule=schedule)
     work = schedule.work if schedule else full_rows(planned)
     if args.estimate:
@@ -174,7 +174,7 @@ def _search(
     return tried[0].run, {"search": rows}
 
 
-def _schedule(planned: PlannedRun) -> Schedule | None:
+def schedule_of(planned: PlannedRun) -> Schedule | None:
     """How many steps, on how many tokens: from prepared stores, else from published counts."""
     from tulu_jax.data.dry_run import plan_mixture
     from tulu_jax.data.mixtures import mixture_specs, resolve
