@@ -6,6 +6,7 @@ import pytest
 from train.small import MESHES, MODEL, layout_on
 from tulu_jax.errors import GuardError
 from tulu_jax.models import ComputeConfig, layers
+from tulu_jax.ops import attention
 from tulu_jax.train import probe
 from tulu_jax.train.probe import probe_packing
 
@@ -23,7 +24,7 @@ def test_passes_in_bfloat16_with_remat():
         difference = probe_packing(
             MODEL, layout, compute=ComputeConfig(dtype="bfloat16", remat="full", unroll_layers=2)
         )
-    assert difference < probe.TOLERANCE["bfloat16"]
+    assert difference < probe.ROUNDED / 2
 
 
 def refused(dtype="float32"):
@@ -66,6 +67,23 @@ def test_refuses_positions_that_depend_on_the_row(monkeypatch):
 
     monkeypatch.setattr(probe, "_put", stretched)
     assert "states differ" in refused()
+
+
+def test_refuses_a_flash_kernel_that_is_not_attention(monkeypatch):
+    """As on a TPU, with a kernel that forgets to look at what came before."""
+    of_cpu = attention._row_kernel
+    monkeypatch.setattr(
+        attention,
+        "_row_kernel",
+        lambda name: (lambda q, k, v, s: q) if name == "splash" else of_cpu(name),
+    )
+    monkeypatch.setattr(probe, "attention_kernel", lambda *_: attention.Choice("splash", ""))
+    monkeypatch.setattr(probe, "FLASH_ROW", 16)
+    message = refused()
+    assert message.startswith("attention kernel splash is wrong: states differ - got relative")
+    assert message.endswith(
+        "expected at most 0.0001 - set another ATTENTION (`dense` runs anywhere)"
+    )
 
 
 def test_refuses_nan(monkeypatch):

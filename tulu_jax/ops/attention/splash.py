@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     BlockSizes,
@@ -45,7 +47,7 @@ def splash_attention(
     kernel = _kernel(heads, length + -length % LANES, interpret)
     query, key, value = (_heads_first(x) for x in (query, key, value))
     segments = pad_to(segments, LANES, 1)
-    mixed = jax.vmap(kernel)(query, key, value, SegmentIds(segments, segments))
+    mixed: Any = jax.vmap(kernel)(query, key, value, SegmentIds(segments, segments))
     return mixed.transpose(0, 2, 1, 3)[:, :length, :, :width]
 
 
