@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tulu_jax.plan import PlannedRun
     from tulu_jax.plan.duration import Schedule
     from tulu_jax.plan.report import Plan
+    from tulu_jax.train.config import TrainConfig
 
 EXAMPLES = """\
 examples:
@@ -75,13 +76,12 @@ def run(args: argparse.Namespace) -> int:
     _only_cpu(args.topology)
     from rich.console import Console
 
-    from tulu_jax.cli.gin_config import load_train_config, parse_overrides
+    from tulu_jax.cli.gin_config import parse_overrides
     from tulu_jax.plan.planned import plan_run
     from tulu_jax.plan.report import print_plan
     from tulu_jax.plan.topology import find_topology
 
-    bindings = ["MODEL_DIR = 'unused'", *args.gin_bindings, *parse_overrides(args.overrides)]
-    config = load_train_config(args.gin_file, bindings)
+    config = _load(args.gin_file, [*args.gin_bindings, *parse_overrides(args.overrides)])
     topology = find_topology(args.topology, num_slices=args.num_slices)
     console = Console(highlight=False)
     if args.search:
@@ -93,6 +93,27 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.write_text(json.dumps({**plan.as_json(), **extra}, indent=2) + "\n")
     return 0
+
+
+def _load(files: list[str], bindings: list[str]) -> TrainConfig:
+    """The run; a plan needs neither its folder nor, if MODEL says its shape, weights."""
+    from tulu_jax.cli.gin_config import load_train_config
+    from tulu_jax.errors import ConfigError
+
+    bindings = ["MODEL_DIR = 'unused'", *bindings]
+    try:
+        return load_train_config(files, bindings)
+    except ConfigError as error:
+        if "tokenizer is not set" not in str(error):
+            raise
+    config = load_train_config(files, ["INITIAL_CHECKPOINT_PATH = 'unused'", *bindings])
+    if config.model is None:
+        raise ConfigError(
+            "the run has no model to plan for",
+            got="MODEL=None and INITIAL_CHECKPOINT_PATH=None",
+            do="add --gin_file=models/llama_7b.gin or the like, or --gin.INITIAL_CHECKPOINT_PATH",
+        )
+    return config
 
 
 def _only_cpu(topology: str) -> None:

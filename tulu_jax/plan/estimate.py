@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
-from tulu_jax.plan.budget import FLOAT32
 from tulu_jax.plan.hlo import Collective, Traffic
 from tulu_jax.plan.planned import PlannedRun
 from tulu_jax.plan.roofline import RECOMPUTED
+from tulu_jax.train.budget import FLOAT32
 
 
 def estimate_traffic(run: PlannedRun) -> Traffic:

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tulu_jax.axes import BATCH_KEYS, SEQUENCE_AXIS, TENSOR_AXIS
+from tulu_jax.axes import BATCH_KEYS, TENSOR_AXIS
 from tulu_jax.models import ModelConfig
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.plan.topology import Topology
+from tulu_jax.train.budget import frozen_weights, local_positions
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.optimizer import make_optimizer
 from tulu_jax.train.setup import Run, initial_model_config, make_steps
@@ -33,16 +34,9 @@ class PlannedRun:
     topology: Topology
 
     @property
-    def rows(self) -> int:
-        """Rows of a micro-batch on one device."""
-        return (
-            self.config.data.batch_size // self.config.micro_batches // self.layout.num_row_shards
-        )
-
-    @property
     def positions(self) -> int:
         """Positions of a micro-batch whose activations lie on one device."""
-        return self.rows * self.config.data.length // self.mesh_size(SEQUENCE_AXIS)
+        return local_positions(self)
 
     def mesh_size(self, axis: str = TENSOR_AXIS) -> int:
         """Devices along an axis of the mesh."""
@@ -54,12 +48,7 @@ class PlannedRun:
 
     def frozen(self) -> tuple[Any, ...]:
         """With LoRA, the weights that are not trained, as the step takes them; else nothing."""
-        if self.config.lora is None:
-            return ()
-        from tulu_jax.parallel.rules import abstract_sharded_params
-
-        dtype = self.config.lora.base_dtype
-        return (abstract_sharded_params(self.model, self.layout, dtype=dtype),)
+        return frozen_weights(self)
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """A global batch as shapes and shardings."""

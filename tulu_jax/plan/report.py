@@ -9,7 +9,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tulu_jax.plan.budget import Budget
 from tulu_jax.plan.compiled import Compiled
 from tulu_jax.plan.duration import Duration, Schedule
 from tulu_jax.plan.hardware import GIB
@@ -17,6 +16,7 @@ from tulu_jax.plan.hlo import Traffic
 from tulu_jax.plan.planned import PlannedRun
 from tulu_jax.plan.roofline import ASSUMPTIONS, Roofline
 from tulu_jax.plan.search import Candidate
+from tulu_jax.train.budget import Budget
 
 BUDGET_LABELS = {
     "weights": "weights, float32",

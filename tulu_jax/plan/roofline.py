@@ -6,9 +6,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from tulu_jax.plan.budget import activations
 from tulu_jax.plan.hlo import Traffic
 from tulu_jax.plan.planned import PlannedRun
+from tulu_jax.train.budget import activations, memory_budget
 from tulu_jax.train.metrics import train_flops
 
 ASSUMPTIONS = (
@@ -98,8 +98,6 @@ def hardware_flops(run: PlannedRun, work: Work) -> float:
 
 def memory_traffic(run: PlannedRun) -> float:
     """Bytes that a device reads and writes in its own memory, roughly."""
-    from tulu_jax.plan.budget import memory_budget
-
     budget, config = memory_budget(run), run.config
     each = jnp.dtype(config.compute.dtype).itemsize
     passes = (2 + RECOMPUTED.get(config.compute.remat, 0.0)) * config.micro_batches

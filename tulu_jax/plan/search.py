@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.plan.budget import memory_budget
 from tulu_jax.plan.compiled import Compiled, TooLargeError, compile_step
 from tulu_jax.plan.duration import full_rows
 from tulu_jax.plan.estimate import estimate_traffic
 from tulu_jax.plan.planned import PlannedRun, plan_run
 from tulu_jax.plan.roofline import RECOMPUTED, Roofline, Work, roofline
 from tulu_jax.plan.topology import Topology
+from tulu_jax.train.budget import memory_budget
 from tulu_jax.train.config import TrainConfig
 
 TENSOR_SIZES = (1, 2, 4, 8, 16)

@@ -1,26 +1,70 @@
 """How much memory a device needs, from shapes alone: nothing is compiled or allocated.
 
 State and gradients are exact. Activations are counted from what the backward pass keeps; what a
-compiler adds for its own ends is not known here, so the sum is an estimate: see
-`tests/plan/test_budget.py` for how close it comes.
+compiler adds for its own ends is not known here, so the sum is an estimate, within some 15 % of
+what the TPU compiler says for LLaMAs of 7B to 65B (benchmarks/RESULTS.md). `tulu plan` compiles.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from tulu_jax.axes import SEQUENCE_AXIS
-from tulu_jax.models import LlamaConfig
+from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
+from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.ops.cross_entropy import CHUNK
-from tulu_jax.plan.planned import PlannedRun
+from tulu_jax.parallel import Layout
+from tulu_jax.parallel.rules import abstract_sharded_params
+from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.state import abstract_state
 
 FLOAT32 = 4
+GIB = 2**30
+
+
+class Shaped(Protocol):
+    """What is known of a run before anything of it is allocated."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its model."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies."""
+        ...
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Its optimizer."""
+        ...
+
+
+def local_positions(run: Shaped) -> int:
+    """Positions of a micro-batch whose activations lie on one device."""
+    data = run.config.data
+    rows = data.batch_size // run.config.micro_batches // run.layout.num_row_shards
+    return rows * data.length // run.layout.mesh.shape[SEQUENCE_AXIS]
+
+
+def frozen_weights(run: Shaped) -> tuple[Any, ...]:
+    """With LoRA, the weights that are not trained, as shapes and shardings; else nothing."""
+    if run.config.lora is None:
+        return ()
+    dtype = run.config.lora.base_dtype
+    return (abstract_sharded_params(run.model, run.layout, dtype=dtype),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,26 +100,26 @@ class Budget:
         )  # fmt: skip
 
 
-def memory_budget(run: PlannedRun) -> Budget:
+def memory_budget(run: Shaped) -> Budget:
     """The estimated bytes of a training step on each device."""
     compute, lora = run.config.compute, run.config.lora
-    state = run.state()
+    state = abstract_state(run.model, run.optimizer, run.layout, lora=lora)
     trained = _local_bytes(state.params)
     micro = run.config.micro_batches
     bytes_each = jnp.dtype(compute.dtype).itemsize
-    width = activations(run)
-    parts = run.mesh_size()
+    width, positions = activations(run), local_positions(run)
+    parts = run.layout.mesh.shape[TENSOR_AXIS]
     # Between layers activations are split over the sequence only, within a layer over heads too.
-    between = run.positions * run.model.d_model * bytes_each
-    within = run.positions * width.layer * bytes_each / parts
+    between = positions * run.model.d_model * bytes_each
+    within = positions * width.layer * bytes_each / parts
     return Budget(
         weights=trained,
-        frozen=sum(map(_local_bytes, run.frozen())),
+        frozen=sum(map(_local_bytes, frozen_weights(run))),
         optimizer=_local_bytes(state.opt_state) + _local_bytes(state.step),
         gradients=trained * (1 if micro == 1 else 2),
         copies=_copies(run, bytes_each) if lora is None or bytes_each < FLOAT32 else 0,
         kept=run.model.num_layers
-        * (between * width.kept_between + run.positions * width.kept_within * bytes_each / parts),
+        * (between * width.kept_between + positions * width.kept_within * bytes_each / parts),
         working=2 * within + 4 * between,
         loss=_loss_bytes(run, bytes_each),
     )
@@ -93,7 +137,7 @@ class Activations:
     """Kept from forward to backward, of what is split over `tensor`."""
 
 
-def activations(run: PlannedRun) -> Activations:
+def activations(run: Shaped) -> Activations:
     """What a layer makes and what is kept of it, by the run's policy of recomputation.
 
     A LLaMA layer of width 8, heads 2 x 4, feed-forward 16 makes queries, keys and values twice
@@ -120,16 +164,16 @@ def activations(run: PlannedRun) -> Activations:
     return Activations(layer, between, within)
 
 
-def _keeps_scores(run: PlannedRun) -> bool:
+def _keeps_scores(run: Shaped) -> bool:
     """Whether attention keeps a row of scores for each query, as all but flash kernels do."""
     kernel = attention_kernel(run.config.compute, run.layout.mesh)
     return kernel.name in ("dense", "blockwise")
 
 
-def _copies(run: PlannedRun, bytes_each: int) -> float:
+def _copies(run: Shaped, bytes_each: int) -> float:
     """Weights in the compute dtype; in float32 only those gathered from other devices."""
-    shards = math.prod(run.mesh_size(axis) for axis in ("fsdp", SEQUENCE_AXIS))
-    parts = run.mesh_size()
+    mesh = run.layout.mesh.shape
+    shards, parts = mesh["fsdp"] * mesh[SEQUENCE_AXIS], mesh[TENSOR_AXIS]
     layer = run.model.num_layer_matmul_params * bytes_each / parts
     cast = 0.0
     if bytes_each < FLOAT32:
@@ -137,17 +181,46 @@ def _copies(run: PlannedRun, bytes_each: int) -> float:
     return cast + (2 * layer if shards > 1 else 0)
 
 
-def _loss_bytes(run: PlannedRun, bytes_each: int) -> float:
+def _loss_bytes(run: Shaped, bytes_each: int) -> float:
     """Head and its float32 gradient, gathered, and three float32 arrays of a chunk's logits."""
-    parts = run.mesh_size()
+    parts = run.layout.mesh.shape[TENSOR_AXIS]
     split = parts if run.model.vocab_size % parts == 0 else 1
     columns = run.model.vocab_size / split
-    chunk = min(CHUNK, max(run.positions, 1))
+    chunk = min(CHUNK, max(local_positions(run), 1))
     head = columns * run.model.embedding_width
     return head * (bytes_each + FLOAT32) + 3 * chunk * columns * FLOAT32
 
 
 def _local_bytes(tree: Any) -> float:
-    """Bytes of the largest shard of every array, summed."""
-    leaves = jax.tree.leaves(tree)
+    """Bytes of a device's shards of all arrays but those in the host's memory."""
+    leaves = [x for x in jax.tree.leaves(tree) if x.sharding.memory_kind != "pinned_host"]
     return float(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves))
+
+
+def budget_text(budget: Budget, limit: float | None) -> str:
+    """The budget in one line, beside a device's memory where it is known.
+
+    >>> budget = Budget(*(2**30 * part for part in (1, 0, 2, 1, 0, 3, 2, 1)))
+    >>> print(budget_text(budget, 8 * 2**30))
+    Memory a device, estimated: 9.0 GiB (weights 1.0, optimizer 2.0, gradients 1.0, activations kept
+    3.0, at work 2.0) of 8.0 GiB: it may not fit; see `tulu plan`
+    """
+    parts = (
+        ("weights", budget.weights + budget.frozen + budget.copies),
+        ("optimizer", budget.optimizer),
+        ("gradients", budget.gradients),
+        ("activations kept", budget.kept),
+        ("at work", max(budget.working, budget.loss)),
+    )
+    listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
+    text = f"Memory a device, estimated: {budget.total / GIB:.1f} GiB ({listed})"
+    if limit is None:
+        return text
+    warning = ": it may not fit; see `tulu plan`" if budget.total > limit else ""
+    return f"{text} of {limit / GIB:.1f} GiB{warning}"
+
+
+def device_limit() -> float | None:
+    """Bytes that a program may use on a device of this process; None where JAX does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats.get("bytes_limit") if stats else None
