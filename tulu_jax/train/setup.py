@@ -29,6 +29,7 @@ from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.parallel import Layout, layout_for, make_mesh
+from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import make_optimizer, state_form
@@ -165,7 +166,9 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
         console.print(mixture_table(mixed))
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
-    return Run(config, model, data, layout, optimizer, total_steps, settings)
+    run = Run(config, model, data, layout, optimizer, total_steps, settings)
+    console.print(budget_text(memory_budget(run), device_limit()), soft_wrap=True)
+    return run
 
 
 def _total_steps(config: TrainConfig, data: TrainingData) -> int:
@@ -327,6 +330,8 @@ def make_steps(run: Run) -> tuple[Callable[..., Any], Callable[..., Any]]:
         paper_rows=config.paper_rows,
         lora=config.lora,
         seed=config.seed,
+        skip_bad=config.on_bad_step == "skip",
+        bad_grad_norm=config.bad_grad_norm,
     )
     eval_step = make_eval_step(run.model, run.layout, compute=config.compute, lora=config.lora)
     return train_step, eval_step
