@@ -13,6 +13,8 @@ import pytest
 from train.small import MODEL, layout_on, random_params
 
 from tulu_jax.checkpoint.manager import (
+    FINGERPRINTS,
+    SEAL,
     Checkpoints,
     DamagedCheckpointError,
     is_run,
@@ -33,6 +35,9 @@ def collect_what_orbax_leaves():
     """Now, and not within the next test."""
     yield
     gc.collect()
+
+
+SEALS = {SEAL, FINGERPRINTS}
 
 
 class State(NamedTuple):
@@ -75,7 +80,8 @@ def test_round_trip(tmp_path):
         assert checkpoints.latest() == 7 and checkpoints.oldest() == 3
         assert checkpoints.set_aside_at_start == []
         for step in (3, 7):
-            assert checkpoints.meta(step) == {"note": f"step {step}"}
+            meta = checkpoints.meta(step)
+            assert meta["note"] == f"step {step}" and meta.keys() == {"note", *SEALS}
             restored = checkpoints.restore(step, target())
             assert isinstance(restored, State)
             assert_is(restored, step)

@@ -187,7 +187,7 @@ def test_recompile_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "make_train_step", growing)
     config = run_config(tmp_path / "run", epochs=None, train_steps=6, log_period=2)
     _, output = run(monkeypatch, config)
-    assert output.count("The training step was compiled again before step 4") == 1
+    assert output.count("The training step was compiled again before step 3") == 1
     assert "compiled again before step 2" not in output
 
 

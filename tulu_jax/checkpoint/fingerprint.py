@@ -11,12 +11,14 @@ shards. It tells weights apart, and guards against mistakes; it is no defence ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 BLOCK = 2**22
@@ -56,19 +58,36 @@ class Fingerprint:
         return _text(self._dtype, self._plain, self._weighted)
 
 
-def tree_fingerprints(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Path ("layers/mlp/up") -> fingerprint of every array of a tree on devices."""
-    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(_sums, tree))(tree))
+def tree_fingerprints(tree: Any) -> dict[str, str]:
+    """Path ("params/layers/mlp/up") -> fingerprint of every array of a tree on devices.
+
+    Each device sums its own shards; an array in host memory visits the devices for it, one at a
+    time.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    found = jax.tree.leaves(sums)
+    sums = jax.device_get([_summed(leaf) for _, leaf in leaves])
     return {
-        "/".join(key.key for key in path): _text(leaf.dtype, found[2 * i], found[2 * i + 1])
-        for i, (path, leaf) in enumerate(leaves)
+        jax.tree_util.keystr(path, simple=True, separator="/"): _text(leaf.dtype, *found)
+        for (path, leaf), found in zip(leaves, sums, strict=True)
     }
 
 
+def _summed(array: Array) -> tuple[Array, Array]:
+    where = array.sharding
+    if where.memory_kind not in (None, "device", "unpinned_host"):
+        where = where.with_memory_kind("device")
+        array = jax.device_put(array, where)
+    whole = NamedSharding(where.mesh, PartitionSpec()) if isinstance(where, NamedSharding) else None
+    return _jitted_sums(whole)(array)
+
+
+@functools.cache
+def _jitted_sums(out_sharding: NamedSharding | None) -> Callable[[Array], tuple[Array, Array]]:
+    return jax.jit(_sums, out_shardings=out_sharding)
+
+
 def _sums(array: Array) -> tuple[Array, Array]:
-    kind = {2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
+    kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(array, kind).astype(jnp.uint32)
     place, stride = jnp.zeros((), jnp.uint32), 1
     for axis in reversed(range(array.ndim)):

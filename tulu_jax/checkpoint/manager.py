@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +15,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
+from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict
@@ -87,13 +91,15 @@ class Checkpoints:
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Starts saving `state` (with a `step` field) and `meta` under its step.
 
+        With `meta` go the fingerprints of all arrays: one pass over the state on the devices.
+
         Raises:
           CheckpointError: this save, or the one before it, could not be written.
         """
         tree = state._asdict()
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(tree, save_args=_chunked_by_layer(tree)),
-            meta=ocp.args.JsonSave(meta),
+            meta=ocp.args.JsonSave(seal(meta, tree)),
         )
         try:
             saved = self._manager.save(int(state.step), args=args)
@@ -106,28 +112,43 @@ class Checkpoints:
         """What was saved beside the state of `step`.
 
         Raises:
-          DamagedCheckpointError: it cannot be read.
+          DamagedCheckpointError: it cannot be read, or is not what was saved.
         """
+        path = self.folder / str(step) / "meta" / "metadata"
         try:
-            return CheckpointReader(self._run, step).meta
-        except CheckpointError as error:
-            raise _unreadable(self.folder / str(step), error) from error
+            meta = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            unread = ValueError(f"its metadata is unreadable: {error}")
+            raise _unreadable(self.folder / str(step), unread) from error
+        if not isinstance(meta, dict):
+            raise _unreadable(self.folder / str(step), ValueError("its metadata is malformed"))
+        if meta.get(SEAL, _digest(meta)) != _digest(meta):
+            changed = ValueError("its metadata is not what was saved")
+            raise _unreadable(self.folder / str(step), changed)
+        return meta
 
     def restore(self, step: int, target: Any) -> Any:
         """The state of `step`, each array read straight into the sharding that `target` names.
 
         Raises:
-          DamagedCheckpointError: arrays are missing, damaged, or of another shape.
+          DamagedCheckpointError: arrays are missing, damaged, of another shape, or not bit for bit
+            what was saved.
         """
+        saved = self.meta(step).get(FINGERPRINTS)
         tree = target._asdict()
         args = ocp.args.PyTreeRestore(
             item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
         )
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # Orbax raises Exception itself for a missing file.
             raise _unreadable(self.folder / str(step), error) from error
-        return type(target)(**restored["state"])
+        state = type(target)(**restored["state"])
+        _check_bits(saved, state._asdict(), self.folder / str(step))
+        if int(state.step) != step:
+            moved = ValueError(f"it holds the state of step {int(state.step)}")
+            raise _unreadable(self.folder / str(step), moved)
+        return state
 
     def wait(self) -> None:
         """Returns when the save under way is complete.
@@ -158,6 +179,37 @@ class Checkpoints:
                 raise _unwritable(self.folder, error) from error
 
 
+SEAL, FINGERPRINTS = "sha256", "fingerprints"
+
+
+def seal(meta: Mapping[str, Any], tree: Any) -> dict[str, Any]:
+    """`meta` with what shows later that neither it nor the arrays of `tree` have changed."""
+    whole = {**meta, FINGERPRINTS: tree_fingerprints(tree)}
+    return {**whole, SEAL: _digest(whole)}
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of metadata in hex, the digest in it left out."""
+    rest = {name: value for name, value in meta.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _names(tree: Any) -> list[str]:
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+
+
+def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Path) -> None:
+    """Refuses arrays that are not those that were saved; older checkpoints cannot tell."""
+    if saved is None:
+        return
+    found = tree_fingerprints(tree)
+    wrong = [name for name in found if found[name] != saved.get(name)]
+    if wrong:
+        names = ", ".join(wrong[:3]) + (" and more" if len(wrong) > 3 else "")
+        raise _unreadable(path, ValueError(f"the bits of {names} are not those that were saved"))
+
+
 def _chunked_by_layer(tree: Any) -> Any:
     """How each array is saved: stacked ones a layer to a chunk, so that export reads one layer."""
 
@@ -178,7 +230,8 @@ def restore_params(
     Raises:
       CheckpointError: no complete checkpoint, or its arrays do not fit the model.
     """
-    path = CheckpointReader(run).path / "state"
+    reader = CheckpointReader(run)
+    path = reader.path / "state"
     target = {"params": abstract_sharded_params(config, layout, dtype=dtype)}
     args = ocp.args.PyTreeRestore(
         item=target,
@@ -187,9 +240,13 @@ def restore_params(
     )
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(path, args=args)["params"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            restored = checkpointer.restore(path, args=args)
+    except Exception as error:  # Orbax raises Exception itself for a missing file.
         raise _unreadable(path, error) from error
+    saved = reader.meta.get(FINGERPRINTS)
+    if saved and all(dtype == saved[name].split(":")[0] for name in _names(target)):
+        _check_bits(saved, restored, path)
+    return restored["params"]
 
 
 def refuse_adapters(run: str | Path) -> None:

@@ -127,7 +127,8 @@ class TrainConfig:
     bad_grad_norm: float | None = None
     """Gradient norm (before clipping) above which a step is bad; None: any finite one is good."""
     peer_timeout_s: float = 60.0
-    """With several processes: seconds of silence after which one counts as dead and ends all."""
+    """With several processes: seconds of silence after which one counts as dead and ends all;
+    0: never."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
@@ -139,8 +140,8 @@ class TrainConfig:
         _check(self, "eval_period", self.eval_period >= 0, "0 or more")
         _check(self, "profile_steps", self.profile_steps >= 0, "0 or more")
         _check(self, "bad_steps_limit", self.bad_steps_limit >= 0, "0 or more")
-        for name in ("grace_s", "peer_timeout_s"):
-            _check(self, name, getattr(self, name) > 0, "seconds above 0")
+        _check(self, "grace_s", self.grace_s > 0, "seconds above 0")
+        _check(self, "peer_timeout_s", self.peer_timeout_s >= 0, "seconds, or 0 for never")
         _check(self, "on_bad_step", self.on_bad_step in ("stop", "skip"), "stop or skip")
         norm = self.bad_grad_norm
         _check(self, "bad_grad_norm", norm is None or norm > 0, "above 0, or None")

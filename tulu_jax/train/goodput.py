@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 STEPS = "steps"
-PHASES = (STEPS, "start-up", "compile", "data wait", "checkpoint", "held-out", "profile", "restart")
+PHASES: tuple[str, ...] = (
+    STEPS,
+    "start-up",
+    "compile",
+    "data wait",
+    "checkpoint",
+    "held-out",
+    "profile",
+    "restart",
+)
 """What time is spent on. `restart`: steps done a second time, and start-up and compilation of
 processes that resumed."""
 

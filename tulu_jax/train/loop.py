@@ -127,7 +127,7 @@ def train(
                 if due == step or due % config.log_period == 0:
                     rows = flight.fetch(due)
                     bad_steps.check(rows, last_checkpoint=checkpoints.latest)
-                    reporter.log(rows, compiled=train_step._cache_size())
+                    reporter.log(rows, step=step, compiled=train_step._cache_size())
                 if evaluating:
                     with clock.phase("held-out"):
                         heldout = heldout_losses(run, eval_step, (state.params, base))

@@ -80,13 +80,18 @@ class Reporter:
         """Says how long the run took to its first step, compilation and all."""
         self.say(f"First step done {seconds:.1f} s after the start")
 
-    def log(self, rows: list[Row], *, compiled: int) -> None:
-        """Tells the means over finished steps, and whether the step was compiled again."""
+    def log(self, rows: list[Row], *, step: int, compiled: int) -> None:
+        """Tells the means over finished steps, and whether the step was compiled again.
+
+        Args:
+          rows: finished steps.
+          step: the newest step that was started.
+          compiled: how often the training step was compiled by then.
+        """
         period = self._run.config.log_period
         for _, window in itertools.groupby(rows, lambda row: (row.step - 1) // period):
             self._log_window(list(window))
         if rows and compiled > self._compiled:
-            step = rows[-1].step
             self.say(f"[bold yellow]The training step was compiled again before step {step:,}")
             self._compiled = compiled
 
