@@ -50,6 +50,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 """What `LoraConfig.targets` may name (our names, and Hugging Face's) -> our names."""
 
+MERGED_ROWS = 1024
+"""Rows of a matrix that `merge` holds in float64 at one time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
@@ -200,11 +203,17 @@ def adapt(
 
 
 def merge(weight: np.ndarray, a: np.ndarray, b: np.ndarray, *, scale: float) -> np.ndarray:
-    """`weight + scale * a @ b` layer by layer, float32, in weight's shape [L, ...]."""
+    """`weight + scale * a @ b` layer by layer, in weight's shape [L, ...].
+
+    Summed in float64 and rounded to float32 once, some rows at a time.
+    """
     merged = weight.astype(np.float32)
     flat = merged.reshape(len(a), a.shape[1], b.shape[2])
     for layer in range(len(a)):
-        flat[layer] += np.float32(scale) * (a[layer] @ b[layer])
+        right = b[layer].astype(np.float64)
+        for start in range(0, a.shape[1], MERGED_ROWS):
+            rows = slice(start, start + MERGED_ROWS)
+            flat[layer, rows] = flat[layer, rows] + scale * (a[layer, rows] @ right)
     return merged
 
 
