@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig, attention_kernel
 from tulu_jax.models.families import ModelConfig
+from tulu_jax.models.remat import policy, tag
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
 
 INIT_STDDEV = 0.02
@@ -150,11 +151,12 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The mixed activations and, when decoding, the cache with this call's keys and values."""
         query = self._project(x, "query", self.num_heads, "heads")
-        key = self._project(x, "key", self.num_kv_heads, "kv_heads", length="kv_length")
-        value = self._project(x, "value", self.num_kv_heads, "kv_heads", length="kv_length")
+        key = self._project(x, "key", self.num_kv_heads, "kv_heads")
+        value = self._project(x, "value", self.num_kv_heads, "kv_heads")
         if where.rotary is not None:
             query = apply_rotary(query, *where.rotary)
             key = apply_rotary(key, *where.rotary)
+        query, key, value = tag(query, "query"), tag(key, "key"), tag(value, "value")
         if cache is None:
             mixed = attend(
                 query, key, value, where.segments, where.segments, kernel=where.kernel.name
@@ -166,10 +168,11 @@ class Attention(nn.Module):
             }
             key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
             mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
-        return self._join(mixed, x.shape[-1]), cache
+        joined = self._join(tag(mixed, "attention_out"), x.shape[-1])
+        return tag(joined, "attention_joined"), cache
 
     def _project(
-        self, x: Float[Array, "B T D"], name: str, count: int, axis: str, length: str = "length"
+        self, x: Float[Array, "B T D"], name: str, count: int, axis: str
     ) -> Float[Array, "B T heads H"]:
         shape = (x.shape[-1], count, self.head_dim)
         matrix = weight(self, name, shape, ("embed", axis, "head_dim"))
@@ -177,7 +180,7 @@ class Attention(nn.Module):
         if self.use_bias:
             bias = vector(self, f"{name}_bias", shape[1:], (axis, "head_dim"))
             out = out + bias.astype(out.dtype)
-        return constrain(out, ("batch", length, axis, "head_dim"))
+        return constrain(out, ("batch", "length", axis, "head_dim"))
 
     def _join(self, mixed: Float[Array, "B T N H"], width: int) -> Float[Array, "B T D"]:
         shape = (self.num_heads, self.head_dim, width)
@@ -208,9 +211,9 @@ class GatedMlp(nn.Module):
         gate = weight(self, "gate", (d, f), ("embed", "mlp"))
         up = weight(self, "up", (d, f), ("embed", "mlp"))
         down = weight(self, "down", (f, d), ("mlp", "embed"))
-        hidden = jax.nn.silu(linear(x, gate)) * linear(x, up)
-        hidden = constrain(hidden, ("batch", "length", "mlp"))
-        return linear(hidden, down)
+        gated, raised = tag(linear(x, gate), "mlp_gate"), tag(linear(x, up), "mlp_up")
+        hidden = constrain(jax.nn.silu(gated) * raised, ("batch", "length", "mlp"))
+        return linear(tag(hidden, "mlp_hidden"), down)
 
 
 class Mlp(nn.Module):
@@ -227,7 +230,8 @@ class Mlp(nn.Module):
         hidden = linear(x, weight(self, "up", (d, f), ("embed", "mlp")))
         if self.use_bias:
             hidden = hidden + vector(self, "up_bias", (f,), ("mlp",)).astype(x.dtype)
-        hidden = constrain(self.activation(hidden), ("batch", "length", "mlp"))
+        hidden = self.activation(tag(hidden, "mlp_up"))
+        hidden = tag(constrain(hidden, ("batch", "length", "mlp")), "mlp_hidden")
         out = linear(hidden, weight(self, "down", (f, d), ("mlp", "embed")))
         if self.use_bias:
             out = out + vector(self, "down_bias", (d,), ("embed",)).astype(x.dtype)
@@ -264,9 +268,13 @@ def run_layers(
 
     `layer(config)` takes the activations, the layer's cache and `where`, and returns the first two.
     """
-    where = where._replace(kernel=Kernel(attention_kernel(compute).name))
-    if compute.remat == "full":
-        layer = nn.remat(layer, prevent_cse=False)
+    kernel = attention_kernel(compute).name
+    where = where._replace(kernel=Kernel(kernel))
+    recompute = policy(compute.remat, compute.offload_activations, kernel)
+    if recompute is not None:
+        # Outside a loop the compiler would find what is computed twice, and keep it after all.
+        unrolled = compute.unroll_layers >= config.num_layers
+        layer = nn.remat(layer, policy=recompute, prevent_cse=unrolled)
     stack: Any = nn.scan(
         layer,
         variable_axes={"params": 0, "intermediates": 0},

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax.linen import spmd
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from tulu_jax.axes import BATCH_AXES, MESH_AXES, SEQUENCE_AXIS, TENSOR_AXIS
 from tulu_jax.errors import ConfigError
@@ -25,7 +25,6 @@ DEFAULT_RULES: Mapping[str, Any] = {
     "batch": BATCH_AXES,
     "activation_length": SEQUENCE_AXIS,
     "length": SEQUENCE_AXIS,
-    "kv_length": None,
     "activation_embed": None,
     "layers": None,
     "embed": ("fsdp", SEQUENCE_AXIS),
@@ -43,9 +42,11 @@ DEFAULT_RULES: Mapping[str, Any] = {
 Setting the first to `('sequence', 'tensor')` is Megatron's sequence parallelism: norms and sums
 work on, and a layer's saved input takes, 1 / tensor of the memory; the sum over `tensor` at the end
 of each block becomes a scatter there and a gather in the next block, the same bytes in all.
-`kv_length` stays whole: each device attends from its own part of a row to the row's gathered keys
-and values, which grouped heads make small. That keeps any attention kernel exact, with segments;
-a ring would save the gathered copy (2 x S x K x H a row) and needs a kernel of its own.
+
+Attention needs whole rows, so where `sequence` is more than 1 devices exchange positions for heads
+before it and back after it (`ops.attention.sharded`; DeepSpeed's Ulysses): kernels such as splash
+run as they are, with segments, and causality leaves no device with more work than another. A ring
+would allow more parts than there are heads, and needs a kernel of its own.
 """
 
 ROW_SHARDS = " x ".join(BATCH_AXES)
@@ -253,7 +254,7 @@ def mesh_axes(rule: Any) -> tuple[str, ...]:
     return (rule,) if isinstance(rule, str) else tuple(rule)
 
 
-def num_parts(rule: Any, mesh: Mesh) -> int:
+def num_parts(rule: Any, mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a rule cuts an axis."""
     return math.prod(mesh.shape[axis] for axis in mesh_axes(rule))
 

@@ -129,6 +129,13 @@ class TrainConfig:
     peer_timeout_s: float = 60.0
     """With several processes: seconds of silence after which one counts as dead and ends all;
     0: never."""
+    stall_factor: float = 20.0
+    """Stacks of all threads are written when no step has ended for this many times the median
+    step; 0 never."""
+    stall_minimum_s: float = 120.0
+    """But not before this many seconds."""
+    stall_ends: bool = False
+    """End the process on a stall, for whoever starts it again."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
@@ -138,6 +145,8 @@ class TrainConfig:
             _check(self, name, getattr(self, name) > 0, "a whole number above 0")
         _check(self, "keep_checkpoints", self.keep_checkpoints > 0, "a whole number above 0")
         _check(self, "eval_period", self.eval_period >= 0, "0 or more")
+        _check(self, "stall_factor", self.stall_factor >= 0, "0 or more")
+        _check(self, "stall_minimum_s", self.stall_minimum_s > 0, "above 0")
         _check(self, "profile_steps", self.profile_steps >= 0, "0 or more")
         _check(self, "bad_steps_limit", self.bad_steps_limit >= 0, "0 or more")
         _check(self, "grace_s", self.grace_s > 0, "seconds above 0")
