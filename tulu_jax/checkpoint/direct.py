@@ -42,25 +42,37 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def write_file(path: Path, array: np.ndarray) -> None:
-    """Writes the bytes of one array; the file is on the disk when this returns."""
-    with DirectFile(path) as file:
+def write_file(path: Path, array: np.ndarray) -> Path:
+    """Writes the bytes of one array; `sync` puts what is not there yet on the disk."""
+    with DirectFile(path, durable=False) as file:
         file.write(array)
+    return path
+
+
+def sync(path: Path) -> None:
+    """Returns when a file is on the disk; for many files that is quicker when all are written."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 class DirectFile:
-    """A new file that takes arrays one after another; on the disk when the context ends.
+    """A new file that takes arrays one after another; on the disk when the context has ended.
 
     Arrays that were written must not change until then. Nothing is kept open after an error.
     """
 
-    def __init__(self, path: Path, *, checksum: bool = False) -> None:
+    def __init__(self, path: Path, *, checksum: bool = False, durable: bool = True) -> None:
         """Makes the file, or empties the one there is.
 
         Args:
           path: the file.
           checksum: whether to take its SHA-256, side by side with the writing.
+          durable: whether to wait at the end until it is on the disk.
         """
+        self._durable = durable
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         try:
             self._file = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o644)
@@ -120,7 +132,7 @@ class DirectFile:
             self._hashers.submit(self._digest.update, block.data),
         ]
         self._under_way.append(jobs)
-        while len(self._under_way) > 2:
+        while len(self._under_way) > 1:
             self._finish_oldest()
 
     def _finish_oldest(self) -> None:
@@ -150,7 +162,8 @@ class DirectFile:
             os.ftruncate(self._file, size)
         while self._under_way:
             self._finish_oldest()
-        os.fsync(self._file)
+        if self._durable:
+            os.fsync(self._file)
 
     def __enter__(self) -> DirectFile:
         """Itself."""

@@ -24,7 +24,7 @@ import tensorstore
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from tulu_jax.checkpoint.direct import write_file
+from tulu_jax.checkpoint.direct import sync, write_file
 
 T = TypeVar("T")
 
@@ -83,19 +83,25 @@ class LazyArray:
 
 
 def num_threads() -> int:
-    """Threads that make parts side by side: some of them wait for the disk."""
+    """Threads that make parts side by side: one a processor, at least 2 and at most 4."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    return min(4, cores + 2)
+    return max(2, min(4, cores))
 
 
-def made_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """The results in order, some made ahead by threads: one a thread, and the one in hand."""
+def made_ahead(makers: Iterable[Callable[[], T]], *, waiters: int = 0) -> Iterator[T]:
+    """The results in order, some made ahead by threads: one a thread, and the one in hand.
+
+    Args:
+      makers: what makes each result.
+      waiters: threads more than processors, where making one includes waiting for the disk.
+    """
+    threads = num_threads() + waiters
     waiting: collections.deque[Future[T]] = collections.deque()
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for make in makers:
                 waiting.append(pool.submit(make))
-                if len(waiting) > num_threads():
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -118,19 +124,24 @@ class LazyHandler(type_handlers.NumpyHandler):
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Future]:
         """Returns when everything is written; there is nothing left to wait for."""
-        writers: list[Callable[[], None]] = []
+        writers: list[Callable[[], Path]] = []
+        files: list[Path] = []
         for value, info in zip(values, infos, strict=True):
             await info.await_path_creation()
-            writers.extend(_part_writers(value, info))
-        for _ in made_ahead(writers):
-            pass
+            if value.load_part is None:  # it may be large: one at a time
+                files.extend(write() for write in _part_writers(value, info))
+            else:
+                writers.extend(_part_writers(value, info))
+        files.extend(made_ahead(writers, waiters=2))
+        for file in files:
+            sync(file)
         if self._before_commit is not None:
             self._before_commit()
         return []
 
 
-def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], None]]:
-    """What writes each part; the array's own description is written here."""
+def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], Path]]:
+    """What writes each part and names its file; the array's own description is written here."""
     spec = tensorstore_utils.build_array_write_spec(
         info=info,
         global_shape=value.shape,

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
-    """Writes the checkpoint, if the files turn out to be right; returns the model and the folder."""
+    """Writes the checkpoint, if the files are right; returns the model and the folder."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     import tulu_jax
