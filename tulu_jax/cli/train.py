@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
+import time
+from pathlib import Path
+
+from tulu_jax.cli.hosts import add_host_options, join_hosts
 
 EXAMPLES = """\
 examples:
@@ -42,6 +47,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--print_config", action="store_true", help="print the resolved settings and stop"
     )
+    parser.add_argument(
+        "--profile", nargs="?", type=int, const=3, metavar="STEPS",
+        help="trace a few steps (3) for xprof into MODEL_DIR/profile; as PROFILE_STEPS",
+    )  # fmt: skip
+    add_host_options(parser)
     parser.set_defaults(func=run)
 
 
@@ -59,16 +69,29 @@ def run(args: argparse.Namespace) -> int:
     """Loads the settings, prints them, trains."""
     from tulu_jax.cli.gin_config import load_train_config, parse_overrides, to_gin
 
-    config = load_train_config(args.gin_file, args.gin_bindings + parse_overrides(args.overrides))
+    bindings = args.gin_bindings + parse_overrides(args.overrides)
+    if args.profile is not None:
+        bindings.append(f"PROFILE_STEPS = {args.profile}")
+    config = load_train_config(args.gin_file, bindings)
     settings = to_gin(config)
     from rich.console import Console
 
-    console = Console(highlight=False)
+    talks = args.print_config or join_hosts(args)
+    console = Console(highlight=False, quiet=not talks)
     console.rule("settings")
     console.print(settings, markup=False, soft_wrap=True)
     if args.print_config:
         return 0
     from tulu_jax.train.loop import train
 
-    train(config, settings=settings, console=console)
+    train(config, settings=settings, console=console, spent_s=_process_age_s())
     return 0
+
+
+def _process_age_s() -> float:
+    """Seconds since this process was started, imports and all; 0 where that cannot be told."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0
