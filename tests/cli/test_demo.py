@@ -13,14 +13,16 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 def test_two_steps(tmp_path):
+    command = [sys.executable, "-m", "tulu_jax", "demo", "--dir", str(tmp_path / "demo")]
     done = subprocess.run(
-        [sys.executable, "-m", "tulu_jax", "demo", "--steps", "2", "--dir", str(tmp_path / "demo")],
+        [*command, "--steps", "2", "--questions", "20"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     scores = re.findall(r"exact match[^:]*: (\d+\.\d)%", done.stdout)
+    assert "of 20 questions" in done.stdout
     assert len(scores) == 2 and all(float(score) < 5 for score in scores)
     folder = tmp_path / "demo"
     assert json.loads((folder / "hf" / "config.json").read_text())["model_type"] == "llama"

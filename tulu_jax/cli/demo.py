@@ -31,6 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="train N steps instead of the whole recipe"
     )
+    parser.add_argument(
+        "--questions", type=int, metavar="N", help="ask the first N held-out questions, not all"
+    )
     parser.set_defaults(func=run)
 
 
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.steps:
         bindings += [f"TRAIN_STEPS = {args.steps}", "EPOCHS = None"]
     config = load_train_config(["runs/demo.gin"], bindings)
-    tokenizer, items = load_tokenizer(TOKENIZER_DIR), eval_items("test")
+    tokenizer, items = load_tokenizer(TOKENIZER_DIR), eval_items("test")[: args.questions]
 
     console.rule("1. The untrained model answers the held-out questions")
     assert config.model is not None
