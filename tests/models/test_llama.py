@@ -68,7 +68,13 @@ def test_odd_head_dim():
 
 
 @pytest.mark.parametrize(
-    ("name", "known"), [("dtype", "float32 or bfloat16"), ("remat", "none or full")]
+    ("name", "known"),
+    [
+        ("dtype", "float32 or bfloat16"),
+        ("remat", "none or minimal or attention or full or dots or layer_input or query"),
+        ("attention", "auto or dense or blockwise or splash"),
+        ("offload_activations", "layer_input or query"),
+    ],
 )
 def test_unknown_compute_names(name, known):
     with pytest.raises(

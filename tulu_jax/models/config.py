@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
-from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel
+from tulu_jax.models.remat import ALIASES, POLICIES, TAGS, kept_names, split_names
+from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel, platform_of
 
 
 class DecoderShape:
@@ -112,7 +113,12 @@ class ComputeConfig:
     """Dtype of activations and matrix products: float32 or bfloat16. Weights stay float32; norms,
     softmax, rotary angles and the loss are float32 always."""
     remat: str = "none"
-    """What the backward pass recomputes: `none`, or `full` (each layer from its input)."""
+    """What the backward pass computes again, to save memory: `none`; `minimal` (or `dots`: all but
+    matrix products); `attention` (all but what attention made); `full` (each layer from its input);
+    or the names to keep of `remat.TAGS`, by commas."""
+    offload_activations: str = ""
+    """Names, by commas, of what is kept in the host's memory: `layer_input`, or what `remat` keeps.
+    TPU and GPU only."""
     unroll_layers: int = 1
     """Layers traced in a row: 1 compiles fastest; num_layers runs a few per cent faster on CPU."""
     attention: str = "auto"
@@ -122,7 +128,7 @@ class ComputeConfig:
         """Checks the names."""
         check_field_types(self)
         _one_of("dtype", self.dtype, ("float32", "bfloat16"))
-        _one_of("remat", self.remat, ("none", "full"))
+        self._check_remat()
         _one_of("attention", self.attention, ("auto", *KERNELS))
         if self.unroll_layers < 1:
             raise ConfigError(
@@ -131,11 +137,29 @@ class ComputeConfig:
                 expected="1 or more",
             )
 
+    def _check_remat(self) -> None:
+        named = (*POLICIES, *ALIASES)
+        kept = kept_names(self.remat)
+        for name in kept or ():
+            _one_of("remat", name, TAGS, ("none", *named))
+        moved = split_names(self.offload_activations)
+        for name in moved:
+            _one_of("offload_activations", name, TAGS)
+        if moved and kept is None:
+            raise ConfigError(
+                "activations can only be offloaded where others are recomputed",
+                got=f"OFFLOAD_ACTIVATIONS={self.offload_activations!r} with REMAT='none'",
+                expected=" or ".join(named),
+                do="set REMAT='full' to keep nothing else",
+            )
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+
+def _one_of(name: str, value: str, known: tuple[str, ...], besides: tuple[str, ...] = ()) -> None:
     if value not in known:
         raise ConfigError(
-            f"ComputeConfig.{name} is unknown", got=repr(value), expected=" or ".join(known)
+            f"ComputeConfig.{name} is unknown",
+            got=repr(value),
+            expected=" or ".join((*besides, *known)),
         )
 
 
@@ -146,3 +170,19 @@ def attention_kernel(compute: ComputeConfig, mesh: Any = None) -> Choice:
       ConfigError: the one asked for cannot run there.
     """
     return choose_kernel(compute.attention, compute.dtype, mesh)
+
+
+def check_offload(compute: ComputeConfig, mesh: Any = None) -> None:
+    """Refuses offloading where host memory is not apart from that of the devices.
+
+    Raises:
+      ConfigError: activations are to be offloaded on another platform than TPU or GPU.
+    """
+    platform = platform_of(mesh)
+    if compute.offload_activations and platform not in ("tpu", "gpu"):
+        raise ConfigError(
+            "activations cannot be offloaded on these devices",
+            got=f"OFFLOAD_ACTIVATIONS={compute.offload_activations!r} on {platform}",
+            expected="TPU or GPU",
+            do="set OFFLOAD_ACTIVATIONS=''",
+        )

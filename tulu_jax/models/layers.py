@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
-from tulu_jax.models.config import ComputeConfig, attention_kernel
+from tulu_jax.models.config import ComputeConfig, attention_kernel, check_offload
 from tulu_jax.models.families import ModelConfig
 from tulu_jax.models.remat import policy, tag
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
@@ -270,6 +270,7 @@ def run_layers(
     """
     kernel = attention_kernel(compute).name
     where = where._replace(kernel=Kernel(kernel))
+    check_offload(compute)
     recompute = policy(compute.remat, compute.offload_activations, kernel)
     if recompute is not None:
         # Outside a loop the compiler would find what is computed twice, and keep it after all.

@@ -24,6 +24,7 @@ from tulu_jax.models.layers import (
     locate,
     run_layers,
 )
+from tulu_jax.models.remat import tag
 from tulu_jax.ops import rotary_angles, rotary_rates, stretch_linear, stretch_llama3
 
 
@@ -38,6 +39,7 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The activations after attention and feed-forward, each added to its input."""
         c = self.config
+        x = tag(x, "layer_input")
         normed = RmsNorm(c.norm_eps, name="attention_norm")(x)
         attention = Attention(c.num_heads, c.num_kv_heads, c.head_dim, name="attention")
         mixed, cache = attention(normed, where, cache)

@@ -28,6 +28,7 @@ from tulu_jax.models.layers import (
     locate,
     run_layers,
 )
+from tulu_jax.models.remat import tag
 from tulu_jax.ops import rotary_angles, rotary_rates
 
 gelu = partial(jax.nn.gelu, approximate=False)
@@ -45,6 +46,7 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The layer's input with attention and feed-forward added, side by side or in turn."""
         c = self.config
+        x = tag(x, "layer_input")
         attention = Attention(
             c.num_heads, c.num_kv_heads, c.head_dim, c.attention_bias, name="attention"
         )

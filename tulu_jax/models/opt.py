@@ -26,6 +26,7 @@ from tulu_jax.models.layers import (
     run_layers,
     weight,
 )
+from tulu_jax.models.remat import tag
 from tulu_jax.ops import linear
 
 
@@ -40,6 +41,7 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The activations after attention and feed-forward, each added to its input."""
         c = self.config
+        x = tag(x, "layer_input")
         attention_norm = LayerNorm(c.norm_eps, name="attention_norm")
         mlp_norm = LayerNorm(c.norm_eps, name="mlp_norm")
         attention = Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.use_bias, name="attention")

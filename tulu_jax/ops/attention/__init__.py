@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 from tulu_jax.ops.attention.blockwise import blockwise_attention
 from tulu_jax.ops.attention.choice import KERNELS, Choice, choose_kernel, platform_of
 from tulu_jax.ops.attention.dense import dense_attention
-from tulu_jax.ops.attention.masks import visible
+from tulu_jax.ops.attention.masks import RESIDUALS, visible
 from tulu_jax.ops.attention.sharded import RowKernel, per_shard
 
-__all__ = ["KERNELS", "Choice", "attend", "choose_kernel", "platform_of", "visible"]
+__all__ = ["KERNELS", "RESIDUALS", "Choice", "attend", "choose_kernel", "platform_of", "visible"]
 
 
 def attend(

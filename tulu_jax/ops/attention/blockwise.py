@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from tulu_jax.ops.attention.masks import MASKED, visible
+from tulu_jax.ops.attention.masks import MASKED, RESIDUALS, visible
 
 
 def blockwise_attention(
@@ -82,7 +83,7 @@ def _forward(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array
         mixed = _dot("BKGTS,BKSH->BKGTH", shifted, value[:, :, keys]) / normaliser
         outputs.append(mixed.astype(value.dtype))
         blocks.append(_Block(shifted, normaliser))
-    output = jnp.concatenate(outputs, axis=3)
+    output = checkpoint_name(jnp.concatenate(outputs, axis=3), RESIDUALS)
     return output, (query, key, value, output, blocks)
 
 

@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Int
 MASKED = -1e30
 """Score of a pair that may not be seen: finite, so that a row of padding stays free of NaN."""
 
+RESIDUALS = "attention_residuals"
+"""Name, for remat policies, of what a kernel's gradient needs besides query, key and value."""
+
 
 def visible(
     query_segments: Int[Array, "B T"],

@@ -14,6 +14,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jaxtyping import Array, Float, Int
 
+from tulu_jax.ops.attention.masks import RESIDUALS
 from tulu_jax.ops.attention.sharded import pad_to
 
 LANES = 128
@@ -21,9 +22,6 @@ LANES = 128
 
 LARGEST_BLOCK = 512
 """Queries, and keys, that are worked on at a time."""
-
-RESIDUALS = "attention_residuals"
-"""Name for remat policies of what the backward pass needs besides query, key and value."""
 
 
 def splash_attention(
