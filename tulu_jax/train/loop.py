@@ -35,6 +35,7 @@ from tulu_jax.train.setup import (
     use_compilation_cache,
 )
 from tulu_jax.train.stopping import stop_signals
+from tulu_jax.train.watchdog import Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +99,17 @@ def train(
         stop.say = reporter.say
 
         # ---- the loop ------------------------------------------------------------------------
-        with reporter:
+        watch = Watch(
+            run.folder,
+            say=reporter.alarm,
+            stall_factor=config.stall_factor,
+            stall_minimum_s=config.stall_minimum_s,
+            stall_ends=config.stall_ends,
+            peer_timeout_s=config.peer_timeout_s,
+        )
+        with reporter, watch:
             if step == 0 and config.eval_period:
-                with clock.phase("held-out"):
+                with clock.phase("held-out"), watch.phase("held-out"):
                     heldout = heldout_losses(run, eval_step, (state.params, base))
                 reporter.heldout(step, heldout)
             clock.switch("steps")
@@ -112,6 +121,7 @@ def train(
                         state, metrics = train_step(state, batch, *base)
                 step += 1
                 flight.add(step, metrics)
+                watch.beat(step)
                 feed.prefetch(flight)
                 stopping = stop.asked(step)
                 last = step == run.total_steps or stopping
@@ -129,11 +139,11 @@ def train(
                     bad_steps.check(rows, last_checkpoint=checkpoints.latest)
                     reporter.log(rows, step=step, compiled=train_step._cache_size())
                 if evaluating:
-                    with clock.phase("held-out"):
+                    with clock.phase("held-out"), watch.phase("held-out"):
                         heldout = heldout_losses(run, eval_step, (state.params, base))
                     reporter.heldout(step, heldout)
                 if saving:
-                    with clock.phase("checkpoint"):
+                    with clock.phase("checkpoint"), watch.phase("checkpoint"):
                         checkpoints.save(state, run.meta() | bad_steps.meta())
                     reporter.saved(step)
                 if evaluating or saving:
@@ -141,8 +151,8 @@ def train(
                 reporter.advance(step)
             feed.close()
             profile.close()
-        with clock.phase("checkpoint"):
-            checkpoints.wait()
+            with clock.phase("checkpoint"), watch.phase("checkpoint"):
+                checkpoints.wait()
 
         # ---- the end -------------------------------------------------------------------------
         reporter.finish(step, stop=stop if stop.name else None)
