@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tulu_jax.ops import cross_entropy, token_nll, weighted_nll
+from tulu_jax.parallel import MeshConfig, make_mesh
 
 
 def full_nll(hidden, head, targets):
@@ -75,3 +76,24 @@ def test_no_array_of_all_positions_and_vocabulary_is_made():
         text = jax.jit(jax.value_and_grad(weighted_nll)).lower(hidden, head, targets, weights)
     assert "16x997" in text.as_text() and "512x997" not in text.as_text()
     assert "8x64x997" not in text.as_text()
+
+
+@pytest.mark.parametrize(("vocab", "tensor"), [(17, 2), (5, 4), (32_001, 4)])
+def test_a_vocabulary_that_the_mesh_does_not_divide(vocab, tensor):
+    """Equal loss and gradients as without a mesh, and the logits of a device are a share of all."""
+    hidden, head, targets, weights = example(rows=4, width=8, vocab=vocab)
+    loss = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)))
+    expected, wanted = loss(hidden, head, targets, weights)
+    nll = token_nll(hidden, head, targets, weights)
+    with jax.set_mesh(make_mesh(MeshConfig(data=8 // tensor, fsdp=1, tensor=tensor))):
+        lowered = loss.lower(hidden, head, targets, weights).as_text()
+        share = -(-vocab // tensor)
+        assert f"x{share}xf32>" in lowered
+        got, grads = loss(hidden, head, targets, weights)
+        np.testing.assert_allclose(
+            jax.jit(token_nll)(hidden, head, targets, weights), nll, rtol=1e-5, atol=1e-5
+        )
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert grads[1].shape == head.shape
+    for left, right in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)

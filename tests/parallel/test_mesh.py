@@ -99,6 +99,19 @@ def test_what_stays_whole_is_noted():
     ).notes[0]  # fmt: skip
 
 
+def test_tables_of_an_odd_vocabulary_are_split_along_embed():
+    odd = dataclasses.replace(MODEL, vocab_size=63)
+    chosen = layout_for(odd, make_mesh(MeshConfig(fsdp=2, tensor=4)))
+    assert any("the loss pads it" in note for note in chosen.notes)
+    for name, at in (("embedding", 1), ("lm_head", 0)):
+        sharding = chosen.params(odd)[name]
+        shape = abstract_params(odd)[name].shape
+        assert sharding.spec[at] == ("fsdp", "tensor")
+        assert sharding.shard_shape(shape)[at] == shape[at] // 8
+    query = chosen.params(odd)["layers"]["attention"]["query"]
+    assert query.spec == layout(fsdp=2, tensor=4).params(MODEL)["layers"]["attention"]["query"].spec
+
+
 @pytest.mark.parametrize(
     ("changes", "sizes", "message"),
     [

@@ -22,6 +22,9 @@ from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
 CHUNK = 1024
 """Positions whose logits exist at one time on a device; 1024 x 32,000 in float32 is 131 MB."""
 
+NEVER = -1e30
+"""Logit of a column that belongs to no token."""
+
 
 def token_nll(
     hidden: Float[Array, "B T D"],
@@ -40,14 +43,15 @@ def token_nll(
 
         def add_chunk(start: Array, nll: Array) -> Array:
             part = flat.take(start)
-            _, chunk_nll, _ = _chunk_nll(part.hidden, head, part.targets, _vocab_axis(head, vocab))
+            _, chunk_nll, _ = _chunk_nll(part.hidden, head, part.targets, vocab)
             return jax.lax.dynamic_update_slice(nll, chunk_nll * (part.weights != 0), (start,))
 
         nll = _each_chunk(flat.count, size, add_chunk, jnp.zeros_like(flat.weights))
         return flat.restore(nll).reshape(targets.shape)
 
-    vocab = head.shape[1]
-    return _per_shard(local, P(BATCH_AXES, None), vocab)(hidden, head, targets, weights)
+    vocab = _Vocab.of(head)
+    padded = vocab.pad(head)
+    return _per_shard(local, P(BATCH_AXES, None), vocab)(hidden, padded, targets, weights)
 
 
 @jax.custom_vjp
@@ -70,7 +74,8 @@ def weighted_nll(
 
     Args:
       hidden: final states, after the last norm.
-      head: output embedding; V may be split over the tensor axis of the mesh.
+      head: output embedding; the work on V is split over the tensor axis of the mesh, for which V
+        is padded where it does not divide.
       targets: the token each position must predict, in [0, V).
       weights: what each position counts, >= 0; 0 leaves it out of all work. Constants: no
         gradient flows into them.
@@ -102,21 +107,16 @@ def _forward(
     hidden: Array, head: Array, targets: Array, weights: Array, *, with_grads: bool
 ) -> tuple[Array, ...]:
     """Loss, and if asked its gradients by hidden states and head, over all shards."""
-    vocab = head.shape[1]
+    vocab = _Vocab.of(head)
 
     def local(hidden: Array, head: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
         flat = _compact(hidden, targets, weights)
-        vocab_axis = _vocab_axis(head, vocab)
 
         def chunk_sums(start: Array) -> tuple[Array, ...]:
             part = flat.take(start)
-            logits, nll, lse = _chunk_nll(part.hidden, head, part.targets, vocab_axis)
+            logits, nll, lse = _chunk_nll(part.hidden, head, part.targets, vocab)
             loss = jnp.sum(nll * part.weights)
-            return (
-                (loss, *_chunk_grads(part, logits, lse, head, vocab_axis))
-                if with_grads
-                else (loss,)
-            )
+            return (loss, *_chunk_grads(part, logits, lse, head, vocab)) if with_grads else (loss,)
 
         def add_chunk(start: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             part = chunk_sums(start)
@@ -135,13 +135,14 @@ def _forward(
         if not with_grads:
             return (loss,)
         hidden_grad, head_grad = grads
-        if vocab_axis:
-            hidden_grad = _sum_over(hidden_grad, (vocab_axis,))
+        if vocab.axis:
+            hidden_grad = _sum_over(hidden_grad, (vocab.axis,))
         hidden_grad = flat.restore(hidden_grad).reshape(hidden.shape).astype(hidden.dtype)
         return loss, hidden_grad, _sum_over(head_grad, BATCH_AXES).astype(head.dtype)
 
-    split = (P(), P(BATCH_AXES, None, None), _head_spec(vocab)) if with_grads else (P(),)
-    return _per_shard(local, split, vocab)(hidden, head, targets, weights)
+    split = (P(), P(BATCH_AXES, None, None), vocab.head_spec) if with_grads else (P(),)
+    loss, *grads = _per_shard(local, split, vocab)(hidden, vocab.pad(head), targets, weights)
+    return (loss, grads[0], grads[1][:, : vocab.size]) if with_grads else (loss,)
 
 
 class _Compact(NamedTuple):
@@ -196,32 +197,74 @@ def _each_chunk(count: Array, size: int, add_chunk, sums, *, begin: int = 0):  #
     return jax.lax.while_loop(lambda state: state[0] < count, body, (start, sums))[1]
 
 
+class _Vocab(NamedTuple):
+    """How the vocabulary is split over the tensor axis, if it is, and what it is padded to."""
+
+    size: int
+    """Tokens there are; columns of the head from here on belong to none."""
+    parts: int
+
+    @staticmethod
+    def of(head: Array) -> _Vocab:
+        """That of a whole head [D, V] under the current mesh."""
+        mesh = _mesh()
+        return _Vocab(head.shape[1], 1 if mesh is None else mesh.shape[TENSOR_AXIS])
+
+    @property
+    def axis(self) -> str | None:
+        """The mesh axis that the columns of the head are split over."""
+        return TENSOR_AXIS if self.parts > 1 else None
+
+    @property
+    def head_spec(self) -> P:
+        """How the padded head is split."""
+        return P(None, self.axis)
+
+    def pad(self, head: Array) -> Array:
+        """The head with columns of zeros up to a multiple of the parts.
+
+        A vocabulary of 32,001 cannot be cut in 4: without this every device of a tensor group
+        would make all logits. Weights, optimizer and checkpoints keep the 32,001.
+        """
+        return jnp.pad(head, ((0, 0), (0, -self.size % self.parts)))
+
+    def first(self, head: Array) -> Array | int:
+        """The token of a shard's first column."""
+        return jax.lax.axis_index(TENSOR_AXIS) * head.shape[1] if self.axis else 0
+
+    def hide_padding(self, logits: Array, head: Array) -> Array:
+        """A shard's logits, with probability 0 for columns that belong to no token."""
+        if self.size % self.parts == 0:
+            return logits
+        tokens = self.first(head) + jnp.arange(head.shape[1])
+        return jnp.where(tokens < self.size, logits, NEVER)
+
+
 def _chunk_nll(
-    hidden: Array, head: Array, targets: Array, vocab_axis: str | None
+    hidden: Array, head: Array, targets: Array, vocab: _Vocab
 ) -> tuple[Array, Array, Array]:
     """Logits, the NLL of each target, and the logarithm of the sum of exp(logits)."""
-    logits = _dot(hidden, head, ((1,), (0,)))
+    logits = vocab.hide_padding(_dot(hidden, head, ((1,), (0,))), head)
     top = jax.lax.stop_gradient(jnp.max(logits, axis=1))
-    if vocab_axis:
-        top = jax.lax.pmax(top, vocab_axis)
+    if vocab.axis:
+        top = jax.lax.pmax(top, vocab.axis)
     normaliser = jnp.sum(jnp.exp(logits - top[:, None]), axis=1)
-    column = _local_targets(targets, head, vocab_axis)
+    column = targets - vocab.first(head)
     inside = (column >= 0) & (column < head.shape[1])
     picked = jnp.take_along_axis(logits, jnp.clip(column, 0, head.shape[1] - 1)[:, None], axis=1)
     target_logit = jnp.where(inside, picked[:, 0], 0.0)
-    if vocab_axis:
-        normaliser = jax.lax.psum(normaliser, vocab_axis)
-        target_logit = jax.lax.psum(target_logit, vocab_axis)
+    if vocab.axis:
+        normaliser = jax.lax.psum(normaliser, vocab.axis)
+        target_logit = jax.lax.psum(target_logit, vocab.axis)
     lse = jnp.log(normaliser) + top
     return logits, lse - target_logit, lse
 
 
 def _chunk_grads(
-    part: _Compact, logits: Array, lse: Array, head: Array, vocab_axis: str | None
+    part: _Compact, logits: Array, lse: Array, head: Array, vocab: _Vocab
 ) -> tuple[Array, Array]:
     """The gradients of a chunk's weighted NLL by its hidden states [P, D] and the head [D, V]."""
-    column = _local_targets(part.targets, head, vocab_axis)
-    hit = jnp.arange(head.shape[1]) == column[:, None]
+    hit = jnp.arange(head.shape[1]) == (part.targets - vocab.first(head))[:, None]
     errors = (jnp.exp(logits - lse[:, None]) - hit) * part.weights[:, None]
     errors = errors.astype(part.hidden.dtype)
     return _dot(errors, head, ((1,), (1,))), _dot(part.hidden, errors, ((0,), (0,)))
@@ -234,38 +277,20 @@ def _dot(left: Array, right: Array, contract: tuple[tuple[int], tuple[int]]) -> 
     )
 
 
-def _local_targets(targets: Array, head: Array, vocab_axis: str | None) -> Array:
-    """Targets as columns of this shard's part of the vocabulary (outside it if not its own)."""
-    if vocab_axis is None:
-        return targets
-    return targets - jax.lax.axis_index(vocab_axis) * head.shape[1]
-
-
 def _mesh() -> jax.sharding.AbstractMesh | None:
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty else mesh
-
-
-def _vocab_axis(head: Array, vocab: int) -> str | None:
-    """The mesh axis over which `head`, seen inside a shard, has its vocabulary split."""
-    return TENSOR_AXIS if head.shape[1] != vocab else None
-
-
-def _head_spec(vocab: int) -> P:
-    mesh = _mesh()
-    split = mesh is not None and vocab % mesh.shape[TENSOR_AXIS] == 0
-    return P(None, TENSOR_AXIS if split else None)
 
 
 def _sum_over(value: Array, axes: tuple[str, ...]) -> Array:
     return value if _mesh() is None else jax.lax.psum(value, axes)
 
 
-def _per_shard(local, out_specs, vocab: int):  # noqa: ANN001, ANN202
+def _per_shard(local, out_specs, vocab: _Vocab):  # noqa: ANN001, ANN202
     """`local` run on every device's own rows under the current mesh, or directly without one."""
     mesh = _mesh()
     if mesh is None:
         return local
     rows = P(BATCH_AXES, None)
-    specs = (P(BATCH_AXES, None, None), _head_spec(vocab), rows, rows)
+    specs = (P(BATCH_AXES, None, None), vocab.head_spec, rows, rows)
     return partial(jax.shard_map, in_specs=specs, out_specs=out_specs, check_vma=False)(local)

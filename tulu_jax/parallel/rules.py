@@ -67,6 +67,20 @@ class Layout:
     """The rules that were set in place of the default ones."""
     offload_optimizer: bool = False
     """The optimizer's moments lie in the hosts' memory and visit the devices in each step."""
+    table_embed: Any = None
+    """Where `embed` of embedding and head lies, if elsewhere: see `_table_embed`."""
+
+    @property
+    def table_rules(self) -> Rules:
+        """The rules for embedding and head."""
+        if self.table_embed is None:
+            return self.rules
+        return tuple({**dict(self.rules), "embed": self.table_embed}.items())
+
+    @property
+    def wished(self) -> Mapping[str, Any]:
+        """The rules before any gave way for want of divisibility."""
+        return {**DEFAULT_RULES, **self.overrides}
 
     @property
     def platform(self) -> str:
@@ -85,7 +99,13 @@ class Layout:
 
     def params(self, config: ModelConfig) -> Any:
         """A sharding for every weight of the model."""
-        return spmd.logical_to_mesh_sharding(logical_axes(config), self.mesh, self.rules)
+
+        def place(axes: PartitionSpec) -> NamedSharding:
+            rules = self.table_rules if "vocab" in axes else self.rules
+            return spmd.logical_to_mesh_sharding(axes, self.mesh, rules)
+
+        axes = logical_axes(config)
+        return jax.tree.map(place, axes, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
 
     @property
     def rows(self) -> NamedSharding:
@@ -187,7 +207,7 @@ def layout_for(
     overrides = dict(rules or {})
     check_overrides(overrides)
     chosen = {name: _present(axes, mesh) for name, axes in {**DEFAULT_RULES, **overrides}.items()}
-    notes = []
+    notes, table = [], None
     for name, size in _weight_axes(config):
         parts = num_parts(chosen[name], mesh)
         if size % parts == 0:
@@ -195,9 +215,23 @@ def layout_for(
         if name in MUST_DIVIDE:
             raise _does_not_divide(MUST_DIVIDE[name], size, chosen[name], parts)
         split = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in mesh_axes(chosen[name]))
-        notes.append(f"{name} ({size}) is not split over {split}: it does not divide")
+        note = f"{name} ({size}) is not split over {split}: it does not divide"
+        if name == "vocab" and (table := _table_embed(config, mesh, chosen)) is not None:
+            note += "; its weights lie there along embed, and the loss pads it"
+        notes.append(note)
         chosen[name] = None
-    return Layout(mesh, tuple(chosen.items()), tuple(notes), overrides, offload_optimizer)
+    rules = tuple(chosen.items())
+    return Layout(mesh, rules, tuple(notes), overrides, offload_optimizer, table)
+
+
+def _table_embed(config: ModelConfig, mesh: Mesh, chosen: Mapping[str, Any]) -> Any:
+    """Where `embed` of embedding and head lies if `vocab` does not divide: over its axes as well.
+
+    So the tables take no more memory than with a vocabulary that divides. None if that does not
+    divide either.
+    """
+    both = tuple(dict.fromkeys(mesh_axes(chosen["embed"]) + mesh_axes(chosen["vocab"])))
+    return _present(both, mesh) if config.embedding_width % num_parts(both, mesh) == 0 else None
 
 
 def _check_host_memory(mesh: Mesh) -> None:
