@@ -19,7 +19,7 @@ from tulu_jax.models import (
     abstract_params,
 )
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # models this small only wait for the second
 
 LLAMA = LlamaConfig(
     vocab_size=96,
