@@ -65,7 +65,7 @@ def load(*overrides, files=DEMO):
 def test_demo_loads():
     config = load()
     assert config.model_dir == "x" and config.data.mixture == "tulu_demo"
-    assert config.optimizer.learning_rate == 4e-3 and config.compute.dtype == "float32"
+    assert config.optimizer.learning_rate == 3e-3 and config.compute.dtype == "float32"
     assert config.seed == config.data.seed == 42
 
 
