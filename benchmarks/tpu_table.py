@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,19 +150,20 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any], group: str) -> str:
-    """The group's results in Markdown."""
+def table(results: dict[str, Any], jobs: Iterable[Job]) -> str:
+    """The results of the jobs that have one, in Markdown."""
     lines = ["| model | slice | mesh | rows | peak GiB | free | before |", "|---" * 7 + "|"]
-    for one in results.values():
-        if one["group"] != group:
+    for job in jobs:
+        if job.key not in results:
             continue
+        one = results[job.key]
         mesh = ", ".join(f"{name} {size}" for name, size in one["mesh"].items() if size > 1)
         peak, usable = one.get("peak"), one["usable"]
         cells = (
-            one["size"], one["slice"], mesh, one["batch"],
+            job.size, one["slice"], mesh, job.batch,
             f"{peak / GIB:.2f}" if peak else "does not fit",
             f"{1 - peak / usable:.0%}" if peak else "",
-            f"{one['before']:.2f}" if one["before"] else "",
+            f"{job.before:.2f}" if job.before else "",
         )  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -187,8 +188,8 @@ def main() -> None:
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
                 got = results[job.key]
                 print(job.key, got.get("peak", 0) / GIB or got["failure"], flush=True)
-    for name in groups:
-        print(f"\n{name}\n{table(results, name)}")
+    for name, jobs in groups.items():
+        print(f"\n{name}\n{table(results, jobs())}")
 
 
 if __name__ == "__main__":
