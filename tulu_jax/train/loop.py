@@ -15,6 +15,7 @@ import jax
 from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
+from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.feed import Feed
 from tulu_jax.train.flight import Flight
@@ -167,8 +168,9 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
         f"Model: {run.model.num_params:,} weights, {run.config.compute.dtype} compute. "
         f"Devices: {jax.device_count()} x {device} ({mesh})."
     )
-    for note in run.layout.notes:
-        console.print(f"  not split: {note}")
+    if run.layout.mesh.size > 1:
+        for line in report_summary(sharding_report(run.model, run.layout)):
+            console.print(line, soft_wrap=True)
     console.print(
         f"Steps {first_step:,} to {run.total_steps:,}: {data.batch_size} rows of {data.length} "
         f"tokens ({data.packing}), {run.data.train.num_rows:,} rows an epoch; "

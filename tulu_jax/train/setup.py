@@ -28,7 +28,7 @@ from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, 
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.models.lora import num_adapter_params
-from tulu_jax.parallel import Layout, layout_for, make_mesh
+from tulu_jax.parallel import Layout, layout_for, make_mesh, report_text, sharding_report
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.guards import check_model_fits_data
@@ -196,7 +196,7 @@ def make_run_folder(folder: Path) -> None:
 
 
 def keep_settings(run: Run) -> None:
-    """Keeps resolved settings and tokenizer in the run folder, once the run is sure to be this one.
+    """Keeps settings, layout and tokenizer in the run folder, once the run is sure to be this one.
 
     So the run can be moved, looked at and exported without the files it was started with.
 
@@ -207,6 +207,8 @@ def keep_settings(run: Run) -> None:
         return
     try:
         (run.folder / "settings.gin").write_text(run.settings)
+        shares = sharding_report(run.model, run.layout)
+        (run.folder / "sharding.txt").write_text(report_text(shares))
         copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise _unwritable(run.folder, error) from error
