@@ -1,11 +1,14 @@
+import os
 import subprocess
 import sys
 
 import jax
+import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tulu_jax.checkpoint import parts
 from tulu_jax.checkpoint.arrays import (
     CheckpointReader,
     LazyArray,
@@ -159,6 +162,63 @@ def test_lost_data(tmp_path):
             file.write_bytes(b"\0" * file.stat().st_size)
     with pytest.raises(CheckpointError, match=r"corrupt|cannot be read"):
         CheckpointReader(tmp_path).read(("c",))
+
+
+def stacked(shape, *, seed=0, dtype=np.float32):
+    """An array and the same as a lazy one of layers."""
+    whole = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    lazy = LazyArray(shape, whole.dtype, lambda: whole, lambda a, b: whole[a:b], stacked=True)
+    return whole, lazy
+
+
+def test_an_import_lies_in_plain_files_of_a_layer_each(tmp_path):
+    whole, lazy = stacked((3, 4, 5))
+    step = save_params(tmp_path, {"layers": {"w": lazy}}, {})
+    folder = step / "state" / "params.layers.w"
+    assert sorted(p.name for p in folder.glob("[0-9]*")) == ["0.0.0", "1.0.0", "2.0.0"]
+    assert (folder / "1.0.0").read_bytes() == whole[1].tobytes()
+    assert not (step / "state" / "manifest.ocdbt").exists()
+    read = CheckpointReader(tmp_path).read_part(("layers", "w"), 1, 2)
+    assert np.array_equal(read, whole[1:2])
+    assert not read.flags.owndata and not read.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_rows_and_slices_across_files(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(parts, "PART_BYTES", 3 * 7 * np.dtype(dtype).itemsize)
+    whole = np.random.default_rng(0).normal(size=(10, 7)).astype(dtype)  # 3 + 3 + 3 + 1 rows
+    save_params(tmp_path, {"w": whole}, {})
+    reader = CheckpointReader(tmp_path)
+    assert reader.rows_at_once(("w",)) == 3
+    assert np.array_equal(reader.read(("w",)), whole)
+    for start, stop in ((0, 3), (1, 2), (2, 5), (8, 10), (9, 10), (4, 4)):
+        assert np.array_equal(reader.read_part(("w",), start, stop), whole[start:stop])
+        for columns in (slice(0, 7), slice(2, 4), slice(5, 5)):
+            read = reader.read_slice(("w",), (slice(start, stop), columns))
+            assert np.array_equal(read, whole[start:stop, columns])
+
+
+@pytest.mark.parametrize("damage", ["lost", "short"])
+@pytest.mark.parametrize("read", ["read", "slice"])
+def test_a_file_of_a_part_that_is_lost_or_short(tmp_path, damage, read):
+    step = save_params(tmp_path, {"layers": {"w": stacked((3, 4, 5))[1]}}, {})
+    file = step / "state" / "params.layers.w" / "1.0.0"
+    file.unlink() if damage == "lost" else os.truncate(file, 12)
+    reader = CheckpointReader(tmp_path)
+    with pytest.raises(CheckpointError, match="weight cannot be read from the checkpoint"):
+        if read == "read":
+            reader.read_part(("layers", "w"), 1, 2)
+        else:
+            reader.read_slice(("layers", "w"), (slice(0, 3), slice(0, 1), slice(0, 5)))
+
+
+def test_what_is_found_wrong_before_the_commit_leaves_nothing(tmp_path):
+    def wrong():
+        raise CheckpointError("files are not those that were exported")
+
+    with pytest.raises(CheckpointError, match="not those that were exported"):
+        save_params(tmp_path / "run", PARAMS, {}, before_commit=wrong)
+    assert not (tmp_path / "run").exists()
 
 
 MEMORY = """

@@ -1,21 +1,30 @@
 """Weights read straight into shards, on eight devices that share one CPU."""
 
+import dataclasses
+import io
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
+from tulu_jax.checkpoint.fingerprint import tree_fingerprints
+from tulu_jax.checkpoint.hf.load import HfFolder
 from tulu_jax.checkpoint.manager import Checkpoints, restore_params
 from tulu_jax.checkpoint.sharded import read_sharded
+from tulu_jax.errors import CheckpointError
 from tulu_jax.models import config_to_dict
+from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
+from tulu_jax.train.setup import Run, open_base
 from tulu_jax.train.state import create_state
 
 from .hf.small import CONFIG, random_params
@@ -76,6 +85,48 @@ def test_only_each_shards_own_bytes_are_read_and_the_state_equals_an_imports(
         assert left.sharding.is_equivalent_to(right.sharding, left.ndim)
         assert left.dtype == right.dtype
         assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("source", ["folder", "import"])
+@pytest.mark.parametrize("mesh", ["fsdp", "mixed"])
+def test_the_frozen_base_of_adapters_is_read_in_slices(folder, tmp_path, monkeypatch, source, mesh):
+    """As on several hosts: what one device holds is read for it, once, and nothing besides."""
+    kind, base = HfFolder, folder
+    if source == "import":
+        kind, base = CheckpointReader, tmp_path / "run"
+        meta = {"model": config_to_dict(CONFIG)}
+        save_params(base, hf.open_folder(folder).lazy_params(), meta)
+    asked: dict[tuple[str, ...], list[int]] = {}
+    real = kind.read_slice
+
+    def counted(self, path, index):
+        result = real(self, path, index)
+        asked.setdefault(path, []).append(result.size)
+        return result
+
+    def whole(self, path, *rows):
+        raise AssertionError(f"{path} is read whole")
+
+    monkeypatch.setattr(kind, "read_slice", counted)
+    monkeypatch.setattr(kind, "read", whole)
+    monkeypatch.setattr(kind, "read_part", whole)
+    layout = layout_for(CONFIG, make_mesh(MESHES[mesh]))
+    config = types.SimpleNamespace(lora=LoraConfig(rank=2), initial_checkpoint=str(base))
+    run = Run(config, CONFIG, None, layout, None, 1, "")
+    run, (weights,) = open_base(run, Console(file=io.StringIO()))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        shards = {str(shard.index): shard.data.size for shard in leaf.addressable_shards}
+        assert sorted(asked[tuple(key.key for key in path)]) == sorted(shards.values()), path
+        assert leaf.dtype == "bfloat16"
+    wanted = jax.tree.map(lambda x: x.astype("bfloat16"), random_params(CONFIG))
+    assert run.base_weights == tree_fingerprints(jax.device_put(wanted))
+
+
+def test_an_import_of_another_model_is_refused(folder, tmp_path):
+    save_params(tmp_path / "run", hf.open_folder(folder).lazy_params(), {})
+    other = dataclasses.replace(CONFIG, d_ff=CONFIG.d_ff + 8)
+    with pytest.raises(CheckpointError, match="weights are not those of the model"):
+        restore_params(tmp_path / "run", other, layout_for(other, make_mesh(MESHES["fsdp"])))
 
 
 def test_a_slice_of_the_files_is_the_slice_of_the_weight(folder):

@@ -255,6 +255,19 @@ class CheckpointReader:
         """
         return self._reading(path, lambda: self._parts.read(("params", *path), start, stop))
 
+    def read_slice(self, path: ParamPath, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of one weight, a slice an axis.
+
+        Raises:
+          CheckpointError: its data is missing or damaged.
+        """
+        return self._reading(path, lambda: self._parts.read_slice(("params", *path), index))
+
+    @property
+    def in_slices(self) -> bool:
+        """Whether a slice can be read without the rest: `tulu import` writes such files."""
+        return not uses_ocdbt(self.path / "state")
+
     def _reading(self, path: ParamPath, read: Callable[[], T]) -> T:
         try:
             return read()

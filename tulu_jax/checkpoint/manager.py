@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.parts import LAYER_ARGS
+from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
@@ -239,6 +240,10 @@ def restore_params(
         partial_restore=True,
     )
     try:
+        if reader.in_slices:
+            _check_shapes(reader, target["params"])
+            shardings = layout.params(config)
+            return read_sharded(reader, shardings, dtype=dtype)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(path, args=args)
     except Exception as error:  # Orbax raises Exception itself for a missing file.
@@ -247,6 +252,16 @@ def restore_params(
     if saved and all(dtype == saved[name].split(":")[0] for name in _names(target)):
         _check_bits(saved, restored, path)
     return restored["params"]
+
+
+def _check_shapes(reader: CheckpointReader, target: Any) -> None:
+    shapes = {"/".join(path): reader.shape(path) for path in reader.paths()}
+    leaves = zip(_names(target), jax.tree.leaves(target), strict=True)
+    wrong = [
+        f"{name} {shapes.get(name)}" for name, leaf in leaves if shapes.get(name) != leaf.shape
+    ]
+    if wrong or len(shapes) != len(jax.tree.leaves(target)):
+        raise ValueError(f"weights are not those of the model: {wrong or sorted(shapes)}")
 
 
 def refuse_adapters(run: str | Path) -> None:

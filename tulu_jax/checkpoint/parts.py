@@ -12,7 +12,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +214,30 @@ class PartReader:
                 return mapped[first : first + stop - start]
         return self._store(path)[start:stop].read().result()
 
+    def read_slice(self, path: tuple[str, ...], index: Sequence[slice]) -> np.ndarray:
+        """A part of one array, in memory of its own; of plain files only its own bytes are read.
+
+        Raises:
+          ValueError: its data is missing or damaged.
+        """
+        store = self._store(path)
+        chunk = self._plain_chunk(path) if self._in_files else None
+        if not chunk:
+            return store[tuple(index)].read().result()
+        ends = [part.indices(n)[:2] for part, n in zip(index, store.shape, strict=True)]
+        result = np.empty([max(stop - start, 0) for start, stop in ends], store.dtype.numpy_dtype)
+        (start, stop), rest = ends[0], tuple(slice(*pair) for pair in ends[1:])
+        while start < stop and result.size:
+            first, last = start % chunk[0], min(start % chunk[0] + stop - start, chunk[0])
+            file = self._state / ".".join(path) / _chunk_name(chunk, start)
+            rows = _map(file, tuple(chunk), result.dtype, whole=False)
+            if rows is None:
+                raise ValueError(f"{file} is missing or of another size")
+            done = start - ends[0][0]
+            result[done : done + last - first] = rows[(slice(first, last), *rest)]
+            start += last - first
+        return result
+
     def _plain_chunk(self, path: tuple[str, ...]) -> list[int] | None:
         """The shape of the array's chunks if they are rows of plain numbers."""
         if path not in self._chunks:
@@ -237,14 +261,19 @@ class PartReader:
         return self._stores[path]
 
 
-def _map(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-    """The numbers of a file, as pages of it; None where it is not of that size."""
+def _map(
+    file: Path, shape: tuple[int, ...], dtype: np.dtype, *, whole: bool = True
+) -> np.ndarray | None:
+    """The numbers of a file, as pages of it; None where it is not of that size.
+
+    They are read at once if the `whole` is wanted, else when they are touched.
+    """
     size = math.prod(shape) * dtype.itemsize
     try:
         with file.open("rb") as opened:
             if not size or opened.seek(0, 2) != size:
                 return None
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if whole else 0)
             pages = mmap.mmap(opened.fileno(), size, flags=flags, prot=mmap.PROT_READ)
     except OSError:
         return None  # TensorStore says what is wrong

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath
+from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
 
 
 class SliceReader(Protocol):
@@ -22,7 +23,7 @@ class SliceReader(Protocol):
         ...
 
 
-def read_sharded(reader: SliceReader, shardings: Any) -> Any:
+def read_sharded(reader: SliceReader, shardings: Any, *, dtype: str | None = None) -> Any:
     """The tree of weights as device arrays, laid out as `shardings` says.
 
     A slice that several devices of this process hold is read once. On the host lies one slice of
@@ -31,6 +32,7 @@ def read_sharded(reader: SliceReader, shardings: Any) -> Any:
     Args:
       reader: an opened folder.
       shardings: the tree of weights with a sharding at every leaf.
+      dtype: what they are rounded to; None leaves them as the reader gives them.
     """
 
     def place(keys: Any, sharding: Any) -> jax.Array:
@@ -44,6 +46,8 @@ def read_sharded(reader: SliceReader, shardings: Any) -> Any:
         pieces = []
         for ends, devices in holders.items():
             values = reader.read_slice(path, tuple(slice(*pair) for pair in ends))
+            if dtype is not None:
+                values = cast(values, numpy_dtype(dtype), "/".join(path))
             pieces.extend(jax.device_put(values, device) for device in devices)
             jax.block_until_ready(pieces)
         return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
