@@ -24,10 +24,11 @@ COMMANDS = (
     "adapter",
     "generate",
     "chat",
+    "bench",
 )
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
-TRAINING = ("train", "demo")
+TRAINING = ("train", "demo", "bench")
 """Commands that gain from memory that is kept."""
 
 COPYING = ("import", "export")

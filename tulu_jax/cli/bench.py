@@ -1,0 +1,166 @@
+"""`tulu bench train`: speed and memory of the training step on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.errors import ConfigError
+
+EXAMPLES = """\
+examples:
+  tulu bench train --model llama_58m
+  tulu bench train --model llama_1b --rows 16 --length 2048 --dtype bfloat16 --remat minimal
+  tulu bench train --model llama_7b --rows 4 --remat full --attention auto --json
+
+Neither gin nor any data library is needed. MFU counts no recomputation and no padding.
+"""
+SETTING = re.compile(r"^(\w+)\.(\w+) *= *(.+)$", re.MULTILINE)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the command to the `tulu` parser."""
+    parser = subparsers.add_parser("bench", help="measure speed and memory on this machine")
+    kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    train = kinds.add_parser(
+        "train",
+        help="the training step: tokens/s, MFU, memory, compile time",
+        description="Times the training step that runs use, on made-up or stored rows.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_arguments(train)
+    train.set_defaults(func=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `tulu bench train`."""
+    add = parser.add_argument
+    add("--model", default="llama_58m", help="a file of gin_configs/models, without .gin")
+    add("--rows", type=int, default=4, help="rows in a batch (default 4)")
+    add("--length", type=int, default=512, help="tokens in a row (default 512)")
+    add("--micro_batches", type=int, default=1, help="parts a batch is cut into")
+    add("--dtype", default="float32", help="float32 or bfloat16 compute")
+    add("--attention", default="auto", help="attention kernel")
+    add("--remat", default="none", help="what the backward pass computes again")
+    add("--unroll_layers", type=int, default=1, help="layers traced in a row")
+    add("--optimizer", default="adamw", help="adamw or adafactor")
+    add("--moment_dtype", default="float32", help="of AdamW's first moment")
+    add("--mesh", default="", help="sizes of mesh axes, such as data=2,fsdp=4")
+    add("--offload_optimizer", action="store_true", help="moments in the host's memory")
+    add("--store", type=Path, help="take rows from this tokenized store")
+    add("--packing", default="best_fit", help="of the store's rows: best_fit or padded")
+    add("--loss_share", type=float, default=0.5, help="of made-up tokens (default 0.5)")
+    add("--steps", type=int, default=10, help="steps timed (default 10)")
+    add("--warmup", type=int, default=2, help="steps before them (default 2)")
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Times steps and prints what was found."""
+    from tulu_jax.models import ComputeConfig
+    from tulu_jax.parallel import MeshConfig
+    from tulu_jax.train.bench import StepBench, measure
+    from tulu_jax.train.config import OptimizerConfig
+
+    model = preset(args.model)
+    compute = ComputeConfig(
+        dtype=args.dtype,
+        remat=args.remat,
+        attention=args.attention,
+        unroll_layers=args.unroll_layers,
+    )
+    bench = StepBench(
+        model,
+        compute=compute,
+        optimizer=OptimizerConfig(
+            warmup_ratio=0.0, name=args.optimizer, moment_dtype=args.moment_dtype
+        ),
+        mesh=dataclasses.replace(
+            MeshConfig(offload_optimizer=args.offload_optimizer), **mesh_sizes(args.mesh)
+        ),
+        micro_batches=args.micro_batches,
+    )
+    bench.layout.check_rows(args.rows // args.micro_batches, name="--rows / --micro_batches")
+    found = measure(bench, make_batches(args, model), steps=args.steps, warmup=args.warmup)
+    found = {"model": args.model, "optimizer": args.optimizer, **found}
+    print(json.dumps(found) if args.json else _table(found))
+    return 0
+
+
+def preset(name: str) -> Any:
+    """The model config of `gin_configs/models/NAME.gin`, read without gin.
+
+    Raises:
+      ConfigError: no such file.
+    """
+    import gin_configs
+    from tulu_jax.models import LlamaConfig, NeoxConfig, OptConfig, RopeScaling
+
+    folder = Path(next(iter(gin_configs.__path__))) / "models"
+    path = folder / f"{name}.gin"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.gin")))
+        raise ConfigError("unknown model", got=name, expected=known)
+    kinds = {kind.__name__: kind for kind in (LlamaConfig, NeoxConfig, OptConfig)}
+    fields: dict[str, dict[str, Any]] = {}
+    for kind, field, value in SETTING.findall(path.read_text(encoding="utf-8")):
+        if not value.startswith("@"):
+            fields.setdefault(kind, {})[field] = ast.literal_eval(value.split("#")[0].strip())
+    scaling = fields.pop("RopeScaling", None)
+    ((kind, values),) = fields.items()
+    if scaling:
+        values["rope_scaling"] = RopeScaling(**scaling)
+    return kinds[kind](**values)
+
+
+def mesh_sizes(text: str) -> dict[str, Any]:
+    """`data=2,fsdp=4` as a dict.
+
+    Raises:
+      ConfigError: it has another form.
+    """
+    try:
+        pairs = [part.split("=") for part in text.split(",") if part]
+        return {name.strip(): int(size) for name, size in pairs}
+    except ValueError:
+        raise ConfigError("--mesh is not understood", got=text, expected="data=2,fsdp=4") from None
+
+
+def make_batches(args: argparse.Namespace, model: Any) -> list[Any]:
+    """Host batches to step over: one made-up one, or the first of a store."""
+    from tulu_jax.train.bench import synthetic_batch
+
+    if args.store is None:
+        return [
+            synthetic_batch(args.rows, args.length, model.vocab_size, loss_share=args.loss_share)
+        ]
+    from tulu_jax.data.packing import pack
+    from tulu_jax.data.rows import RowSource
+    from tulu_jax.data.store import open_store
+
+    store = open_store(args.store)
+    source = RowSource([store], pack(store.lengths, args.length, mode=args.packing))
+    count = max(1, min(args.steps, source.num_rows // args.rows))
+    return [source.batch(number, args.rows) for number in range(count)]
+
+
+def _table(found: dict[str, Any]) -> str:
+    mesh = ", ".join(f"{name} {size}" for name, size in found["mesh"].items()) or "one device"
+    return f"""\
+{found["model"]}: {found["weights"]:,} weights, {found["dtype"]}, {found["optimizer"]}, remat \
+{found["remat"]}, on {found["device"]} ({mesh}), jax {found["jax"]}
+batch         {found["rows"]} rows of {found["length"]} tokens, {found["padding_share"]:.1%} padding
+step          {found["step_s"]:.4f} s (median)
+tokens        {found["tokens_per_s"]:,.0f} a second, of which {found["loss_tokens_per_s"]:,.0f} \
+carry loss
+MFU           {found["mfu"]:.1%} = {found["mfu_formula"]}
+memory        {found["peak_memory_gib"]:.2f} GiB at most (GPU, TPU: the fullest device; CPU: the \
+process); {found["step_memory_gib"]:.2f} GiB in a step by XLA's account
+compilation   {found["compile_s"]:.1f} s"""
