@@ -50,7 +50,7 @@ def test_loss_and_gradients_equal_full_logits(seed, chunk, share):
 
     expected, wanted = jax.value_and_grad(full, argnums=(0, 1))(hidden, head)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "CHUNK", chunk)
+        patch.setattr(cross_entropy, "LOGITS", chunk * 17)
         got, grads = jax.value_and_grad(weighted_nll, argnums=(0, 1))(
             hidden, head, targets, weights
         )
@@ -72,7 +72,7 @@ def test_huge_logits_stay_finite():
 def test_no_array_of_all_positions_and_vocabulary_is_made():
     hidden, head, targets, weights = example(rows=8, length=64, vocab=997)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "CHUNK", 16)
+        patch.setattr(cross_entropy, "LOGITS", 16 * 997)
         text = jax.jit(jax.value_and_grad(weighted_nll)).lower(hidden, head, targets, weights)
     assert "16x997" in text.as_text() and "512x997" not in text.as_text()
     assert "8x64x997" not in text.as_text()
@@ -97,3 +97,38 @@ def test_a_vocabulary_that_the_mesh_does_not_divide(vocab, tensor):
     assert grads[1].shape == head.shape
     for left, right in zip(grads, wanted, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_chunk_size_docstring_example():
+    sizes = [cross_entropy.chunk_size(10_000, columns) for columns in (32_000, 8_000, 128_256)]
+    assert sizes == [1024, 4096, 256]
+    assert cross_entropy.chunk_size(100, 32_000) == 100
+    assert cross_entropy.chunk_size(10, 2**26) == 1
+
+
+@pytest.mark.parametrize(
+    ("mesh", "width"),
+    [
+        (MeshConfig(data=2, fsdp=2, tensor=2), 8),
+        (MeshConfig(fsdp=2, sequence=2, tensor=2), 8),
+        (MeshConfig(fsdp=4, data=2), 6),  # D is not split: it does not divide
+    ],
+    ids=str,
+)
+def test_sharded_loss_and_gradients(mesh, width):
+    """Positions and vocabulary split over devices; the head's gradient lies as the head does."""
+    hidden, head, targets, weights = example(rows=8, length=6, width=width, vocab=18)
+    loss = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "LOGITS", 4 * 9)
+        expected, wanted = loss(hidden, head, targets, weights)
+        with jax.set_mesh(make_mesh(mesh)):
+            got, grads = loss(hidden, head, targets, weights)
+            compiled = loss.lower(hidden, head, targets, weights).compile().as_text()
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    for left, right in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+    assert ("reduce-scatter" in compiled) == (width == 8)
+    # The head is gathered at most once, before the loop; no logits of all positions anywhere.
+    assert compiled.count(" all-gather(") <= 1
+    assert f"f32[{hidden.shape[0] * hidden.shape[1]},18]" not in compiled

@@ -9,7 +9,7 @@ size is kept or computed twice.
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import NamedTuple
 
 import jax
@@ -17,10 +17,19 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from tulu_jax.axes import BATCH_AXES, TENSOR_AXIS
+from tulu_jax.axes import BATCH_AXES, SEQUENCE_AXIS, TENSOR_AXIS
 
-CHUNK = 1024
-"""Positions whose logits exist at one time on a device; 1024 x 32,000 in float32 is 131 MB."""
+LOGITS = 2**25
+"""Logits that exist at one time on a device at most, 134 MB in float32."""
+
+EMBED_AXES = ("fsdp", SEQUENCE_AXIS)
+"""Mesh axes over which the gradient of the head is split along D, as the head itself lies."""
+
+POSITION_AXES = (*BATCH_AXES, SEQUENCE_AXIS)
+"""Mesh axes over which the positions of a batch are spread."""
+
+ROWS = P(BATCH_AXES, SEQUENCE_AXIS)
+"""How arrays [B, T] are spread over them."""
 
 NEVER = -1e30
 """Logit of a column that belongs to no token."""
@@ -38,7 +47,7 @@ def token_nll(
     """
 
     def local(hidden: Array, head: Array, targets: Array, weights: Array) -> Array:
-        flat = _compact(hidden, targets, weights)
+        flat = _compact(hidden, targets, weights, head.shape[1])
         size = flat.chunk
 
         def add_chunk(start: Array, nll: Array) -> Array:
@@ -50,8 +59,7 @@ def token_nll(
         return flat.restore(nll).reshape(targets.shape)
 
     vocab = _Vocab.of(head)
-    padded = vocab.pad(head)
-    return _per_shard(local, P(BATCH_AXES, None), vocab)(hidden, padded, targets, weights)
+    return _per_shard(local, ROWS, vocab)(hidden, vocab.pad(head), targets, weights)
 
 
 @jax.custom_vjp
@@ -110,13 +118,16 @@ def _forward(
     vocab = _Vocab.of(head)
 
     def local(hidden: Array, head: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
-        flat = _compact(hidden, targets, weights)
+        flat = _compact(hidden, targets, weights, head.shape[1])
 
         def chunk_sums(start: Array) -> tuple[Array, ...]:
             part = flat.take(start)
             logits, nll, lse = _chunk_nll(part.hidden, head, part.targets, vocab)
             loss = jnp.sum(nll * part.weights)
-            return (loss, *_chunk_grads(part, logits, lse, head, vocab)) if with_grads else (loss,)
+            if not with_grads:
+                return (loss,)
+            hidden_grad, head_grad = _chunk_grads(part, logits, lse, head, vocab)
+            return loss, hidden_grad.astype(hidden.dtype), head_grad
 
         def add_chunk(start: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             part = chunk_sums(start)
@@ -131,16 +142,17 @@ def _forward(
             rest = len(flat.weights) - flat.chunk
             first = (first[0], jnp.pad(first[1], ((0, rest), (0, 0))), first[2])
         loss, *grads = _each_chunk(flat.count, flat.chunk, add_chunk, first, begin=flat.chunk)
-        loss = _sum_over(loss, BATCH_AXES)
+        loss = _sum_over(loss, POSITION_AXES)
         if not with_grads:
             return (loss,)
         hidden_grad, head_grad = grads
         if vocab.axis:
             hidden_grad = _sum_over(hidden_grad, (vocab.axis,))
-        hidden_grad = flat.restore(hidden_grad).reshape(hidden.shape).astype(hidden.dtype)
-        return loss, hidden_grad, _sum_over(head_grad, BATCH_AXES).astype(head.dtype)
+        hidden_grad = flat.restore(hidden_grad).reshape(hidden.shape)
+        return loss, hidden_grad, _sum_head(head_grad).astype(head.dtype)
 
-    split = (P(), P(BATCH_AXES, None, None), vocab.head_spec) if with_grads else (P(),)
+    head_grad_spec = P(_head_rows(head.shape[0]) or None, vocab.axis)
+    split = (P(), P(*ROWS, None), head_grad_spec) if with_grads else (P(),)
     loss, *grads = _per_shard(local, split, vocab)(hidden, vocab.pad(head), targets, weights)
     return (loss, grads[0], grads[1][:, : vocab.size]) if with_grads else (loss,)
 
@@ -169,10 +181,10 @@ class _Compact(NamedTuple):
         return values[back]
 
 
-def _compact(hidden: Array, targets: Array, weights: Array) -> _Compact:
+def _compact(hidden: Array, targets: Array, weights: Array, columns: int) -> _Compact:
     flat_weights = weights.reshape(-1).astype(jnp.float32)
     positions = len(flat_weights)
-    chunk = min(CHUNK, positions)
+    chunk = chunk_size(positions, columns)
     order = jnp.argsort(flat_weights == 0, stable=True)
     padded = jnp.pad(order, (0, -positions % chunk))
     sorted_weights = jnp.where(jnp.arange(len(padded)) < positions, flat_weights[padded], 0.0)
@@ -184,6 +196,18 @@ def _compact(hidden: Array, targets: Array, weights: Array) -> _Compact:
         count=jnp.sum(flat_weights != 0),
         chunk=chunk,
     )
+
+
+def chunk_size(positions: int, columns: int) -> int:
+    """Positions of a chunk on a device that has `positions` in all and `columns` of the vocabulary.
+
+    As many as `LOGITS` allows, and a multiple of 128 if there are so many. Of many positions:
+
+    columns    32,000  8,000  128,256
+    positions   1,024  4,096      256
+    """
+    size = max(1, LOGITS // columns)
+    return min(positions, size - size % 128 if size >= 128 else size)
 
 
 def _each_chunk(count: Array, size: int, add_chunk, sums, *, begin: int = 0):  # noqa: ANN001, ANN202
@@ -286,11 +310,28 @@ def _sum_over(value: Array, axes: tuple[str, ...]) -> Array:
     return value if _mesh() is None else jax.lax.psum(value, axes)
 
 
-def _per_shard(local, out_specs, vocab: _Vocab):  # noqa: ANN001, ANN202
-    """`local` run on every device's own rows under the current mesh, or directly without one."""
+def _sum_head(head_grad: Array) -> Array:
+    """The sum over all positions of the batch, each device keeping its own rows of D if it can.
+
+    That moves half of what giving the whole sum to every device would, and needs half the memory.
+    """
+    scattered = _head_rows(head_grad.shape[0])
+    if scattered:
+        head_grad = jax.lax.psum_scatter(head_grad, scattered, scatter_dimension=0, tiled=True)
+    return _sum_over(head_grad, tuple(axis for axis in POSITION_AXES if axis not in scattered))
+
+
+def _head_rows(width: int) -> tuple[str, ...]:
+    """The mesh axes that D is split over in the gradient of the head: all, or none."""
     mesh = _mesh()
-    if mesh is None:
+    if mesh is None or width % math.prod(mesh.shape[axis] for axis in EMBED_AXES):
+        return ()
+    return EMBED_AXES
+
+
+def _per_shard(local, out_specs, vocab: _Vocab):  # noqa: ANN001, ANN202
+    """`local` run on every device's own positions under the mesh in force, or directly."""
+    if _mesh() is None:
         return local
-    rows = P(BATCH_AXES, None)
-    specs = (P(BATCH_AXES, None, None), vocab.head_spec, rows, rows)
-    return partial(jax.shard_map, in_specs=specs, out_specs=out_specs, check_vma=False)(local)
+    specs = (P(*ROWS, None), vocab.head_spec, ROWS, ROWS)
+    return jax.shard_map(local, in_specs=specs, out_specs=out_specs, check_vma=False)

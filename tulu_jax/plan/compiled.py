@@ -9,7 +9,7 @@ import time
 import jax
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.ops.cross_entropy import CHUNK
+from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.plan.hlo import Traffic, read_traffic
 from tulu_jax.plan.planned import PlannedRun
 
@@ -73,11 +73,13 @@ def traffic_of(text: str, run: PlannedRun) -> Traffic:
     """What the compiled step sends; the loss's loop is taken to see every position."""
     devices = list(run.layout.mesh.devices.flat)
     slices = [getattr(device, "slice_index", None) or 0 for device in devices]
+    columns = -(-run.model.vocab_size // run.mesh_size())
+    chunk = chunk_size(max(run.positions, 1), columns)
     return read_traffic(
         text,
         num_devices=len(devices),
         slices=slices if len(set(slices)) > 1 else (),
-        open_loop_turns=max(0, -(-run.positions // CHUNK) - 1),
+        open_loop_turns=max(0, -(-run.positions // chunk) - 1),
     )
 
 

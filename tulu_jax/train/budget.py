@@ -18,7 +18,7 @@ import optax
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
 from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.models.config import attention_kernel
-from tulu_jax.ops.cross_entropy import CHUNK
+from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.parallel import Layout
 from tulu_jax.parallel.rules import abstract_sharded_params
 from tulu_jax.train.config import TrainConfig
@@ -63,7 +63,7 @@ def frozen_weights(run: Shaped) -> tuple[Any, ...]:
     """With LoRA, the weights that are not trained, as shapes and shardings; else nothing."""
     if run.config.lora is None:
         return ()
-    dtype = run.config.lora.base_dtype
+    dtype = run.config.lora.read_dtype
     return (abstract_sharded_params(run.model, run.layout, dtype=dtype),)
 
 
@@ -186,7 +186,7 @@ def _loss_bytes(run: Shaped, bytes_each: int) -> float:
     parts = run.layout.mesh.shape[TENSOR_AXIS]
     split = parts if run.model.vocab_size % parts == 0 else 1
     columns = run.model.vocab_size / split
-    chunk = min(CHUNK, max(local_positions(run), 1))
+    chunk = chunk_size(max(local_positions(run), 1), int(columns))
     head = columns * run.model.embedding_width
     return head * (bytes_each + FLOAT32) + 3 * chunk * columns * FLOAT32
 
