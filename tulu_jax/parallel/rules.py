@@ -78,11 +78,6 @@ class Layout:
         return tuple({**dict(self.rules), "embed": self.table_embed}.items())
 
     @property
-    def wished(self) -> Mapping[str, Any]:
-        """The rules before any gave way for want of divisibility."""
-        return {**DEFAULT_RULES, **self.overrides}
-
-    @property
     def platform(self) -> str:
         """Where the mesh lies: cpu, gpu or tpu; also of devices that are only described."""
         return self.mesh.devices.flat[0].platform
