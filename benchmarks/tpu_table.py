@@ -146,7 +146,6 @@ def measure(job: Job) -> dict[str, Any]:
         "arguments": compiled.arguments,
         "temporaries": compiled.temporaries,
         "seconds": compiled.compile_seconds,
-        "traffic": dataclasses.asdict(compiled.traffic),
     }
 
 

@@ -35,6 +35,9 @@ HloModule jit_step, is_scheduled=true
   %carry.1 = (s32[], bf16[16,8]{1,0}) parameter(0)
   %shard = bf16[16,8]{1,0} get-tuple-element(%carry.1), index=1
   %all-gather.1 = bf16[64,8]{1,0:T(8,128)(2,1)S(3)} all-gather(%shard), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}
+  %kernel = f32[16,8]{1,0} custom-call(%shard), custom_call_target="tpu_custom_call", metadata={
+"blocks": "{512, 512
+}}, op_name="splash"}
   %scattered = f32[16,8]{1,0} fusion(%all-gather.1), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %out = (s32[], bf16[16,8]{1,0}) tuple(%i, %shard)
 }

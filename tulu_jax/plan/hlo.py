@@ -116,7 +116,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
             if line.endswith("{") and (head := _COMPUTATION.match(line)):
                 current = computations.setdefault(head[2], [])
                 entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
+        elif line == "}":  # Kernels are written over several lines, some of which begin so too.
             current = None
         elif (instruction := _instruction(line)) is not None:
             current.append(instruction)
