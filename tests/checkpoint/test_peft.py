@@ -13,7 +13,7 @@ from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.checkpoint.merged import adapter_tree, import_peft, open_weights, saved_lora
 from tulu_jax.checkpoint.peft import load_peft, save_peft
 from tulu_jax.errors import CheckpointError, ConfigError
-from tulu_jax.models import NeoxConfig, forward
+from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, abstract_adapters, adapt, merge
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.0, base_dtype="float32")
@@ -99,15 +99,6 @@ def test_adapters_of_other_kinds(tmp_path, changes, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=message):
         load_peft(tmp_path / "a", CONFIG)
-
-
-def test_fused_weights_have_no_peft_adapter(tmp_path):
-    config = NeoxConfig(
-        vocab_size=20, d_model=8, d_ff=16, num_layers=1, num_heads=2, max_length=8, norm_eps=1e-5,
-        rotary_share=0.5,
-    )  # fmt: skip
-    with pytest.raises(CheckpointError, match="PEFT has one adapter where we have several"):
-        save_peft(tmp_path / "a", config, LoraConfig(targets=("query",)), {}, base="b")
 
 
 @pytest.mark.parametrize(

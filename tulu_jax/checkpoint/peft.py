@@ -3,6 +3,16 @@
     layers/attention/query/a [L, D, r]    <->  ...layers.{i}.self_attn.q_proj.lora_A.weight [r, D]
     layers/attention/query/b [L, r, N*H]  <->  ...layers.{i}.self_attn.q_proj.lora_B.weight [N*H, r]
 
+GPT-NeoX keeps query, key and value in one module, for which PEFT has one adapter of one rank. Ours
+are three: with A one below the other and each B in rows and columns of its own, one adapter of
+three times the rank has the same product, exactly. For one head of one channel and r = 1:
+
+    A [3, D]  aq      B [3, 3]  bq  0  0
+              ak                0  bk  0
+              av                0   0  bv
+
+PEFT's own adapter of such a module, where the three share an A, is read as three with equal A.
+
 Source: peft 0.21 `tuners/lora/{config,layer}.py`, `utils/save_and_load.py`.
 """
 
@@ -15,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import ParamPath
 from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.load import param_shapes, put
 from tulu_jax.checkpoint.hf.names import tensors_of
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, read_header, write_shard
-from tulu_jax.checkpoint.hf.tensors import read_tensor
+from tulu_jax.checkpoint.hf.tensors import TensorSpec, read_tensor
+from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.models import ModelConfig
@@ -66,15 +77,14 @@ def save_peft(
       base: what PEFT shall call the base model: a path or a name on the Hub.
 
     Raises:
-      CheckpointError: the folder is in use, or PEFT has no such adapter (GPT-NeoX's fused query,
-        key and value).
+      CheckpointError: the folder is in use.
     """
     modules = _modules(config, lora)
     tensors: dict[str, np.ndarray] = {}
-    for weight, module in modules.items():
-        factors = {name: np.asarray(at(adapters, weight)[name], F32) for name in "ab"}
+    for holder in modules:
+        factors = _joined(holder, config, lora, adapters)
         for layer in range(config.num_layers):
-            start = PREFIX + module.format(layer=layer)
+            start = PREFIX + _name(holder).format(layer=layer)
             tensors[f"{start}.lora_A.weight"] = factors["a"][layer].T
             tensors[f"{start}.lora_B.weight"] = factors["b"][layer].T
     fields = {
@@ -85,9 +95,10 @@ def save_peft(
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": sorted({module.rsplit(".", 1)[1] for module in modules.values()}),
+        "target_modules": sorted({_module(holder) for holder in modules}),
         "init_lora_weights": True,
         **{name: values[0] for name, values in NEUTRAL.items()},
+        **_patterns(modules, lora),
     }
     with whole_folder(path) as folder:
         shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
@@ -107,31 +118,13 @@ def load_peft(path: str | Path, config: ModelConfig) -> tuple[LoraConfig, dict[s
     fields = read_json(folder / CONFIG_NAME)
     lora = _lora_from(fields, config, folder / CONFIG_NAME)
     specs = read_header(folder / WEIGHTS_NAME)
-    shapes, tree, used = adapter_shapes(config, lora), {}, set()
-    for weight, module in _modules(config, lora).items():
-        stacked = {}
-        for factor, name in (("a", "lora_A"), ("b", "lora_B")):
-            wanted = getattr(shapes[weight], factor)
-            names = [
-                f"{PREFIX}{module.format(layer=layer)}.{name}.weight"
-                for layer in range(config.num_layers)
-            ]
-            used.update(names)
-            for tensor in names:
-                found = list(specs[tensor].shape) if tensor in specs else None
-                if found != [*wanted[:0:-1]]:
-                    raise CheckpointError(
-                        "adapter does not fit the model",
-                        got=f"{tensor} {found}",
-                        at=folder / WEIGHTS_NAME,
-                        expected=[*wanted[:0:-1]],
-                    )
-            layers = [read_tensor(specs[tensor]).astype(F32).T for tensor in names]
-            stacked[factor] = np.stack(layers)
-        place = tree
-        for name in weight[:-1]:
-            place = place.setdefault(name, {})
-        place[weight[-1]] = stacked
+    tree, used = {}, set()
+    for holder in _modules(config, lora):
+        blocks = bool(fields.get("rank_pattern")) and len(holder.paths) > 1
+        stacked, names = _stacked(holder, config, lora, specs, len(holder.paths) if blocks else 1)
+        used.update(names)
+        for part, weight in enumerate(holder.paths):
+            put(tree, weight, _part(holder, part, config, stacked, blocks))
     more = sorted(set(specs) - used)
     if more:
         raise CheckpointError(
@@ -142,14 +135,100 @@ def load_peft(path: str | Path, config: ModelConfig) -> tuple[LoraConfig, dict[s
     return lora, tree
 
 
-def _lora_from(fields: Mapping[str, Any], config: ModelConfig, where: Path) -> LoraConfig:
-    for name, values in {"peft_type": ("LORA",), **NEUTRAL}.items():
-        found = fields.get(name, values[0])
-        if found not in values:
+def _stacked(
+    holder: Tensor,
+    config: ModelConfig,
+    lora: LoraConfig,
+    specs: Mapping[str, TensorSpec],
+    count: int,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Both factors of a module, the layers stacked, and the names of their tensors."""
+    stacked, used = {}, []
+    wide, rank = holder.hf_shape(config), lora.rank * count
+    for factor, name, wanted in (
+        ("a", "lora_A", (rank, wide[1])),
+        ("b", "lora_B", (wide[0], rank)),
+    ):
+        start = f"{PREFIX}{_name(holder)}.{name}.weight"
+        names = [start.format(layer=layer) for layer in range(config.num_layers)]
+        for tensor in names:
+            found = specs[tensor].shape if tensor in specs else None
+            if found != wanted:
+                raise CheckpointError(
+                    "adapter does not fit the model",
+                    got=f"{tensor} {None if found is None else list(found)}",
+                    at=next(iter(specs.values())).file if specs else None,
+                    expected=list(wanted),
+                )
+        stacked[factor] = np.stack([read_tensor(specs[name]).astype(F32).T for name in names])
+        used += names
+    return stacked, used
+
+
+def _joined(
+    holder: Tensor, config: ModelConfig, lora: LoraConfig, adapters: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Both factors [L, ...] of the adapter of a module, from those of the weights in it."""
+    shapes, count = adapter_shapes(config, lora), len(holder.paths)
+    if count == 1:
+        return {name: np.asarray(at(adapters, holder.paths[0])[name], F32) for name in "ab"}
+    layers, width = config.num_layers, config.d_model
+    a = np.zeros((layers, width, count * lora.rank), F32)
+    blocks = np.zeros((count, layers, count * lora.rank, *_heads(holder, config)), F32)
+    for part, weight in enumerate(holder.paths):
+        if weight in shapes:
+            own = slice(part * lora.rank, (part + 1) * lora.rank)
+            a[..., own] = at(adapters, weight)["a"]
+            factor = np.asarray(at(adapters, weight)["b"], F32)
+            blocks[part][:, own] = factor.reshape(layers, lora.rank, *_heads(holder, config))
+    shape = (holder.hf_shape(config)[0], count * lora.rank)
+    b = [holder.order.give(list(blocks[:, layer]), shape).T for layer in range(layers)]
+    return {"a": a, "b": np.stack(b)}
+
+
+def _part(
+    holder: Tensor, part: int, config: ModelConfig, stacked: Mapping[str, np.ndarray], blocks: bool
+) -> dict[str, np.ndarray]:
+    """Both factors of one weight of a module, from those of the module.
+
+    Raises:
+      CheckpointError: factors said to be blocks have numbers outside of them.
+    """
+    a, b = stacked["a"], stacked["b"]
+    if len(holder.paths) == 1:
+        return {"a": a, "b": b}
+    shape = (b.shape[1], *_heads(holder, config))
+    taken = [holder.order.take(layer.T, part, shape).reshape(len(layer), -1) for layer in b]
+    b = np.stack(taken)
+    if blocks:
+        rank = b.shape[1] // len(holder.paths)
+        own = slice(part * rank, (part + 1) * rank)
+        rest = np.delete(b, np.r_[own], axis=1)
+        if np.any(rest):
             raise CheckpointError(
-                f"{name} of the adapter is not supported", got=repr(found), at=where,
-                expected=repr(values[0]),
-            )  # fmt: skip
+                "adapter of query, key and value is not one of ours",
+                got=f"{np.count_nonzero(rest)} numbers outside the blocks",
+                at=_name(holder),
+                expected="three adapters, each in rows and columns of its own",
+            )
+        a, b = a[..., own], b[:, own]
+    return {"a": a, "b": b}
+
+
+def _heads(holder: Tensor, config: ModelConfig) -> tuple[int, ...]:
+    return param_shapes(config)[holder.paths[0]][-2:]
+
+
+def _patterns(modules: list[Tensor], lora: LoraConfig) -> dict[str, dict[str, Any]]:
+    """PEFT's fields for modules whose adapter has another rank, and the same scale."""
+    fused = {_module(holder): len(holder.paths) for holder in modules if len(holder.paths) > 1}
+    return {
+        "rank_pattern": {name: count * lora.rank for name, count in fused.items()},
+        "alpha_pattern": {name: count * lora.alpha for name, count in fused.items()},
+    }
+
+
+def _lora_from(fields: Mapping[str, Any], config: ModelConfig, where: Path) -> LoraConfig:
     targets = fields.get("target_modules")
     targets = [targets] if isinstance(targets, str) else targets
     try:
@@ -160,25 +239,31 @@ def _lora_from(fields: Mapping[str, Any], config: ModelConfig, where: Path) -> L
             targets=tuple(targets or ()),
             base_dtype="float32",
         )
-        adapter_shapes(config, lora)
+        patterns = _patterns(_modules(config, lora), lora)
     except (KeyError, TypeError, TuluError) as error:
         raise CheckpointError("adapter's config is not understood", got=error, at=where) from error
+    ours = all(fields.get(name) == value for name, value in patterns.items())
+    allowed = {"peft_type": ("LORA",), **NEUTRAL}
+    for name, values in allowed.items():
+        found = fields.get(name, values[0])
+        if found not in values and not (ours and name in patterns):
+            raise CheckpointError(
+                f"{name} of the adapter is not supported", got=repr(found), at=where,
+                expected=repr(values[0]),
+            )  # fmt: skip
     return lora
 
 
-def _modules(config: ModelConfig, lora: LoraConfig) -> dict[ParamPath, str]:
-    """Weight with an adapter -> name of the torch module that holds it."""
-    holders = {weight: t for t in tensors_of(config) for weight in t.paths}
-    found = {}
-    for path in adapter_shapes(config, lora):
-        tensor = holders[path]
-        if len(tensor.paths) > 1:
-            raise CheckpointError(
-                "PEFT has one adapter where we have several",
-                got="/".join(path),
-                at=tensor.pattern,
-                expected="a weight that is a tensor of its own",
-                do="leave query, key and value out of LORA_TARGETS, or export with --merge",
-            )
-        found[path] = tensor.pattern.removesuffix(".weight")
-    return found
+def _modules(config: ModelConfig, lora: LoraConfig) -> list[Tensor]:
+    """The tensors of the modules with an adapter: those that hold a weight with one."""
+    adapted = adapter_shapes(config, lora)
+    return [holder for holder in tensors_of(config) if any(p in adapted for p in holder.paths)]
+
+
+def _name(holder: Tensor) -> str:
+    """The torch module that holds a tensor; `{layer}` stands for the layer's number."""
+    return holder.pattern.removesuffix(".weight")
+
+
+def _module(holder: Tensor) -> str:
+    return _name(holder).rsplit(".", 1)[1]
