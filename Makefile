@@ -26,7 +26,7 @@ format: $(VENV)/.test  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test  ## our training step beside transformers + torch (nothing else may run)
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/vs_torch.py
 
 constraints: $(VENV)/.test  ## pin what is installed
 	(head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/^torch @.*/torch==2.13.0/; s/ @ .*//') > constraints.new
