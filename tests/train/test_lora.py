@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import ml_dtypes
 import numpy as np
+import optax
 import pytest
 
 from train.small import (
@@ -32,12 +33,14 @@ from tulu_jax.models.lora import LoraConfig, num_adapter_params
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.metrics import train_flops
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import create_state
+from tulu_jax.train.state import abstract_state, create_state
 from tulu_jax.train.step import make_eval_step, make_train_step
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.25, base_dtype="float32")
-# With eps far below them Adam makes the rounding of gradients that are next to 0 into whole steps.
-OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup_ratio=0.0, eps=1e-3), 6)
+# Equality on meshes and in micro-batches is one of gradients up to their rounding. Weights say so
+# after steps along the gradients; Adam's g / (|g| + eps) would make the rounding of a gradient next
+# to 0, which the factors beside a B of zeros have, into a step of full length.
+OPTIMIZER = optax.sgd(0.2)
 BATCHES = [two_a_row(seed=i) for i in range(3)]
 
 
@@ -82,8 +85,15 @@ def test_recomputed_layers_drop_the_same_inputs(one_device):
     assert_close(run_steps(None, compute=ComputeConfig(remat="full")), one_device)
 
 
-def test_only_adapters_are_in_the_state(one_device):
-    _, state, _ = one_device
+def test_the_steps_are_long_enough_to_tell(one_device):
+    losses, state, _ = one_device
+    assert losses[-1]["loss"] < losses[0]["loss"] - 0.01
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(state.params))
+
+
+def test_only_adapters_are_in_the_state():
+    optimizer = make_optimizer(OptimizerConfig(), 6)
+    state = abstract_state(MODEL, optimizer, layout_on(None), lora=LORA)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert count == num_adapter_params(MODEL, LORA)
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
