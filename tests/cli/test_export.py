@@ -43,6 +43,12 @@ def test_dtype_and_shards(run, tmp_path):
     assert json.loads((tmp_path / "x" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
+def test_vocabulary_at_its_true_size_unless_asked(run, tmp_path):
+    export(run, tmp_path / "x", "--pad_vocab_to", "100")
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["vocab_size"] == 900
+    assert CheckpointReader(run).shape(("embedding",))[0] == 896
+
+
 def test_output_in_use(run, tmp_path):
     export(run, tmp_path / "x")
     with pytest.raises(CheckpointError, match="output folder is not empty"):

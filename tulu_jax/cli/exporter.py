@@ -73,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--base", metavar="DIR", help="where the adapters' base lies now (default: as in training)"
     )
+    parser.add_argument(
+        "--pad_vocab_to",
+        type=int,
+        metavar="N",
+        help="round the vocabulary up to a multiple of N, with rows that stand for no token "
+        "(default: its true size)",
+    )
     parser.set_defaults(func=run)
 
 
@@ -84,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import save
     from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.checkpoint.padded import padded
 
     console = Console(highlight=False, soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
@@ -92,7 +100,10 @@ def run(args: argparse.Namespace) -> int:
         return _export_adapters(args, reader, console)
     if args.merge:
         reader = merged(args, reader)
-    config = model_config(reader)
+    config, weights = model_config(reader), reader
+    if args.pad_vocab_to is not None:
+        weights = padded(reader, config, args.pad_vocab_to)
+        config = weights.config
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
@@ -100,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         saved = save(
             args.output,
             config,
-            reader,
+            weights,
             tokenizer=tokenizer,
             dtype=args.dtype,
             max_shard_bytes=max_shard_bytes,
