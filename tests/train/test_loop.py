@@ -64,6 +64,9 @@ def test_a_run_ends_with_all_its_files(uninterrupted):
         "loss tok/s",
         "held-out loss: tulu_small",
         f"Done: step {STEPS}",
+        "Step time over ",
+        "Goodput ",
+        " s in steps; the rest: ",
     ):
         assert part in output
     assert "compiled again" not in output
@@ -82,6 +85,26 @@ def test_metric_lines_say_everything(uninterrupted):
     }  # fmt: skip
     assert "step_s" not in steps[0]  # it waited for compilation
     assert [line["step"] for line in lines if "heldout" in line] == [0, 5, 10]
+
+
+def test_the_last_line_accounts_for_the_time(uninterrupted):
+    folder = Path(uninterrupted[0].model_dir)
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last) == {"step", "goodput", "seconds", "step_times"}
+    assert 0 < last["goodput"] < 1 and last["seconds"]["checkpoint"] > 0
+    assert last["goodput"] == pytest.approx(
+        last["seconds"]["steps"] / sum(last["seconds"].values())
+    )
+    # Neither the first step, which compiles, nor a step after a checkpoint waits for others.
+    assert last["step_times"]["steps"] == STEPS - 1
+    assert sum(last["step_times"]["counts"]) == STEPS - 1
+
+
+def test_steps_are_traced_on_demand(tmp_path, monkeypatch):
+    config = run_config(tmp_path / "run", epochs=None, train_steps=5, profile_steps=2)
+    _, output = run(monkeypatch, config)
+    assert "Trace of 2 steps in " in output
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
 def test_loss_falls(uninterrupted):
