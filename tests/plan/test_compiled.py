@@ -168,7 +168,8 @@ def test_search_refuses_what_cannot_fit(tpus):
 def test_the_command_plans_the_demo_on_virtual_devices(tmp_path, capsys):
     kept = tmp_path / "plan.json"
     arguments = ["plan", "--gin_file=runs/demo.gin", "--topology=cpu:8", f"--json={kept}",
-                 "--gin.TASK_FEATURE_LENGTHS={'targets': 64}", "--gin.UNROLL_LAYERS=1"]  # fmt: skip
+                 "--gin.TASK_FEATURE_LENGTHS={'targets': 64}", "--gin.UNROLL_LAYERS=1",
+                 "--gin.LlamaConfig.num_layers=1", "--gin.LlamaConfig.d_ff=64"]  # fmt: skip
     assert main(arguments) == 0
     text = capsys.readouterr().out
     for part in ("8 devices (fsdp 8)", "estimated from shapes", "as compiled", "all-gather"):

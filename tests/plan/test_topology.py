@@ -78,9 +78,7 @@ def test_a_busy_compiler_is_told(monkeypatch):
 
 def test_a_slice_that_does_not_exist_is_told(monkeypatch):
     refuse(monkeypatch, jax.errors.JaxRuntimeError("INVALID_ARGUMENT: not divisible"))
-    with pytest.raises(
-        ConfigError, match=r"there is no such slice - got v5e:3x3.*v5e:2x2"
-    ):
+    with pytest.raises(ConfigError, match=r"there is no such slice - got v5e:3x3.*v5e:2x2"):
         find_topology("v5e:3x3")
 
 
@@ -120,14 +118,21 @@ def test_roofline_by_hand(described):
 
 
 def test_recomputing_costs_time_and_saves_memory(described):
-    runs = {
-        remat: plan_run(config(compute=ComputeConfig(remat=remat)), described)
-        for remat in ("none", "full")
-    }
-    work = Work(1024, 1024)
-    roofs = {name: roofline(run, estimate_traffic(run), work) for name, run in runs.items()}
-    assert roofs["full"].compute > roofs["none"].compute
-    assert memory_budget(runs["full"]).kept < memory_budget(runs["none"]).kept
+    policies = ("none", "minimal", "attention", "full")
+    runs = [plan_run(config(compute=ComputeConfig(remat=one)), described) for one in policies]
+    kept = [memory_budget(run).kept for run in runs]
+    assert kept == sorted(kept, reverse=True) and len({*kept}) == 4
+    done = [roofline(run, estimate_traffic(run), Work(1024, 1024)).compute for run in runs]
+    assert done == sorted(done)
+    assert done[0] < done[2] < done[3]
+    # 3 layers x 256 positions x float32: the layer's input, and half of the queries' 4 x 16.
+    named = plan_run(config(compute=ComputeConfig(remat="query")), described)
+    assert memory_budget(named).kept == 3 * 256 * 4 * (64 + 32)
+
+
+def test_what_is_offloaded_is_not_on_the_device(described):
+    kept = ComputeConfig(remat="query", offload_activations="layer_input")
+    assert memory_budget(plan_run(config(compute=kept), described)).kept == 3 * 256 * 4 * 64 / 2
 
 
 needs_libtpu = pytest.mark.skipif(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
 from tulu_jax.plan.hlo import Collective, Traffic
 from tulu_jax.plan.planned import PlannedRun
-from tulu_jax.plan.roofline import RECOMPUTED
+from tulu_jax.plan.roofline import passes
 from tulu_jax.train.budget import FLOAT32
 
 
@@ -20,17 +20,17 @@ def estimate_traffic(run: PlannedRun) -> Traffic:
     """
     config, model = run.config, run.model
     each = jnp.dtype(config.compute.dtype).itemsize
-    passes = 2 + RECOMPUTED.get(config.compute.remat, 0.0)
+    turns = passes(run)
     micro, tensor = config.micro_batches, run.mesh_size(TENSOR_AXIS)
     shards = run.mesh_size("fsdp") * run.mesh_size(SEQUENCE_AXIS)
     matrices = model.num_matmul_params / tensor
     trained = matrices if config.lora is None else 0.0
     states = run.positions * model.d_model * each * 2 * model.num_layers
     found = [
-        _collective("all-gather", shards, passes * micro * matrices * each),
+        _collective("all-gather", shards, turns * micro * matrices * each),
         _collective("reduce-scatter", shards, micro * trained * FLOAT32),
         _collective("all-reduce", run.mesh_size("data"), micro * trained / shards * FLOAT32),
-        _collective("all-reduce", tensor, passes * micro * states),
+        _collective("all-reduce", tensor, turns * micro * states),
         _collective("all-reduce", run.mesh_size("slice"), trained / shards * FLOAT32, crosses=True),
     ]
     return Traffic(tuple(one for one in found if one.group_size > 1 and one.payload_bytes))

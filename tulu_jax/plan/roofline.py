@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tulu_jax.plan.hlo import Traffic
 from tulu_jax.plan.planned import PlannedRun
-from tulu_jax.train.budget import activations, memory_budget
+from tulu_jax.train.budget import Budget, activations, memory_budget
 from tulu_jax.train.metrics import train_flops
 
 ASSUMPTIONS = (
@@ -20,9 +20,6 @@ ASSUMPTIONS = (
     "overlapped with another collective; between slices, each device its share of the host's",
     "the step is as long as the longest of these, as if all overlapped perfectly",
 )
-
-RECOMPUTED = {"none": 0.0, "full": 1.0, "minimal": 0.1, "dots": 0.1, "attention": 0.8}
-"""Share of the layers' forward work that is done again, by remat policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +62,12 @@ class Roofline:
         return self.model_flops / (self.seconds * self.peak_flops)
 
 
-def roofline(run: PlannedRun, traffic: Traffic, work: Work) -> Roofline | None:
+def roofline(
+    run: PlannedRun, traffic: Traffic, work: Work, *, budget: Budget | None = None
+) -> Roofline | None:
     """The roofline of a step, or None where nothing is known of the devices.
+
+    `budget` is the run's memory budget, where it has been made already.
 
     Source: Williams et al. 2009 (the model); `tulu_jax/plan/hardware.py` (the figures).
     """
@@ -78,7 +79,7 @@ def roofline(run: PlannedRun, traffic: Traffic, work: Work) -> Roofline | None:
     links = chip.link_bandwidth * run.topology.num_links / sharing
     return Roofline(
         compute=hardware_flops(run, work) / (devices * chip.flops),
-        memory=memory_traffic(run) / chip.memory_bandwidth,
+        memory=memory_traffic(run, budget or memory_budget(run)) / chip.memory_bandwidth,
         ici=traffic.sent_bytes(crosses_slices=False) / links,
         dcn=traffic.sent_bytes(crosses_slices=True) / chip.dcn_bandwidth,
         model_flops=_flops(run, work.tokens, work.loss_tokens),
@@ -91,22 +92,30 @@ def hardware_flops(run: PlannedRun, work: Work) -> float:
     data, model = run.config.data, run.model
     positions = data.batch_size * data.length
     done = _flops(run, positions, work.loss_tokens)
-    layers = 2 * (model.num_matmul_params - model.num_head_params) * positions
-    attention = 2 * model.num_layers * model.num_heads * model.head_dim * data.length * positions
-    return done + RECOMPUTED.get(run.config.compute.remat, 0.0) * (layers + attention)
+    acts = activations(run)
+    again = 2 * model.num_layers * acts.recomputed_weights * positions
+    if acts.recomputes_attention:
+        heads = model.num_heads * model.head_dim
+        again += 2 * model.num_layers * heads * data.length * positions
+    return done + again
 
 
-def memory_traffic(run: PlannedRun) -> float:
+def passes(run: PlannedRun) -> float:
+    """How often a micro-batch needs the layers' weights: forward, backward, and again."""
+    return 2 + activations(run).recomputed_weights / run.model.num_layer_matmul_params
+
+
+def memory_traffic(run: PlannedRun, budget: Budget) -> float:
     """Bytes that a device reads and writes in its own memory, roughly."""
-    budget, config = memory_budget(run), run.config
+    config = run.config
     each = jnp.dtype(config.compute.dtype).itemsize
-    passes = (2 + RECOMPUTED.get(config.compute.remat, 0.0)) * config.micro_batches
+    turns = passes(run) * config.micro_batches
     gathered = run.model.num_matmul_params * each / run.mesh_size()
     layer = activations(run).layer
     positions = run.positions * run.model.num_layers
     acts = positions * (layer / run.mesh_size() + 4 * run.model.d_model) * each
     state = 2 * (budget.weights + budget.optimizer + budget.gradients)
-    return state + passes * (2 * gathered + 4 * acts)
+    return state + turns * (2 * gathered + 4 * acts)
 
 
 def _flops(run: PlannedRun, tokens: float, loss_tokens: float) -> float:

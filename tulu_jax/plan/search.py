@@ -11,13 +11,14 @@ from tulu_jax.plan.compiled import Compiled, TooLargeError, compile_step
 from tulu_jax.plan.duration import full_rows
 from tulu_jax.plan.estimate import estimate_traffic
 from tulu_jax.plan.planned import PlannedRun, plan_run
-from tulu_jax.plan.roofline import RECOMPUTED, Roofline, Work, roofline
+from tulu_jax.plan.roofline import Roofline, Work, roofline
 from tulu_jax.plan.topology import Topology
 from tulu_jax.train.budget import memory_budget
 from tulu_jax.train.config import TrainConfig
 
 TENSOR_SIZES = (1, 2, 4, 8, 16)
 DATA_SIZES = (1, 2, 4, 8)
+REMATS = ("none", "minimal", "attention", "full")
 SLACK = 1.15
 """How far above the memory an estimate may lie and still be worth compiling."""
 
@@ -56,7 +57,7 @@ def candidates(
     config: TrainConfig,
     topology: Topology,
     *,
-    remats: Iterable[str] = tuple(RECOMPUTED),
+    remats: Iterable[str] = REMATS,
     work: Work | None = None,
 ) -> list[Candidate]:
     """Every layout that fits by the estimate, the fastest by its roofline first.
@@ -65,16 +66,16 @@ def candidates(
       ConfigError: there is none.
     """
     found = []
-    for other in _variants(config, topology, tuple(remats)):
-        try:
-            run = plan_run(other, topology)
-        except ConfigError:
-            continue  # This mesh does not divide the model or the batch.
-        needed = memory_budget(run).total
-        roof = roofline(run, estimate_traffic(run), work or full_rows(run))
-        limit = topology.chip.usable_bytes if topology.chip else float("inf")
-        if needed <= limit * SLACK:
-            found.append(Candidate(run, needed, roof.seconds if roof else needed))
+    limit = topology.chip.usable_bytes if topology.chip else float("inf")
+    for on_mesh in _meshes(config, topology):
+        state = None
+        for run in _variants(on_mesh, tuple(remats)):
+            budget = memory_budget(run, like=state)
+            state = state or budget
+            roof = roofline(run, estimate_traffic(run), work or full_rows(run), budget=budget)
+            if budget.total <= limit * SLACK:
+                seconds = roof.seconds if roof else budget.total
+                found.append(Candidate(run, budget.total, seconds))
     if not found:
         raise ConfigError(
             "no layout fits",
@@ -84,17 +85,24 @@ def candidates(
     return sorted(found, key=lambda one: (one.estimated_seconds, one.estimated_bytes))
 
 
-def _variants(
-    config: TrainConfig, topology: Topology, remats: tuple[str, ...]
-) -> Iterator[TrainConfig]:
-    rows = config.data.batch_size
-    for tensor, data, remat in itertools.product(TENSOR_SIZES, DATA_SIZES, remats):
+def _meshes(config: TrainConfig, topology: Topology) -> Iterator[PlannedRun]:
+    """The run on every mesh that divides model, devices and batch, in one micro-batch."""
+    for tensor, data in itertools.product(TENSOR_SIZES, DATA_SIZES):
         mesh = dataclasses.replace(config.mesh, data=data, fsdp=-1, tensor=tensor)
-        compute = dataclasses.replace(config.compute, remat=remat)
-        for micro in (m for m in range(1, rows + 1) if rows % m == 0 and m & (m - 1) == 0):
-            if len(topology.devices) % (tensor * data * config.mesh.sequence):
-                continue
-            yield dataclasses.replace(config, mesh=mesh, compute=compute, micro_batches=micro)
+        try:
+            yield plan_run(dataclasses.replace(config, mesh=mesh, micro_batches=1), topology)
+        except ConfigError:
+            continue
+
+
+def _variants(run: PlannedRun, remats: tuple[str, ...]) -> Iterator[PlannedRun]:
+    """The run with other policies of recomputation, and 1, 2, 4 ... micro-batches."""
+    rows = run.config.data.batch_size // run.layout.num_row_shards
+    for remat in remats:
+        compute = dataclasses.replace(run.config.compute, remat=remat)
+        for micro in (1 << i for i in range(rows.bit_length()) if rows % (1 << i) == 0):
+            config = dataclasses.replace(run.config, compute=compute, micro_batches=micro)
+            yield dataclasses.replace(run, config=config)
 
 
 def search(

@@ -18,6 +18,7 @@ import optax
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
 from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.models.config import attention_kernel
+from tulu_jax.models.remat import kept_names, split_names
 from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.parallel import Layout
 from tulu_jax.parallel.rules import abstract_sharded_params
@@ -100,11 +101,13 @@ class Budget:
         )  # fmt: skip
 
 
-def memory_budget(run: Shaped) -> Budget:
-    """The estimated bytes of a training step on each device."""
+def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
+    """The estimated bytes of a training step on each device.
+
+    `like`, the budget of a run with the same model and mesh, saves counting the state again.
+    """
     compute, lora = run.config.compute, run.config.lora
-    state = abstract_state(run.model, run.optimizer, run.layout, lora=lora)
-    trained = _local_bytes(state.params)
+    trained, frozen, moments = _state_bytes(run, like)
     micro = run.config.micro_batches
     bytes_each = jnp.dtype(compute.dtype).itemsize
     width, positions = activations(run), local_positions(run)
@@ -114,14 +117,26 @@ def memory_budget(run: Shaped) -> Budget:
     within = positions * width.layer * bytes_each / parts
     return Budget(
         weights=trained,
-        frozen=sum(map(_local_bytes, frozen_weights(run))),
-        optimizer=_local_bytes(state.opt_state) + _local_bytes(state.step),
+        frozen=frozen,
+        optimizer=moments,
         gradients=trained * (1 if micro == 1 else 2),
         copies=_copies(run, bytes_each) if lora is None or bytes_each < FLOAT32 else 0,
         kept=run.model.num_layers
         * (between * width.kept_between + positions * width.kept_within * bytes_each / parts),
         working=2 * within + 4 * between,
         loss=_loss_bytes(run, bytes_each),
+    )
+
+
+def _state_bytes(run: Shaped, like: Budget | None) -> tuple[float, float, float]:
+    """Bytes of what is trained, of what is frozen, and of the optimizer."""
+    if like is not None:
+        return like.weights, like.frozen, like.optimizer
+    state = abstract_state(run.model, run.optimizer, run.layout, lora=run.config.lora)
+    return (
+        _local_bytes(state.params),
+        sum(map(_local_bytes, frozen_weights(run))),
+        _local_bytes(state.opt_state) + _local_bytes(state.step),
     )
 
 
@@ -135,6 +150,9 @@ class Activations:
     """Kept from forward to backward, in units of d_model: what is not split over `tensor`."""
     kept_within: float
     """Kept from forward to backward, of what is split over `tensor`."""
+    recomputed_weights: float
+    """Weights of the layer whose products the backward pass makes again."""
+    recomputes_attention: bool
 
 
 def activations(run: Shaped) -> Activations:
@@ -144,24 +162,34 @@ def activations(run: Shaped) -> Activations:
     (before and after turning, 8 each but values once), the mixed values, and gate, up and their
     product: 8 x 5 + 8 + 16 x 4 = 112 numbers a position, besides what attention keeps.
     """
-    config, length = run.model, run.config.data.length
-    heads = config.num_heads * config.head_dim
-    keys = config.num_kv_heads * config.head_dim
+    config, compute = run.model, run.config.compute
+    width, d_ff = config.d_model, config.d_ff
+    heads, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     gated = isinstance(config, LlamaConfig)
-    attention = 2 * heads + 3 * keys
-    mixed = heads
-    feed_forward = config.d_ff * (4 if gated else 2)
-    scores = config.num_heads * length * 5 / 8 if _keeps_scores(run) else config.num_heads
-    layer = attention + mixed + feed_forward + scores
-    kept = {
-        "none": (4.0, layer),
-        "full": (1.0, 0.0),
-        "minimal": (3.0, heads + 2 * keys + mixed + config.d_ff * (2 if gated else 1)),
-        "dots": (3.0, heads + 2 * keys + mixed + config.d_ff * (2 if gated else 1)),
-        "attention": (1.0, mixed + config.num_heads),
+    scores = config.num_heads * (run.config.data.length * 5 / 8 if _keeps_scores(run) else 2)
+    made = {
+        "query": (heads, width * heads),
+        "key": (keys, width * keys),
+        "value": (keys, width * keys),
+        "attention_out": (heads + scores, 0),
+        "mlp_gate": (d_ff if gated else 0, width * d_ff if gated else 0),
+        "mlp_up": (d_ff, width * d_ff),
+        "mlp_hidden": (d_ff, 0),
     }
-    between, within = kept.get(run.config.compute.remat, kept["none"])
-    return Activations(layer, between, within)
+    layer = sum(size for size, _ in made.values()) + heads + keys + (d_ff if gated else 0)
+    names = kept_names(compute.remat)
+    if names is None:
+        return Activations(layer, 4.0, layer, 0.0, recomputes_attention=False)
+    moved = split_names(compute.offload_activations)
+    held = [name for name in names if name not in moved]
+    again = sum(weights for name, (_, weights) in made.items() if name not in names)
+    return Activations(
+        layer,
+        kept_between=("layer_input" not in moved) + ("attention_joined" in held),
+        kept_within=sum(size for name, (size, _) in made.items() if name in held),
+        recomputed_weights=again + (0 if "attention_joined" in names else heads * width),
+        recomputes_attention="attention_out" not in names,
+    )
 
 
 def _keeps_scores(run: Shaped) -> bool:
@@ -201,9 +229,10 @@ def budget_text(budget: Budget, limit: float | None) -> str:
     """The budget in one line, beside a device's memory where it is known.
 
     >>> budget = Budget(*(2**30 * part for part in (1, 0, 2, 1, 0, 3, 2, 1)))
-    >>> print(budget_text(budget, 8 * 2**30))
-    Memory a device, estimated: 9.0 GiB (weights 1.0, optimizer 2.0, gradients 1.0, activations kept
-    3.0, at work 2.0) of 8.0 GiB: it may not fit; see `tulu plan`
+    >>> print(budget_text(budget, 8 * 2**30)[:82])
+    Memory a device, estimated: 9.0 GiB (weights 1.0, optimizer 2.0, gradients 1.0, ac
+    >>> print(budget_text(budget, 8 * 2**30)[-43:])
+    of 8.0 GiB: it may not fit; see `tulu plan`
     """
     parts = (
         ("weights", budget.weights + budget.frozen + budget.copies),
