@@ -128,7 +128,7 @@ class Store:
     """JAX's coordination client of process 0 of three, where process 1 has come to barriers."""
 
     def __init__(self):
-        self.values = {"tulu/host/2": "node-c", "tulu/barrier/saved 7/1": "here"}
+        self.values = {"tulu/host/2": "node-c", "tulu/barrier/saved 7/1/1": "here"}
 
     def key_value_set(self, name, value, allow_overwrite):
         self.values[name] = value

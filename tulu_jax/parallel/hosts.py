@@ -7,6 +7,7 @@ limit and name who did not come.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib.util
 import os
@@ -26,6 +27,8 @@ BARRIER_TIMEOUT_S = 600.0
 HEARTBEAT_TIMEOUT_S = 120
 """Silence after which JAX itself ends the processes of a run; ours, which names names, is first."""
 SHUTDOWN_TIMEOUT_S = 30
+_times: collections.Counter[str] = collections.Counter()
+"""How often this process has come to each barrier."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +227,7 @@ def host_names(processes: list[int]) -> str:
 
 
 def barrier(name: str, *, timeout_s: float = BARRIER_TIMEOUT_S) -> None:
-    """Returns when every process has come to the barrier `name`, each name being used once.
+    """Returns when every process has come to the barrier `name`, for the same time as this one.
 
     Raises:
       GuardError: some have not come in time, naming them and their hosts.
@@ -232,11 +235,13 @@ def barrier(name: str, *, timeout_s: float = BARRIER_TIMEOUT_S) -> None:
     client = distributed.global_state.client
     if client is None:
         return
-    publish(f"barrier/{name}", "here")
+    _times[name] += 1
+    unique = f"{name}/{_times[name]}"
+    publish(f"barrier/{unique}", "here")
     try:
-        client.wait_at_barrier(f"tulu/{name}", int(timeout_s * 1000))
+        client.wait_at_barrier(f"tulu/{unique}", int(timeout_s * 1000))
     except RuntimeError as error:
-        came = published(f"barrier/{name}")
+        came = published(f"barrier/{unique}")
         missing = [each for each in range(num_processes()) if each not in came]
         raise GuardError(
             f"not every process came to {name!r}",

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.parallel import report_summary, sharding_report
+from tulu_jax.parallel.hosts import barrier
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.feed import Feed
 from tulu_jax.train.flight import Flight
@@ -37,6 +38,9 @@ from tulu_jax.train.setup import (
 )
 from tulu_jax.train.stopping import stop_signals
 from tulu_jax.train.watchdog import Watch
+
+SET_UP_LIMIT_S = 3600.0
+"""How much later than the others a process may have its data ready."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,8 @@ def train(
     # ---- data, model, mesh; guards before anything is paid for -------------------------------
     use_compilation_cache()
     run = set_up(config, settings=settings, console=console)
+    # Collectives give up on a late process after seconds, and do not say which.
+    barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
     with run.layout.activate():
         difference = probe_packing(run.model, run.layout, compute=config.compute)
     console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
