@@ -1,42 +1,73 @@
-"""A run in a process of its own: `python run_small.py FOLDER OPTIONS [PORT PROCESS]`.
+"""A run in a process of its own: arguments FOLDER OPTIONS [PORT PROCESS PROCESSES DEVICES].
 
 OPTIONS are JSON for `run_config`, `mesh` as [data, fsdp, tensor]. With a port the process is one
-of two of a JAX cluster, with four virtual devices each.
+of a JAX cluster, with so many virtual devices.
 """
 
 import dataclasses
 import json
-import os
+import resource
 import sys
 from pathlib import Path
 
 
-def main() -> None:
-    folder, options, *cluster = sys.argv[1:]
+def leave_out_what_others_test(loop) -> None:
+    """The packing probe, the measured peak and the plot; and keeps every compiled program."""
     import jax
 
+    from tulu_jax.train import reporter
+
+    keep_compiled = loop.use_compilation_cache
+
+    def keep_all_compiled() -> None:
+        keep_compiled()
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+    loop.use_compilation_cache = keep_all_compiled
+    loop.probe_packing = lambda *args, **options: 0.0
+    loop.peak_flops = lambda dtype: (1e12, "nothing")
+    reporter.plot_losses = lambda *args: None
+
+
+def main(arguments: list[str]) -> None:
+    """Trains; exits with the message of a refusal."""
+    folder, text, *cluster = arguments
+    import jax
+
+    options = json.loads(text)
+    if "file_size" in options:  # no file may grow larger: a disk that is full
+        size = options.pop("file_size")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     if cluster:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", 4)
-        jax.distributed.initialize(f"localhost:{cluster[0]}", 2, int(cluster[1]))
+        port, process, processes, devices = map(int, cluster)
+        jax.config.update("jax_num_cpu_devices", devices)
+        jax.distributed.initialize(
+            f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10
+        )
+    from train import toy
     from train.small import MODEL, run_config, training_data
+    from tulu_jax.checkpoint.manager import Checkpoints
     from tulu_jax.errors import TuluError
     from tulu_jax.parallel import MeshConfig
     from tulu_jax.train import loop, setup
 
     setup.open_training_data = training_data
-    changes = json.loads(options)
-    if "num_heads" in changes:
-        changes["model"] = dataclasses.replace(MODEL, num_heads=changes.pop("num_heads"))
-    if "mesh" in changes:
-        changes["mesh"] = MeshConfig(*changes["mesh"])
+    if options.pop("toy", False):
+        toy.install(loop, setup)
+        leave_out_what_others_test(loop)
+    restore = Checkpoints.restore
+
+    def restore_aloud(*args):
+        print("RESTORING", flush=True)
+        return restore(*args)
+
+    Checkpoints.restore = restore_aloud
+    if "changes" in options:
+        options["model"] = dataclasses.replace(MODEL, **options.pop("changes"))
+    if "mesh" in options:
+        options["mesh"] = MeshConfig(*options["mesh"])
     try:
-        result = loop.train(run_config(Path(folder), **changes))
+        result = loop.train(run_config(Path(folder), **options))
     except TuluError as error:
         sys.exit(f"refused: {error}")
     print("RESULT", result.step, result.finished, flush=True)
-
-
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent.parent), os.getcwd()]
-    main()

@@ -174,9 +174,9 @@ def final_state(config: TrainConfig, step: int) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(keys): np.asarray(leaf) for keys, leaf in leaves}
 
 
-def assert_same_state(left: dict, right: dict) -> None:
-    """Two states are equal bit for bit."""
-    assert left.keys() == right.keys() and len(left) > 10
+def assert_same_state(left: dict, right: dict, *, least: int = 10) -> None:
+    """Two states of more than `least` arrays are equal bit for bit."""
+    assert left.keys() == right.keys() and len(left) > least
     for name in left:
         assert left[name].dtype == right[name].dtype
         assert left[name].tobytes() == right[name].tobytes(), name

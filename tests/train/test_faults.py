@@ -2,15 +2,9 @@
 
 import dataclasses
 import gc
-import json
 import os
-import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +26,6 @@ from tulu_jax.errors import CheckpointError, ConfigError, GuardError
 from tulu_jax.train import loop
 from tulu_jax.train.config import OptimizerConfig
 
-ROOT = Path(__file__).parent.parent.parent
 COMMON = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "heldout_examples": 0}
 
 
@@ -237,89 +230,148 @@ def test_nan_stops_naming_step_and_checkpoint(monkeypatch, copy):
     assert result.finished
 
 
+# ---- steps that would spoil the weights ------------------------------------------------------
+
+
+SKIP = {"on_bad_step": "skip", "bad_grad_norm": 1e-9, "bad_steps_limit": 2}
+
+
+def test_skipped_steps_leave_the_weights_and_are_counted(monkeypatch, copy):
+    """Every gradient is above the limit: nothing moves, and the third bad step ends the run."""
+    before = final_state(copy, 4)
+    config = dataclasses.replace(copy, train_steps=6, **SKIP)
+    _, output = run(monkeypatch, config)
+    assert "step 5 skipped, the weights are as before it: loss " in output
+    assert "(2 of at most 2)" in output
+    after = final_state(config, 6)
+    assert all(np.array_equal(before[x], after[x]) for x in before if x != "['step']")
+    assert [line.get("skipped") for line in metric_lines(config)][-2:] == [1, 1]
+    with pytest.raises(
+        GuardError, match=r"too many bad steps were skipped - got 3, the last with loss .* at step "
+        r"7 - expected at most BAD_STEPS_LIMIT=2 - last checkpoint: 6; lower LEARNING_RATE"
+    ):  # fmt: skip
+        run(monkeypatch, dataclasses.replace(config, train_steps=8))
+
+
+def test_a_gradient_above_the_limit_stops(monkeypatch, copy):
+    config = dataclasses.replace(copy, train_steps=6, bad_grad_norm=1e-9)
+    with pytest.raises(
+        GuardError, match=r"gradient norm is above BAD_GRAD_NORM - got .* at step 5 - expected at "
+        r"most 1e-09 - last good checkpoint: 4; .* skip such steps with ON_BAD_STEP='skip'"
+    ):  # fmt: skip
+        run(monkeypatch, config)
+
+
 # ---- processes of their own ------------------------------------------------------------------
 
 
-def start(folder, options, *cluster, devices=1, cache):
-    flags = "" if devices == 1 else f"--xla_force_host_platform_device_count={devices}"
-    env = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "TULU_CACHE_DIR": str(cache),
-        "PYTHONUNBUFFERED": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/train/run_small.py"), str(folder), json.dumps(options),
-         *map(str, cluster)],
-        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_for(process, text):
-    """Reads output until a line holds `text`."""
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"never said {text!r}: {process.stderr.read()[-3000:]}")
-
-
-def ended(process):
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err[-3000:]
-    return out
-
-
 @pytest.mark.slow
-def test_signals_and_kills_of_a_process(tmp_path, monkeypatch):
-    """SIGTERM, SIGINT, then kill -9 at random moments, mostly during a save: the same command ends
-    with the weights of a run that nothing happened to."""
+def test_signals_and_a_kill_of_a_process(forks, tmp_path, monkeypatch):
+    """SIGTERM, SIGINT, kill -9: the same command ends with the weights of a run that nothing
+    happened to. `test_drill.py` kills more, with less of a model."""
     small_store(tmp_path / "store")
-    options = {"epochs": None, "train_steps": 40, "checkpoint_period": 1, "heldout_examples": 0,
-               "keep_checkpoints": 3}  # fmt: skip
-    rng = random.Random(0)
-    for number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 8)):
-        process = start(tmp_path / "run", options, cache=tmp_path / "cache")
-        wait_for(process, f"step {step}/40")
-        process.send_signal(number)
-        out = ended(process)
+    options = {"epochs": None, "train_steps": 12, "checkpoint_period": 1, "heldout_examples": 0}
+    for number, step in ((signal.SIGTERM, 2), (signal.SIGINT, 5)):
+        child = forks.start(tmp_path / "run", options)
+        assert child.wait_for(f"step {step}/12")
+        child.kill(number)
+        out = child.result()
         assert f"Stopped by {number.name}: saved step " in out and "the same command resumes" in out
+        assert "s after the signal, within the grace of 30 s" in out
         assert out.splitlines()[-1].endswith(" False")
-    for step in (13, 20, 27, 34):
-        process = start(tmp_path / "run", options, cache=tmp_path / "cache")
-        wait_for(process, f"step {step}  checkpoint")
-        time.sleep(rng.random() * 0.05)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-    out = ended(start(tmp_path / "run", options, cache=tmp_path / "cache"))
-    assert "Resuming from step" in out and "RESULT 40 True" in out
+    child = forks.start(tmp_path / "run", options)
+    assert child.wait_for("step 9  checkpoint")
+    child.kill()
+    assert child.ended(30) and child.status == -signal.SIGKILL
+    out = forks.start(tmp_path / "run", options).result()
+    assert "Resuming from step" in out and "RESULT 12 True" in out and "restart " in out
     whole = run_config(tmp_path / "whole", **options)
     run(monkeypatch, whole)
     killed = run_config(tmp_path / "run", **options)
-    assert_same_state(final_state(killed, 40), final_state(whole, 40))
+    assert_same_state(final_state(killed, 12), final_state(whole, 12))
     assert metric_lines(killed) == metric_lines(whole)
 
 
 @pytest.mark.slow
+def test_a_save_later_than_the_grace_is_said(forks, tmp_path):
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 200, "checkpoint_period": 1000, "toy": True}
+    child = forks.start(tmp_path / "run", options | {"grace_s": 0.001})
+    assert child.wait_for("step 2/200")
+    child.kill(signal.SIGTERM)
+    out = child.result()
+    assert "after SIGTERM the checkpoint is not complete: GRACE_SECONDS are over" in out
+    assert "s after the signal, longer than the grace of 0.001 s" in out
+    assert "Stopped by SIGTERM: saved step" in out
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(forks, tmp_path):
+    """No file may grow beyond a few kilobytes: every save fails, as on a disk that is full."""
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "toy": True}
+    assert "RESULT 4 True" in forks.start(tmp_path / "run", options).result()
+    child = forks.start(tmp_path / "run", options | {"train_steps": 8, "file_size": 20_000})
+    assert child.ended(60) and child.status == 1
+    assert "refused: checkpoint cannot be written - got " in child.output
+    assert "the last complete checkpoint is untouched" in child.output
+    out = forks.start(tmp_path / "run", options | {"train_steps": 8}).result()
+    assert "Resuming from step 4" in out and "RESULT 8 True" in out
+
+
+@pytest.mark.slow
+def test_sigterm_stops_all_processes_after_the_same_step(forks, tmp_path, free_port):
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 5000, "checkpoint_period": 10**6, "toy": True,
+               "heldout_examples": 0}  # fmt: skip
+    port = free_port()
+    pair = [forks.start(tmp_path / "run", options, port, each, 2, 1) for each in range(2)]
+    assert pair[0].wait_for("step 20/5,000")
+    pair[1].kill(signal.SIGTERM)
+    results = [each.result().split("RESULT ")[1].split() for each in pair]
+    assert results[0] == results[1] and results[0][1] == "False"
+    assert "Stopped by SIGTERM: saved step" in pair[0].output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [[2, 2, 2], [1, 1, 8]])
-def test_two_processes_train_as_one(tmp_path, monkeypatch, mesh):
+def test_two_processes_train_as_one(forks, tmp_path, monkeypatch, free_port, mesh):
     """In the second mesh both processes hold all rows and half of each matrix."""
     small_store(tmp_path / "store")
-    model = dataclasses.replace(MODEL, num_heads=8)
-    options = {"epochs": None, "train_steps": 5, "eval_period": 5, "mesh": mesh}
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    options = {"epochs": None, "train_steps": 5, "eval_period": 5}
+    port, changes = free_port(), {"num_heads": 8}
     hosts = [
-        start(tmp_path / "two", options | {"num_heads": 8}, port, i, cache="") for i in range(2)
+        forks.start(tmp_path / "two", options | {"mesh": mesh, "changes": changes}, port, i, 2, 4)
+        for i in range(2)
     ]
-    for process in hosts:
-        assert "RESULT 5 True" in ended(process)
-    del options["mesh"]
-    one = run_config(tmp_path / "one", **options, model=model)
+    for child in hosts:
+        assert "RESULT 5 True" in child.result()
+    one = run_config(tmp_path / "one", **options, model=dataclasses.replace(MODEL, **changes))
     run(monkeypatch, one)
     two = metric_lines(run_config(tmp_path / "two"))
     for left, right in zip(two, metric_lines(one), strict=True):
         held_out = left.pop("heldout", {}), right.pop("heldout", {})
         assert held_out[0] == pytest.approx(held_out[1], rel=1e-5)
         assert left == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was(forks, tmp_path, free_port):
+    """1 process of 1 device -> 2 of 2 devices -> 1 of 8: the same data and toy to the bit."""
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 9, "checkpoint_period": 3, "heldout_examples": 0,
+               "toy": True, "keep_checkpoints": 10}  # fmt: skip
+    whole = forks.start(tmp_path / "whole", options)
+    assert "RESULT 9 True" in whole.result()
+    run_dir, port = tmp_path / "run", free_port()
+    forks.start(run_dir, options | {"train_steps": 3}).result()
+    pair = [
+        forks.start(run_dir, options | {"train_steps": 6}, port, each, 2, 2) for each in range(2)
+    ]
+    assert all("RESULT 6 True" in each.result() for each in pair)
+    assert "Resuming from step 6" in forks.start(run_dir, options, devices=8).result()
+    names = {name: value for name, value in options.items() if name != "toy"}
+    left, right = run_config(run_dir, **names), run_config(tmp_path / "whole", **names)
+    assert_same_state(final_state(left, 9), final_state(right, 9), least=3)
+    losses = [[x["loss"] for x in metric_lines(each)] for each in (left, right)]
+    assert losses[0] == losses[1]

@@ -1,0 +1,27 @@
+"""Fixtures of runs in processes of their own."""
+
+import socket
+
+import pytest
+
+from train.forks import Forks
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    """A server that forks runs; all of them share compiled programs."""
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def free_port():
+    """Gives ports that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            return free.getsockname()[1]
+
+    return find
