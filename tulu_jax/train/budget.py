@@ -212,8 +212,7 @@ def _copies(run: Shaped, bytes_each: int) -> float:
 def _loss_bytes(run: Shaped, bytes_each: int) -> float:
     """Head and its float32 gradient, gathered, and three float32 arrays of a chunk's logits."""
     parts = run.layout.mesh.shape[TENSOR_AXIS]
-    split = parts if run.model.vocab_size % parts == 0 else 1
-    columns = run.model.vocab_size / split
+    columns = run.model.vocab_size / parts
     chunk = chunk_size(max(local_positions(run), 1), int(columns))
     head = columns * run.model.embedding_width
     return head * (bytes_each + FLOAT32) + 3 * chunk * columns * FLOAT32
