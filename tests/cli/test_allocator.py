@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -100,3 +101,25 @@ def test_calls_from_python_never_restart(started, capsys):
         main.main(["train", "--help"])
     assert main.main(["train", "--gin_file=runs/nope.gin"]) == 2
     assert not started and "cannot be read" in capsys.readouterr().err
+
+
+def test_memory_that_was_freed_is_used_again(monkeypatch):
+    calls = {}
+    library = types.SimpleNamespace(mallopt=lambda option, value: calls.update({option: value}))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
+    allocator.reuse_freed_memory()
+    assert calls == {-8: 1, -4: 0, -1: 2**31 - 1}
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())  # not glibc
+    allocator.reuse_freed_memory()
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_commands_that_move_weights_leave_accelerators_alone(monkeypatch, command):
+    done = []
+    monkeypatch.setattr(main, "reuse_freed_memory", lambda: done.append("memory"))
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    words = ["--hf", "/nowhere"] if command == "import" else ["--output", "/nowhere/x"]
+    monkeypatch.setattr(sys, "argv", ["tulu", command, "--model_dir", "/nowhere", *words])
+    assert main.main() == 2
+    assert (done, os.environ.pop("JAX_PLATFORMS")) == (["memory"], "cpu")

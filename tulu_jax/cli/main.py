@@ -32,7 +32,7 @@ TRAINING = ("train", "demo", "bench")
 """Commands that gain from memory that is kept."""
 
 COPYING = ("import", "export")
-"""Commands that move weights through memory."""
+"""Commands that move weights through memory, and leave accelerators to others."""
 
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_memory()
     if argv is None and args.command in COPYING:
         reuse_freed_memory()
+        if not getattr(args, "verify", False):  # which computes
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
         return int(args.func(args) or 0)
     except TuluError as error:
