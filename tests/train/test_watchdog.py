@@ -140,6 +140,37 @@ def test_processes_that_are_done_are_not_missed(watched, monkeypatch):
     assert not watched.ended
 
 
+def test_a_process_that_has_not_begun_is_waited_for(watched, monkeypatch):
+    Peers(monkeypatch).words = {1: "done"}
+    with watched(stall_factor=0.0, peer_timeout_s=0.1):
+        time.sleep(0.5)
+    assert not watched.ended
+
+
+def test_time_in_which_this_process_was_stopped_does_not_count(watched, monkeypatch):
+    """As when a machine is suspended, or moved: the others could not be heard either."""
+    peers = Peers(monkeypatch)
+    watch = watched(peer_timeout_s=30.0)
+    watch._look_at_peers(1.0)
+    for _ in range(2):
+        watch._look_at_peers(14.0)
+    assert not watched.ended
+    peers.words[1] = "2 step 6 steps"
+    watch._look_at_peers(14.0)
+    assert "Process 2 (node) is gone" in watched.said[0]
+
+    clock = iter([0.0, 1.0, 500.0])
+    gaps = []
+    waits = iter([False, False, True])
+    monkeypatch.setattr(watch._closing, "wait", lambda _: next(waits))
+    monkeypatch.setattr(watch, "_look_at_peers", gaps.append)
+    monkeypatch.setattr(watch, "_look_at_steps", lambda: None)
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: next(clock, 500.0))
+    watch._minimum_s = 25.0
+    watch._run()
+    assert gaps == [1.0, 5.0]
+
+
 def test_an_error_is_told_to_the_others(watched, monkeypatch):
     peers = Peers(monkeypatch)
     with pytest.raises(DataError), watched(peer_timeout_s=30.0):

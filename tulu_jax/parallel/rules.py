@@ -215,8 +215,7 @@ def layout_for(
             note += "; its weights lie there along embed, and the loss pads it"
         notes.append(note)
         chosen[name] = None
-    rules = tuple(chosen.items())
-    return Layout(mesh, rules, tuple(notes), overrides, offload_optimizer, table)
+    return Layout(mesh, tuple(chosen.items()), tuple(notes), overrides, offload_optimizer, table)
 
 
 def _table_embed(config: ModelConfig, mesh: Mesh, chosen: Mapping[str, Any]) -> Any:

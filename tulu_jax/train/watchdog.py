@@ -72,7 +72,8 @@ class Watch:
         self._seconds: collections.deque[float] = collections.deque(maxlen=WINDOW)
         self._step, self._phase, self._reported = 0, "first step", False
         self._at = time.monotonic()
-        self._heard: dict[int, tuple[str, float]] = {}
+        self._heard: dict[int, str] = {}
+        self._silence: dict[int, float] = {}
         self._beats = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -139,10 +140,16 @@ class Watch:
     def _run(self) -> None:
         limits = [self._minimum_s, *([self._peer_timeout_s] if self._shared else [])]
         pause = min(5.0, *(limit / 5 for limit in limits))
+        before = time.monotonic()
         while not self._closing.wait(pause):
+            passed = time.monotonic() - before
+            before += passed
+            if passed > 2 * pause:  # This very process was stopped, or its machine was.
+                self._at += passed - pause
+                passed = pause
             self._look_at_steps()
             if self._shared:
-                self._look_at_peers()
+                self._look_at_peers(passed)
             self._write_heartbeat()
 
     def _look_at_steps(self) -> None:
@@ -162,15 +169,18 @@ class Watch:
             self._end(EXIT_STATUS)
 
     def _behind(self) -> str:
-        steps = {each: _step_of(word) for each, (word, _) in self._heard.items()}
+        steps = {each: _step_of(word) for each, word in self._heard.items()}
         known = {each: step for each, step in steps.items() if step is not None}
         if not known or min(known.values()) == max(known.values()):
             return ""
         last = [each for each, step in known.items() if step == min(known.values())]
         return f". Behind the others, at step {min(known.values())}: process {host_names(last)}"
 
-    def _look_at_peers(self) -> None:
-        now = time.monotonic()
+    def _look_at_peers(self, passed: float) -> None:
+        """Adds `passed` seconds to the silence of those who say nothing new.
+
+        Those who have said nothing yet are not timed: JAX ends a run whose process dies so early.
+        """
         self._beats += 1
         try:
             publish("beat", f"{self._beats} step {self._step} {self._phase}")
@@ -180,23 +190,21 @@ class Watch:
             return
         for each in range(self._count):
             word = words.get(each, "")
-            if each not in self._heard or self._heard[each][0] != word:
-                self._heard[each] = (word, now)
-        failed = [each for each, (word, _) in self._heard.items() if word.startswith("failed")]
+            if word and self._heard.get(each) == word != "done":
+                self._silence[each] += passed
+            else:
+                self._heard[each], self._silence[each] = word, 0.0
+        failed = [each for each, word in self._heard.items() if word.startswith("failed")]
         if failed:
-            self._lost(failed, self._heard[failed[0]][0])
+            self._lost(failed, self._heard[failed[0]])
             return
-        silent = [
-            each
-            for each, (word, since) in self._heard.items()
-            if word != "done" and now - since > self._peer_timeout_s
-        ]
+        silent = [each for each, seconds in self._silence.items() if seconds > self._peer_timeout_s]
         if silent:
             self._lost(silent, f"not heard of for {self._peer_timeout_s:g} s")
 
     def _lost(self, processes: list[int], why: str) -> None:
         """Says which process is gone, and ends this one."""
-        steps = [_step_of(self._heard.get(each, ("", 0))[0]) for each in processes]
+        steps = [_step_of(self._heard.get(each, "")) for each in processes]
         known = [f"last at step {step}" for step in steps if step is not None]
         what = f"Process {host_names(processes)} is gone: {why}" + (
             f", {known[0]}" if known else ""
