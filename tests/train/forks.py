@@ -39,7 +39,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait_for(self, text: str, timeout_s: float = 60) -> bool:
+    def wait_for(self, text: str, timeout_s: float = 200) -> bool:
         """Whether the child printed `text` before it ended."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
@@ -58,7 +58,7 @@ class Child:
             self._connection.close()
         return self.status is not None
 
-    def result(self, timeout_s: float = 120) -> str:
+    def result(self, timeout_s: float = 200) -> str:
         """Everything it printed; it must end well and in time."""
         assert self.ended(timeout_s), f"still runs: {self.output[-3000:]}"
         assert self.status == 0, self.output[-3000:]

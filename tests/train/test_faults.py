@@ -311,7 +311,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(forks, tmp_pa
     small_store(tmp_path / "store")
     options = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "toy": True}
     assert "RESULT 4 True" in forks.start(tmp_path / "run", options).result()
-    child = forks.start(tmp_path / "run", options | {"train_steps": 8, "file_size": 20_000})
+    child = forks.start(tmp_path / "run", options | {"train_steps": 8, "file_size": 40_000})
     assert child.ended(60) and child.status == 1
     assert "refused: checkpoint cannot be written - got " in child.output
     assert "the last complete checkpoint is untouched" in child.output
