@@ -357,7 +357,8 @@ def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
     from tulu_jax.checkpoint.sharded import read_sharded
 
     folder = resized(hf.open_folder(path, dtype), run.model.vocab_size)
-    if folder.config != run.model:
+    # Which token pads is of no account in training: its id may differ, as it does among copies.
+    if dataclasses.replace(folder.config, pad_id=run.model.pad_id) != run.model:
         raise CheckpointError(
             "initial checkpoint is of another model",
             got=folder.config,
