@@ -18,7 +18,7 @@ from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters
 from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig, config_to_dict
-from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge
+from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
 
 MAX_READS = 64
 """Most pieces in which a weight is read to be compared."""
@@ -78,7 +78,7 @@ class MergedReader:
         self._adapters = adapters
         folder = base or adapters.meta.get("base_path") or ""
         self._base = _open_base(folder, self.config)
-        self._dtype = numpy_dtype(self.lora.base_dtype)
+        self._dtype = numpy_dtype(self.lora.read_dtype)
         self._adapted = adapter_shapes(self.config, self.lora)
         self._check(folder)
 
@@ -109,6 +109,7 @@ class MergedReader:
         if path not in self._adapted:
             return weight.astype(np.float32)
         a, b = (self._adapters.read_part((*path, name), start, stop) for name in "ab")
+        weight = rounded(weight, self.lora, self._adapted[path])
         return merge(weight, a, b, scale=self.lora.scale)
 
     def rows_at_once(self, path: ParamPath) -> int:
@@ -121,7 +122,7 @@ class MergedReader:
 
     def _check(self, folder: str | Path) -> None:
         wanted = self.meta["lora"].get("base_weights") or {}
-        for name, found in base_fingerprints(self._base, self.lora.base_dtype):
+        for name, found in base_fingerprints(self._base, self.lora.read_dtype):
             if found != wanted.get(name):
                 raise CheckpointError(
                     "base is not the one the adapters were trained beside",
@@ -159,7 +160,7 @@ def import_peft(folder: str | Path, base: str | Path, run: str | Path) -> Path:
         "lora": {
             **dataclasses.asdict(lora),
             "targets": sorted(lora.weights),
-            "base_weights": dict(base_fingerprints(reader, lora.base_dtype)),
+            "base_weights": dict(base_fingerprints(reader, lora.read_dtype)),
         },
         "base_path": str(Path(base).absolute()),
         "tokenizer_path": str(Path(base).absolute() / ("tokenizer" if is_run(base) else "")),

@@ -14,19 +14,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
 from tulu_jax.models.apply import Params, abstract_params, logical_axes
 from tulu_jax.models.families import ModelConfig
-from tulu_jax.ops import AdaptedWeight
+from tulu_jax.ops import AdaptedWeight, QuantizedWeight, dense, quantize
+from tulu_jax.ops.quantized import KINDS, tile_of
 
 Path = tuple[str, ...]
 
@@ -49,6 +51,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "all-linear": ("query", "key", "value", "out", "gate", "up", "down"),
 }
 """What `LoraConfig.targets` may name (our names, and Hugging Face's) -> our names."""
+
+BASE_DTYPES = ("bfloat16", "float32", *KINDS)
 
 MERGED_ROWS = 1024
 """Rows of a matrix that `merge` holds in float64 at one time."""
@@ -74,7 +78,8 @@ class LoraConfig:
     """Weights that get an adapter: query, key, value, out, gate, up, down, or their Hugging Face
     names (q_proj ...), or all-linear."""
     base_dtype: str = "bfloat16"
-    """Dtype the frozen weights are kept in: bfloat16 or float32."""
+    """What the frozen weights are kept in: bfloat16 or float32; or int8 or nf4 (QLoRA) for those
+    with an adapter beside them, and bfloat16 for the others."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges; makes a list of targets a tuple."""
@@ -86,7 +91,7 @@ class LoraConfig:
             ("rank", self.rank > 0, "a whole number above 0"),
             ("alpha", self.alpha > 0, "a number above 0"),
             ("dropout", 0 <= self.dropout < 1, "a share in [0, 1)"),
-            ("base_dtype", self.base_dtype in ("bfloat16", "float32"), "bfloat16 or float32"),
+            ("base_dtype", self.base_dtype in BASE_DTYPES, " or ".join(BASE_DTYPES)),
             ("targets", isinstance(self.targets, tuple) and bool(self.targets) and not unknown,
              f"one or more of {', '.join(TARGETS)}"),
         ):  # fmt: skip
@@ -94,6 +99,16 @@ class LoraConfig:
                 raise ConfigError(
                     f"LoraConfig.{name} is out of range", got=getattr(self, name), expected=expected
                 )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether frozen weights are kept in 8 or 4 bits."""
+        return self.base_dtype in KINDS
+
+    @property
+    def read_dtype(self) -> str:
+        """The dtype that frozen weights are read in, and that their fingerprints are of."""
+        return "bfloat16" if self.quantized else self.base_dtype
 
     @property
     def scale(self) -> float:
@@ -200,6 +215,59 @@ def adapt(
         )
         params = _replaced(params, path, weight)
     return params
+
+
+def quantize_base(config: ModelConfig, lora: LoraConfig, base: Params) -> Params:
+    """The frozen weights with those quantised that have an adapter; they lie where they lay.
+
+    The arrays that were given are freed, one after another.
+
+    Raises:
+      ConfigError: qwix is not installed.
+    """
+    for path, shape in adapter_shapes(config, lora).items():
+        weight = at(base, path)
+        place = QuantizedWeight(weight.sharding, _scale_sharding(weight, shape), lora.base_dtype)
+        small = jax.jit(partial(_quantize, kind=lora.base_dtype, shape=shape), out_shardings=place)
+        base = _replaced(base, path, jax.block_until_ready(small(weight)))
+        weight.delete()
+    return base
+
+
+def _quantize(weight: Array, *, kind: str, shape: AdapterShape) -> QuantizedWeight:
+    """All layers quantised, one after another: qwix looks at whole arrays at a time."""
+    inputs, outputs = shape.a[1], shape.b[2]
+
+    def one(layer: Array) -> tuple[Array, Array]:
+        small = quantize(layer[None], kind, inputs=inputs, outputs=outputs)
+        return small.values[0], small.scale[0]
+
+    values, scale = jax.lax.map(one, weight)
+    return QuantizedWeight(values, scale, kind)
+
+
+def _scale_sharding(weight: Array, shape: AdapterShape) -> Any:
+    """Scales lie as their weight does, as far as tiles and outputs can be split as it is."""
+    if not isinstance(weight.sharding, NamedSharding):
+        return weight.sharding
+    inputs, outputs = shape.a[1], shape.b[2]
+    mesh, spec = weight.sharding.mesh, (*weight.sharding.spec, *[None] * weight.ndim)
+    first_output = next(i for i in range(2, weight.ndim) if math.prod(weight.shape[i:]) == outputs)
+
+    def kept(rule: Any, size: int) -> Any:
+        axes = (rule,) if isinstance(rule, str) else rule or ()
+        return rule if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
+
+    tiles = kept(spec[1], inputs // tile_of(inputs))
+    return NamedSharding(mesh, PartitionSpec(spec[0], tiles, kept(spec[first_output], outputs)))
+
+
+def rounded(weight: np.ndarray, lora: LoraConfig, shape: AdapterShape) -> np.ndarray:
+    """A frozen weight's layers [L, ...] as training multiplies by them, float32."""
+    if not lora.quantized:
+        return weight.astype(np.float32)
+    small = jax.jit(partial(_quantize, kind=lora.base_dtype, shape=shape))(weight)
+    return np.asarray(dense(small, np.float32)).reshape(weight.shape)
 
 
 def merge(weight: np.ndarray, a: np.ndarray, b: np.ndarray, *, scale: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from tulu_jax.ops.attention import attend
 from tulu_jax.ops.cross_entropy import token_nll, weighted_nll
 from tulu_jax.ops.linear import linear
 from tulu_jax.ops.norm import layer_norm, rms_norm
+from tulu_jax.ops.quantized import QuantizedWeight, dense, quantize
 from tulu_jax.ops.rotary import (
     apply_rotary,
     rotary_angles,
@@ -15,10 +16,13 @@ from tulu_jax.ops.rotary import (
 
 __all__ = [
     "AdaptedWeight",
+    "QuantizedWeight",
     "apply_rotary",
     "attend",
+    "dense",
     "layer_norm",
     "linear",
+    "quantize",
     "rms_norm",
     "rotary_angles",
     "rotary_rates",

@@ -21,7 +21,7 @@ class AdaptedWeight:
     """
 
     weight: Any
-    """The frozen weight, any floating dtype."""
+    """The frozen weight: an array of any floating dtype, or a `QuantizedWeight`."""
     a: Any
     """[in, rank], float32."""
     b: Any

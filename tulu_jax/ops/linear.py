@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tulu_jax.ops.adapted import AdaptedWeight
+from tulu_jax.ops.quantized import QuantizedWeight, dense
 
 
 def linear(
@@ -29,13 +30,33 @@ def linear(
 
 def _adapted(x: Array, weight: AdaptedWeight) -> Array:
     """Where dropout keeps an input is decided by the key, the same on any mesh."""
-    frozen = jax.lax.stop_gradient(weight.weight.reshape(weight.shape[0], -1))
     seen = x
     if weight.key is not None:
         key = jax.random.wrap_key_data(weight.key)
         kept = jax.random.bernoulli(key, 1 - weight.rate, x.shape)
         seen = jnp.where(kept, x / (1 - weight.rate), jnp.zeros_like(x))
-    return x @ frozen.astype(x.dtype) + weight.scale * _matmul(_matmul(seen, weight.a), weight.b)
+    added = weight.scale * _matmul(_matmul(seen, weight.a), weight.b)
+    if isinstance(weight.weight, QuantizedWeight):
+        return _quantized_matmul(x, weight.weight) + added
+    frozen = jax.lax.stop_gradient(weight.weight.reshape(weight.shape[0], -1))
+    return x @ frozen.astype(x.dtype) + added
+
+
+@jax.custom_vjp
+def _quantized_matmul(x: Array, weight: QuantizedWeight) -> Array:
+    """`x @ dense(weight)`; the backward pass keeps the 4 or 8 bits and unpacks them again."""
+    return x @ dense(weight, x.dtype)
+
+
+def _quantized_forward(x: Array, weight: QuantizedWeight) -> tuple[Array, QuantizedWeight]:
+    return _quantized_matmul(x, weight), weight
+
+
+def _quantized_backward(weight: QuantizedWeight, upstream: Array) -> tuple[Array, None]:
+    return upstream @ dense(weight, upstream.dtype).T, None
+
+
+_quantized_matmul.defvjp(_quantized_forward, _quantized_backward)
 
 
 @jax.custom_vjp

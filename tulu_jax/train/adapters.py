@@ -24,6 +24,11 @@ def abstract_sharded_adapters(config: ModelConfig, lora: LoraConfig, layout: Lay
     )
 
 
+def frozen_shardings(config: ModelConfig, lora: LoraConfig, layout: Layout) -> Any:
+    """Where a step expects the frozen weights; None takes quantised ones wherever they lie."""
+    return None if lora.quantized else layout.params(config)
+
+
 def dropout_key(seed: int, step: Array, part: Array) -> Array:
     """The key of one micro-batch's dropout: a pure function of the run's seed, step and part.
 

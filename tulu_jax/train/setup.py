@@ -27,7 +27,7 @@ from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
-from tulu_jax.models.lora import num_adapter_params
+from tulu_jax.models.lora import num_adapter_params, quantize_base
 from tulu_jax.parallel import Layout, layout_for, make_mesh, report_text, sharding_report
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.config import TrainConfig
@@ -308,7 +308,7 @@ def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
     lora, path = run.config.lora, run.config.initial_checkpoint
     if lora is None or path is None:
         return run, ()
-    base = _load_params(run, path, dtype=lora.base_dtype)
+    base = _load_params(run, path, dtype=lora.read_dtype)
     count = num_adapter_params(run.model, lora)
     console.print(
         f"LoRA: {count:,} weights in adapters of rank {lora.rank} on "
@@ -316,7 +316,8 @@ def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
         f"; base {path}, frozen, {lora.base_dtype}",
         soft_wrap=True,
     )
-    return dataclasses.replace(run, base_weights=tree_fingerprints(base)), (base,)
+    run = dataclasses.replace(run, base_weights=tree_fingerprints(base))
+    return run, (quantize_base(run.model, lora, base) if lora.quantized else base,)
 
 
 def make_steps(run: Run) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -14,7 +14,11 @@ from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapt
 from tulu_jax.parallel.rules import Layout
-from tulu_jax.train.adapters import abstract_sharded_adapters, dropout_key
+from tulu_jax.train.adapters import (
+    abstract_sharded_adapters,
+    dropout_key,
+    frozen_shardings,
+)
 from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
 from tulu_jax.train.state import TrainState, abstract_state
 
@@ -82,7 +86,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    frozen = () if lora is None else (layout.params(config),)
+    frozen = () if lora is None else (frozen_shardings(config, lora, layout),)
     return jax.jit(
         step,
         in_shardings=(shardings, layout.rows, *frozen),
@@ -152,5 +156,6 @@ def make_eval_step(
         shardings: tuple[Any, ...] = (whole, layout.rows)
     else:
         adapters = abstract_sharded_adapters(config, lora, layout)
-        shardings = (jax.tree.map(lambda x: x.sharding, adapters), layout.rows, whole)
+        frozen = frozen_shardings(config, lora, layout)
+        shardings = (jax.tree.map(lambda x: x.sharding, adapters), layout.rows, frozen)
     return jax.jit(step, in_shardings=shardings, out_shardings=layout.replicated)
