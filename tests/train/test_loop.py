@@ -56,6 +56,7 @@ def test_a_run_ends_with_all_its_files(uninterrupted):
     assert any((folder / "tensorboard").iterdir())
     for part in (
         "small train",
+        "Attention kernel: blockwise, the fastest on cpu",
         "Packing probe: packed and apart agree",
         "Devices:",
         "MFU = (6 x",

@@ -15,6 +15,7 @@ import jax
 from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
+from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.parallel.hosts import barrier
 from tulu_jax.train.config import TrainConfig
@@ -84,6 +85,8 @@ def train(
     barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
     with run.layout.activate():
         difference = probe_packing(run.model, run.layout, compute=config.compute)
+    kernel = attention_kernel(config.compute, run.layout.mesh)
+    console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
     console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
 
     with (
