@@ -127,7 +127,7 @@ def test_fingerprints_agree_on_hosts_and_meshes(dtype):
     for mesh in (None, MESHES["mixed"]):
         placed = jax.tree.map(jax.device_put, params, layout_on(mesh).params(MODEL))
         assert tree_fingerprints(placed) == wanted
-    other = {"x": np.roll(params["lm_head"], 1)}
+    other = {"x": jax.device_put(np.roll(params["lm_head"], 1))}
     assert tree_fingerprints(other)["x"] != wanted["lm_head"]
 
 
@@ -212,5 +212,6 @@ def test_a_base_read_from_a_run_is_rounded_as_on_a_host(tmp_path):
     params = random_params()
     save_params(tmp_path / "run", params, {"model": {}})
     restored = restore_params(tmp_path / "run", MODEL, layout_on(None), dtype="bfloat16")
-    wanted = tree_fingerprints(jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params))
+    half = jax.tree.map(lambda x: jax.device_put(x.astype(ml_dtypes.bfloat16)), params)
+    wanted = tree_fingerprints(half)
     assert tree_fingerprints(restored) == wanted
