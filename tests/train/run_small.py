@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> None:
     if options.pop("toy", False):
         toy.install(loop, setup)
         leave_out_what_others_test(loop)
+    if options.pop("bare", False):
+        leave_out_what_others_test(loop)
     restore = Checkpoints.restore
 
     def restore_aloud(*args):
