@@ -100,6 +100,18 @@ def test_known_trip_counts_win():
     assert by_kind(read_traffic(text, num_devices=8))["all-gather", 4].count == 5
 
 
+def test_an_unrolled_loop_turns_less_often():
+    """Its counter moves by 2 a turn, in one step or two."""
+    add = "  %two = s32[] constant(2)\n  %next = s32[] add(%i.1, %two)\n"
+    twice = (
+        "  %one = s32[] constant(1)\n  %a = s32[] add(%i.1, %one)\n  %next = s32[] add(%a, %one)\n"
+    )
+    for lines in (add, twice):
+        text = PROGRAM.replace("  ROOT %out = ", f"{lines}  ROOT %out = ")
+        text = text.replace("tuple(%i, %shard)", "tuple(%next, %shard)")
+        assert by_kind(read_traffic(text, num_devices=8))["all-gather", 4].count == 16
+
+
 @pytest.mark.parametrize(
     ("text", "bytes_each"), [("bf16[64,8]", 2), ("f8e4m3fn[64,8]", 1), ("s4[64,8]", 0.5)]
 )

@@ -193,11 +193,36 @@ def _turns(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> i
     body = computations.get(condition[1], []) if condition else []
     ends = [i for i in body if i.is_root and i.opcode == "compare" and "direction=LT" in i.rest]
     constants = {i.name: i.rest for i in body if i.opcode == "constant"}
+    places = {i.name: i.rest for i in body if i.opcode == "get-tuple-element"}
     for end in ends:
-        for operand in re.findall(r"%([\w.\-]+)", end.rest.partition(")")[0]):
+        counted = 0
+        for operand in _operands(end):
+            if place := re.search(r"index=(\d+)", places.get(operand, "")):
+                counted = int(place[1])
             if number := re.match(r"(\d+)\)", constants.get(operand, "")):
-                return int(number[1])
+                return -(-int(number[1]) // _stride(loop, counted, computations))
     return None
+
+
+def _operands(instruction: _Instruction) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", instruction.rest.partition(")")[0])
+
+
+def _stride(loop: _Instruction, counted: int, computations: dict[str, list[_Instruction]]) -> int:
+    """By how much a turn adds to the loop's counter: more than 1 where a body was unrolled."""
+    name = re.search(r"body=%?([\w.\-]+)", loop.rest)
+    body = {i.name: i for i in computations.get(name[1], [])} if name else {}
+    root = next((i for i in body.values() if i.is_root and i.opcode == "tuple"), None)
+    operands = _operands(root) if root else []
+    total, at = 0, operands[counted] if counted < len(operands) else ""
+    while (added := body.get(at)) is not None and added.opcode == "add":
+        at = ""
+        for operand in _operands(added):
+            one = body.get(operand)
+            number = re.match(r"(\d+)\)", one.rest) if one and one.opcode == "constant" else None
+            total += int(number[1]) if number else 0
+            at = at if number else operand
+    return total or 1
 
 
 def _payload(instruction: _Instruction, kind: str, size: int) -> float:
