@@ -17,7 +17,7 @@ from tulu_jax.cli.main import make_parser
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "gin_configs" / "runs").glob("*.gin"))
+RECIPES = sorted((ROOT / "gin_configs" / "runs").rglob("*.gin"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
