@@ -78,12 +78,12 @@ def test_gin_file_is_required(capsys):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--gin.MESH_FSDP=3"], "mesh does not use all devices - got data=1, fsdp=3, tensor=1 - "
-         "expected sizes whose product is the 8 devices present"),
+        (["--gin.MESH_FSDP=3"], "mesh does not use all devices - got slice=1, data=1, fsdp=3, "
+         "sequence=1, tensor=1 - expected sizes whose product is the 8 devices present"),
         (["--gin.MESH_FSDP=1", "--gin.MESH_TENSOR=8"],
          "mesh axis tensor does not divide the model - got tensor=8, num_heads=4"),
         (["--gin.BATCH_SIZE=12"], "BATCH_SIZE / MICRO_BATCHES cannot be split over the devices - "
-         "got 12 - expected a multiple of data x fsdp = 8"),
+         "got 12 - expected a multiple of slice x data x fsdp = 8"),
         (["--gin.MICRO_BATCHES=8"], "BATCH_SIZE / MICRO_BATCHES cannot be split over the devices - "
          "got 2"),
         (["--gin.MODEL=None", "--gin.INITIAL_CHECKPOINT_PATH=nowhere"], "nowhere"),
