@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tulu_jax import __version__
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.cli.allocator import keep_memory, reuse_freed_memory
 from tulu_jax.errors import TuluError
 
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command not in ("train", "plan"):  # They take --gin.NAME=VALUE
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
+    if argv is None:
+        leave_out_absent_tpu()
     if argv is None and args.command in TRAINING:
         keep_memory()
     if argv is None and args.command in COPYING:
