@@ -93,6 +93,12 @@ def test_bad_input(model, tmp_path, content, message):
         tulu("generate", "--model", model, "--input", tmp_path / "in.jsonl")
 
 
+def test_a_short_model_answers_without_being_told_how_long(model, capsys):
+    """As the demo's, whose rows are no longer than the default answer."""
+    tulu("generate", "--model", model, "--prompt", "x")
+    assert capsys.readouterr().out
+
+
 def test_other_mistakes(model, tmp_path):
     with pytest.raises(DataError, match="input cannot be read"):
         tulu("generate", "--model", model, "--input", tmp_path / "none.jsonl")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.generate import add_model_arguments, load_model
+from tulu_jax.cli.generate import MAX_NEW_TOKENS, add_model_arguments, load_model
 from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "Write a message; /help lists commands.",
         style="dim",
     )
-    talk = Conversation(generator, tokenizer, sampling, args.max_new_tokens, args.seed, console)
+    longest = MAX_NEW_TOKENS if args.max_new_tokens is None else args.max_new_tokens
+    talk = Conversation(generator, tokenizer, sampling, longest, args.seed, console)
     talk.begin(args.system)
     while True:
         try:

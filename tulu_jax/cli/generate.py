@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
     from tulu_jax.generate import Generator
 
+MAX_NEW_TOKENS = 256
+"""Tokens of the longest answer, where the user does not say."""
+
 DESCRIPTION = """\
 Answers prompts with a model from a Hugging Face folder or a run folder (its newest checkpoint).
 
@@ -66,7 +69,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top_k", type=int, default=0, help="draw from the k likeliest (0: all)")
     parser.add_argument(
-        "--max_new_tokens", type=int, default=256, help="longest answer in tokens (default 256)"
+        "--max_new_tokens",
+        type=int,
+        metavar="N",
+        help=f"longest answer in tokens (default {MAX_NEW_TOKENS}, or what the model has room for)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random draws (default 0)")
     parser.add_argument(
@@ -87,6 +93,9 @@ def run(args: argparse.Namespace) -> int:
     _check_output(output, args)
     generator, tokenizer = load_model(args, console)
     prompts = [_tokens(row, tokenizer, args.raw, f"row {i}") for i, row in enumerate(rows, 1)]
+    if args.max_new_tokens is None:
+        room = generator.config.max_length - max(map(len, prompts), default=0)
+        args.max_new_tokens = max(1, min(MAX_NEW_TOKENS, room))
     start = time.perf_counter()
     with _sink(output) as partial, _progress(console, len(rows)) as advance:
 
