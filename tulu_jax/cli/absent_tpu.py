@@ -7,10 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from tulu_jax.cli.allocator import ACCELERATORS
+
 GOOGLE = "0x1ae0"
 """PCI vendor of TPUs, by which JAX itself looks for them (jax `_src/hardware_utils.py`)."""
 
-OTHERS = ("accel0", "vfio/0", "nvidia0", "kfd", "dri")
+DEVICES = (*ACCELERATORS, "dri")
 """Files in /dev where there is some accelerator or graphics card."""
 
 
@@ -29,5 +31,5 @@ def leave_out_absent_tpu() -> None:
 def _any_accelerator() -> bool:
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
     return any(path.read_text().strip() == GOOGLE for path in vendors) or any(
-        Path("/dev", name).exists() for name in OTHERS
+        Path("/dev", name).exists() for name in DEVICES
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, ModelConfig
@@ -69,13 +70,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         skipped = jnp.zeros((), bool)
         if skip_bad:
-            limit = jnp.inf if bad_grad_norm is None else bad_grad_norm
-            skipped = ~(jnp.isfinite(loss) & jnp.isfinite(norm) & (norm <= limit))
-            params, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(skipped, old, new),
-                (params, opt_state),
-                (state.params, moments),
-            )
+            skipped = _is_bad(loss, norm, bad_grad_norm)
+            old, new = (state.params, moments), (params, opt_state)
+            params, opt_state = jax.tree.map(partial(jnp.where, skipped), old, new)
         opt_state = _sent_back(opt_state, shardings.opt_state, layout)
         metrics = {
             "loss": loss,
@@ -93,6 +90,12 @@ def make_train_step(
         out_shardings=(shardings, layout.replicated),
         donate_argnums=0,
     )
+
+
+def _is_bad(loss: Float[Array, ""], norm: Float[Array, ""], limit: float | None) -> Bool[Array, ""]:
+    """Whether loss or gradient norm is not finite, or the norm above its limit."""
+    limit = jnp.inf if limit is None else limit
+    return ~(jnp.isfinite(loss) & jnp.isfinite(norm) & (norm <= limit))
 
 
 def _fetched(opt_state: Any, shardings: Any, layout: Layout) -> Any:
