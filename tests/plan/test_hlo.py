@@ -93,6 +93,35 @@ def test_what_leaves_a_slice_is_told_apart():
     assert found.sent_bytes(crosses_slices=False) == inside
 
 
+SEND = """\
+  %send.1 = ({shape}, u32[], token[]) send(%p, %token), channel_id=3, is_host_transfer=true, frontend_attributes={{_xla_megascale_target="{{1,2}}x{{0:3}}",_xla_megascale_transfer_type="{kind}"}}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"), [("ALL_REDUCE", 4096), ("ALL_GATHER", 4096), ("ONE_TO_ONE", 4096)]
+)
+def test_a_tpu_host_sends_to_other_slices(kind, sent):
+    line = SEND.format(shape="f32[1,8,128]{2,1,0:T(8,128)}", kind=kind)
+    text = PROGRAM.replace("  %done =", f"{line}  %done =")
+    slices = [0] * 4 + [1] * 4
+    more = read_traffic(text, num_devices=8, slices=slices).sent_bytes(crosses_slices=True)
+    less = read_traffic(PROGRAM, num_devices=8, slices=slices).sent_bytes(crosses_slices=True)
+    assert more - less == sent
+
+
+def test_a_call_on_another_core_is_followed():
+    """As TPU7x gathers, on its sparse cores."""
+    body = PROGRAM[PROGRAM.index("%layer (") : PROGRAM.index("%open_until")]
+    gather = next(line for line in body.splitlines() if "%all-gather.1 =" in line)
+    called = f"%called (shard: bf16[16,8]) -> bf16[64,8] {{\n{gather}\n}}, "
+    start = "  %all-gather.1 = ((bf16[16,8]), bf16[64,8]) call-start(%shard), to_apply=%called"
+    text = PROGRAM.replace(gather, start)
+    text = text.replace("%layer (", f'{called}execution_thread="sparsecore"\n\n%layer (')
+    found, wanted = (by_kind(read_traffic(one, num_devices=8)) for one in (text, PROGRAM))
+    assert found == wanted
+
+
 def test_known_trip_counts_win():
     text = PROGRAM.replace(
         "body=%layer", 'body=%layer, backend_config={"known_trip_count":{"n":"5"}}'

@@ -22,6 +22,7 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
 
 
@@ -87,13 +88,11 @@ def read_traffic(
         loops += opened
         if kind is None:
             continue
-        groups = _groups(instruction.rest, num_devices)
-        size = len(groups[0]) if groups else num_devices
+        size, crosses = _group(instruction, num_devices, slices)
         if kind == "collective-permute":
             size = 2
         if size < 2:
             continue
-        crosses = bool(slices) and any(len({slices[i] for i in group}) > 1 for group in groups)
         payload = _payload(instruction, kind, size)
         sums = found.setdefault((kind, size, crosses), [0.0, 0.0, 0.0])
         for i, value in enumerate((1, payload, payload * _share_sent(kind, size))):
@@ -107,6 +106,15 @@ def read_traffic(
     )
 
 
+def _group(instruction: _Instruction, num_devices: int, slices: Sequence[int]) -> tuple[int, bool]:
+    """Devices that take part together, and whether they are of several slices."""
+    if instruction.opcode == "send":
+        return len(set(slices)), True
+    groups = _groups(instruction.rest, num_devices)
+    crosses = bool(slices) and any(len({slices[i] for i in group}) > 1 for group in groups)
+    return len(groups[0]) if groups else num_devices, crosses
+
+
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     """Instructions by computation, and the name of the entry."""
     computations: dict[str, list[_Instruction]] = {}
@@ -116,7 +124,8 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
             if line.endswith("{") and (head := _COMPUTATION.match(line)):
                 current = computations.setdefault(head[2], [])
                 entry = head[2] if head[1] else entry
-        elif line == "}":  # Kernels are written over several lines, some of which begin so too.
+        # Kernels are written over several lines, some of which begin so too.
+        elif line == "}" or line.startswith("}, execution_thread="):
             current = None
         elif (instruction := _instruction(line)) is not None:
             current.append(instruction)
@@ -149,7 +158,7 @@ def _walk(
 ) -> Iterator[tuple[_Instruction, str | None, int, int]]:
     """Every collective with its kind and turns, and for each open loop a 1 in the last place."""
     for instruction in computations.get(name, ()):
-        kind = instruction.opcode.removesuffix("-start")
+        kind = _kind(instruction)
         if kind in KINDS:
             yield instruction, kind, turns, 0
             continue
@@ -166,11 +175,19 @@ def _walk(
                 yield from _walk(computations, called, inner, open_turns)
 
 
+def _kind(instruction: _Instruction) -> str:
+    """What it does; between slices a TPU's host sends, and a note says to what end."""
+    if instruction.opcode == "send" and (noted := _BETWEEN_SLICES.search(instruction.rest)):
+        kind = noted[1].lower().replace("_", "-")
+        return "collective-permute" if kind == "one-to-one" else kind
+    return instruction.opcode.removesuffix("-start")
+
+
 def _called(instruction: _Instruction) -> list[str]:
     names = _CALLED.findall(instruction.rest)
     if branches := _BRANCHES.search(instruction.rest):
         names += [name.strip().lstrip("%") for name in branches[1].split(",")]
-    if instruction.opcode == "call":
+    if instruction.opcode in ("call", "call-start"):
         names += re.findall(r"to_apply=%?([\w.\-]+)", instruction.rest)
     return names
 
@@ -228,6 +245,9 @@ def _stride(loop: _Instruction, counted: int, computations: dict[str, list[_Inst
 def _payload(instruction: _Instruction, kind: str, size: int) -> float:
     """Bytes of the whole array of one call."""
     shape = instruction.shape
+    if instruction.opcode == "send":
+        one = _shape_bytes(_elements(shape)[0])
+        return one * size if kind == "all-gather" else one
     pairs = ("all-gather", "collective-permute", "collective-broadcast")
     if instruction.opcode.endswith("-start") and kind in pairs and shape.startswith("("):
         shape = _elements(shape)[1]  # Operands come first, then results.
