@@ -277,7 +277,7 @@ def plan(kind: str, run: PaperRun, *, peaks: dict[str, Any], measure: bool) -> d
     if measure and key not in peaks:
         peaks[key] = compile_step(planned).peak
         print(key, peaks[key] / GIB, flush=True)
-    schedule, chip = schedule_of(planned), planned.topology.chip
+    schedule, chip = schedule_of(planned.config), planned.topology.chip
     assert schedule is not None and chip is not None
     roof = roofline(planned, estimate_traffic(planned), schedule.work)
     assert roof is not None

@@ -11,7 +11,7 @@ from tulu_jax.axes import BATCH_KEYS
 from tulu_jax.cli.main import main
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import ComputeConfig
-from tulu_jax.models.lora import LoraConfig
+from tulu_jax.models.lora import LoraConfig, quantize_base
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.plan import (
     TooLargeError,
@@ -24,7 +24,7 @@ from tulu_jax.plan import (
     roofline,
 )
 from tulu_jax.plan.search import candidates, largest_batch, search
-from tulu_jax.train.budget import budget_text
+from tulu_jax.train.budget import budget_text, frozen_weights, number_bytes
 from tulu_jax.train.state import create_state
 
 
@@ -88,6 +88,24 @@ def test_the_estimate_grows_as_it_should(cpus, planned):
     assert lora.optimizer < base.optimizer / 4
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_base_is_planned_as_it_lies(cpus, kind):
+    pytest.importorskip("qwix")
+    adapters = LoraConfig(rank=2, dropout=0.0, base_dtype=kind)
+    run = plan_run(config(lora=adapters), cpus)
+    whole = frozen_weights(plan_run(config(lora=LoraConfig(rank=2)), cpus))[0]
+    zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), whole)
+    real = quantize_base(run.model, adapters, zeros)
+    for planned, leaf in zip(*map(jax.tree.leaves, (run.frozen()[0], real)), strict=True):
+        assert (planned.shape, planned.dtype) == (leaf.shape, leaf.dtype)
+        assert planned.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
+    assert memory_budget(run).frozen == bytes_on_first_device(real)
+    values = run.frozen()[0]["layers"]["mlp"]["up"].values
+    # CPUs give each number of 4 bits a byte; the others two numbers.
+    assert number_bytes(values.dtype, "cpu") == 1
+    assert number_bytes(values.dtype, "tpu") == (0.5 if kind == "nf4" else 1)
+
+
 def test_the_estimate_is_near_the_compilers(cpus):
     """A model whose state outweighs what the compiler adds."""
     model = bigger(d_model=256, d_ff=512, num_heads=8, num_kv_heads=8, head_dim=32, num_layers=2)
@@ -141,13 +159,13 @@ def test_the_largest_batch_is_found_and_was_compiled(tpus, monkeypatch):
 
 
 def test_no_largest_batch_without_known_memory(planned):
-    with pytest.raises(ConfigError, match="memory of the devices is not known"):
+    with pytest.raises(ConfigError, match="memory and speed of the devices are not known"):
         largest_batch(planned)
 
 
 def test_search_takes_the_fastest_that_fits(tpus, monkeypatch):
     found = candidates(config(), tpus)
-    assert [one.estimated_seconds for one in found] == sorted(o.estimated_seconds for o in found)
+    assert [one.rank for one in found] == sorted(one.rank for one in found)
     assert {dict(one.run.layout.mesh.shape)["tensor"] for one in found} >= {1, 2}
     refused = found[0].run.layout.mesh.shape
     fake = fake_compile(1, lambda run: 2 * (run.layout.mesh.shape == refused))
@@ -158,6 +176,18 @@ def test_search_takes_the_fastest_that_fits(tpus, monkeypatch):
     assert any(one.failure for one in tried)
     assert tried[0].seconds == min(one.seconds for one in tried if not one.failure)
     assert "MESH_TENSOR" in tried[0].settings
+
+
+def test_search_compiles_nothing_larger_than_what_did_not_fit(tpus, monkeypatch):
+    found = candidates(config(), tpus)
+    small = min(one.estimated_bytes for one in found)
+    fits = {id(one.run) for one in found if one.estimated_bytes == small}
+    fake = fake_compile(1, lambda run: 2 * (id(run) not in fits))
+    monkeypatch.setattr("tulu_jax.plan.search.compile_step", fake)
+    tried = []
+    assert search(found, compile_at_most=50, done=tried.append)[0].failure is None
+    sizes = [one.estimated_bytes for one in tried]
+    assert sizes == sorted(sizes, reverse=True) and len(tried) < len(found)
 
 
 def test_search_refuses_what_cannot_fit(tpus):
@@ -189,6 +219,9 @@ def test_the_command_plans_the_demo_on_virtual_devices(tmp_path, capsys):
         (["--topology=cpu:4096"], "too few virtual CPU devices"),
         (["--topology=cpu:8", "--efficiency=2"], "--efficiency is out of range"),
         (["--topology=cpu:8", "--num_slices=0"], "--num_slices is out of range"),
+        (["--topology=cpu:8", "--num_slices=2"], "only TPUs come in slices"),
+        (["--topology=cpu:8", "--estimate", "--search"], "--estimate compiles nothing"),
+        (["--topology=cpu:8", "--search"], "memory and speed of the devices are not known"),
     ],
 )
 def test_mistakes_are_told(arguments, message, capsys):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tulu_jax.data.config import DataConfig
-    from tulu_jax.plan import PlannedRun
+    from tulu_jax.plan import Compiled, PlannedRun, Topology
     from tulu_jax.plan.duration import Schedule
     from tulu_jax.plan.report import Plan
+    from tulu_jax.plan.search import Candidate
     from tulu_jax.train.config import TrainConfig
 
 EXAMPLES = """\
@@ -73,6 +73,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--efficiency is out of range", got=args.efficiency, expected="a share in (0, 1]"
         )
+    if args.estimate and (args.search or args.largest_batch):
+        raise ConfigError(
+            "--estimate compiles nothing",
+            got="--search" if args.search else "--largest_batch",
+            expected="it alone, since what these recommend was compiled",
+        )
     _only_cpu(args.topology)
     from rich.console import Console
 
@@ -84,11 +90,15 @@ def run(args: argparse.Namespace) -> int:
     config = _load(args.gin_file, [*args.gin_bindings, *parse_overrides(args.overrides)])
     topology = find_topology(args.topology, num_slices=args.num_slices)
     console = Console(highlight=False)
+    schedule, compiled, extra = schedule_of(config), None, {}
     if args.search:
-        planned, extra = _search(config, topology, args, console)
+        best, extra = _search(config, topology, schedule, args, console)
+        planned, compiled = best.run, best.compiled
     else:
-        planned, extra = plan_run(config, topology), {}
-    plan = _plan(planned, args, console)
+        planned = plan_run(config, topology)
+    if not (args.estimate or compiled):
+        compiled = _compile(planned, args, console)
+    plan = _plan(planned, compiled, schedule, args, console)
     print_plan(plan, console)
     if args.json:
         args.json.write_text(json.dumps({**plan.as_json(), **extra}, indent=2) + "\n")
@@ -131,39 +141,54 @@ def _only_cpu(topology: str) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={count}"
 
 
-def _plan(planned: PlannedRun, args: argparse.Namespace, console: Any) -> Plan:
-    from tulu_jax.plan import compile_step, memory_budget, roofline
+def _compile(planned: PlannedRun, args: argparse.Namespace, console: Any) -> Compiled | None:
+    """What the compiler says; None if it does not fit and a batch that does is asked for."""
+    from tulu_jax.plan import TooLargeError, compile_step, memory_budget
+    from tulu_jax.plan.report import budget_table
+
+    try:
+        with console.status("compiling the step"):
+            return compile_step(planned)
+    except TooLargeError as error:
+        if args.largest_batch:
+            console.print(f"{error}\n", soft_wrap=True)
+            return None
+        chip = planned.topology.chip
+        console.print(budget_table(memory_budget(planned), chip and chip.usable_bytes))
+        raise
+
+
+def _plan(
+    planned: PlannedRun,
+    compiled: Compiled | None,
+    schedule: Schedule | None,
+    args: argparse.Namespace,
+    console: Any,
+) -> Plan:
+    from tulu_jax.plan import memory_budget, roofline
     from tulu_jax.plan.duration import duration, full_rows
     from tulu_jax.plan.estimate import estimate_traffic
-    from tulu_jax.plan.report import Plan, budget_table
+    from tulu_jax.plan.report import Plan
     from tulu_jax.plan.search import largest_batch
 
-    schedule = schedule_of(planned)
-    plan = Plan(planned, memory_budget(planned), schedule=schedule)
-    work = schedule.work if schedule else full_rows(planned)
-    if args.estimate:
-        traffic = estimate_traffic(planned)
-    else:
-        try:
-            with console.status("compiling the step"):
-                compiled = compile_step(planned)
-        except ValueError:
-            console.print(budget_table(plan.budget, plan.usable_bytes))
-            raise
-        plan, traffic = dataclasses.replace(plan, compiled=compiled), compiled.traffic
-    if args.largest_batch:
-        with console.status("looking for the largest batch"):
-            plan = dataclasses.replace(plan, largest_batch=largest_batch(planned))
-    roof = roofline(planned, traffic, work)
-    time = None
+    traffic = compiled.traffic if compiled else estimate_traffic(planned)
+    roof = roofline(planned, traffic, schedule.work if schedule else full_rows(planned))
+    time = most = None
     if roof and schedule:
         time = duration(planned, roof, schedule, efficiency=args.efficiency)
-    return dataclasses.replace(plan, roof=roof, duration=time)
+    if args.largest_batch:
+        with console.status("looking for the largest batch") as status:
+            most = largest_batch(planned, done=lambda rows, _: status.update(f"tried {rows} rows"))
+    return Plan(planned, memory_budget(planned), compiled, roof, schedule, time, most)
 
 
 def _search(
-    config: Any, topology: Any, args: argparse.Namespace, console: Any
-) -> tuple[PlannedRun, dict[str, Any]]:
+    config: TrainConfig,
+    topology: Topology,
+    schedule: Schedule | None,
+    args: argparse.Namespace,
+    console: Any,
+) -> tuple[Candidate, dict[str, Any]]:
     """The best layout found, and the search as JSON values."""
     from rich.progress import Progress
 
@@ -171,18 +196,24 @@ def _search(
     from tulu_jax.plan.report import search_table
     from tulu_jax.plan.search import candidates, search
 
-    found = candidates(config, topology)
+    work = schedule.work if schedule else None
+    found = candidates(config, topology, work=work)
+    most = min(args.compile_at_most, len(found))
     with Progress(console=console) as progress:
-        task = progress.add_task(f"{len(found)} layouts", total=args.compile_at_most)
+        task = progress.add_task(f"compiling {most} of {len(found)} layouts", total=most)
         tried = search(
-            found, compile_at_most=args.compile_at_most, done=lambda _: progress.advance(task)
+            found, compile_at_most=most, work=work, done=lambda _: progress.advance(task)
         )
-        progress.update(task, completed=args.compile_at_most)
+        progress.update(task, completed=most)
     console.print(search_table(tried))
     if tried[0].failure:
-        raise ConfigError("none of the layouts tried fits", got=tried[0].failure)
+        raise ConfigError(
+            "none of the layouts tried fits",
+            got=tried[0].failure,
+            do="raise --compile_at_most, take more devices or a smaller batch",
+        )
     flags = " ".join(f"--gin.{name}={value}" for name, value in tried[0].settings.items())
-    console.print(f"Recommended: {flags}", soft_wrap=True)
+    console.print(f"Recommended: {flags}\n", soft_wrap=True)
     rows = [
         {
             **one.settings,
@@ -192,17 +223,16 @@ def _search(
         }
         for one in tried
     ]
-    return tried[0].run, {"search": rows}
+    return tried[0], {"search": rows}
 
 
-def schedule_of(planned: PlannedRun) -> Schedule | None:
+def schedule_of(config: TrainConfig) -> Schedule | None:
     """How many steps, on how many tokens: from prepared stores, else from published counts."""
     from tulu_jax.data.dry_run import plan_mixture
     from tulu_jax.data.mixtures import mixture_specs, resolve
     from tulu_jax.data.table1 import PAPER
     from tulu_jax.plan.duration import Schedule
 
-    config = planned.config
     data = config.data
     prepared = _prepared(data)
     if prepared is not None:

@@ -20,7 +20,7 @@ from tulu_jax.train.budget import Budget
 
 BUDGET_LABELS = {
     "weights": "weights, float32",
-    "frozen": "frozen weights",
+    "frozen": "frozen weights beside them",
     "optimizer": "optimizer state",
     "gradients": "gradients",
     "copies": "weights in the compute dtype",
@@ -82,11 +82,13 @@ class Plan:
 def print_plan(plan: Plan, console: Console) -> None:
     """Prints the plan: what it is of, memory, traffic, speed, time."""
     run, config = plan.run, plan.run.config
+    devices, micro = len(run.topology.devices), config.micro_batches
     console.print(
         f"{run.model.num_params:,} weights on {run.topology.slice_name}: "
-        f"{len(run.topology.devices)} devices ({mesh_text(run)}), {config.data.batch_size} rows "
-        f"of {config.data.length} in {config.micro_batches} micro-batches, "
-        f"remat {config.compute.remat}, {config.compute.dtype} compute",
+        + (f"{devices} devices ({mesh_text(run)}), " if devices > 1 else "one device, ")
+        + f"{config.data.batch_size} rows of {config.data.length}"
+        + (f" in {micro} micro-batches, " if micro > 1 else ", ")
+        + f"remat {config.compute.remat}, {config.compute.dtype} compute",
         soft_wrap=True,
     )
     for note in run.layout.notes:
@@ -94,15 +96,24 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(budget_table(plan.budget, plan.usable_bytes))
     if plan.compiled:
         console.print(compiled_table(plan.compiled, plan.usable_bytes))
-        console.print(traffic_table(plan.compiled.traffic))
+        if plan.compiled.traffic.collectives:
+            console.print(traffic_table(plan.compiled.traffic))
     if plan.roof:
         console.print(roofline_table(plan.roof))
+    else:
+        console.print("No bound on speed: nothing is known of these devices", soft_wrap=True)
     if plan.largest_batch:
         rows, peak = plan.largest_batch
         console.print(f"Largest batch that fits: {rows} rows, peak {gib(peak)} GiB a device")
     if plan.schedule and plan.duration:
         _print_duration(plan.schedule, plan.duration, console)
     if plan.roof:
+        if not plan.schedule:
+            console.print(
+                "No time to train: the mixture is not prepared here, nor are its sizes published; "
+                "every position of a row is taken to be a token with loss",
+                soft_wrap=True,
+            )
         console.print("\nAssumptions", style="bold")
         for text in ASSUMPTIONS:
             console.print(f"  {text}", soft_wrap=True)
@@ -117,6 +128,16 @@ def mesh_text(run: PlannedRun) -> str:
 def gib(size: float) -> str:
     """A number of bytes in GiB, to two places, or for less than 0.1 GiB to four."""
     return f"{size / GIB:.2f}" if size >= GIB / 10 else f"{size / GIB:.4f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in ms, to three digits or to whole ones.
+
+    >>> milliseconds(3.0531), milliseconds(0.00123)
+    ('3,053', '1.23')
+    """
+    found = 1000 * seconds
+    return f"{found:,.0f}" if found >= 100 or found == 0 else f"{found:.3g}"
 
 
 def _table(*columns: str, title: str) -> Table:
@@ -168,11 +189,12 @@ def roofline_table(roof: Roofline) -> Table:
     table = _table("resource", "ms", title="Roofline of a step")
     for name, label in (("compute", "compute"), ("memory", "memory"), ("ici", "ICI"),
                         ("dcn", "DCN")):  # fmt: skip
-        table.add_row(label, f"{1000 * getattr(roof, name):,.0f}")
+        table.add_row(label, milliseconds(getattr(roof, name)))
     table.add_section()
-    table.add_row(f"bound by {roof.bound}", f"{1000 * roof.seconds:,.0f}")
+    table.add_row(f"bound by {roof.bound}", milliseconds(roof.seconds))
     table.caption = (
-        f"{roof.model_flops / 1e12:,.0f} TFLOP a step by our formula; MFU at most {roof.mfu:.0%}"
+        f"{roof.model_flops / 1e12:,.{0 if roof.model_flops > 1e14 else 3}f} TFLOP a step by our "
+        f"formula; MFU at most {roof.mfu:.0%}"
     )
     return table
 
@@ -196,6 +218,6 @@ def search_table(found: list[Candidate]) -> Table:
         table.add_row(
             mesh_text(one.run), str(config.micro_batches), config.compute.remat,
             gib(one.estimated_bytes), gib(one.compiled.peak) if one.compiled else "does not fit",
-            f"{1000 * one.seconds:,.0f}", one.roof.bound if one.roof else "",
+            milliseconds(one.seconds), one.roof.bound if one.roof else "",
         )  # fmt: skip
     return table

@@ -29,7 +29,7 @@ class Candidate:
 
     run: PlannedRun
     estimated_bytes: float
-    estimated_seconds: float
+    estimate: Roofline
     compiled: Compiled | None = None
     roof: Roofline | None = None
     failure: str | None = None
@@ -38,7 +38,13 @@ class Candidate:
     @property
     def seconds(self) -> float:
         """Seconds of a step by what is known best."""
-        return self.roof.seconds if self.roof else self.estimated_seconds
+        return (self.roof or self.estimate).seconds
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """What is smaller is better: of equally long steps, one that leaves more resources idle."""
+        roof = self.roof or self.estimate
+        return roof.seconds, roof.in_turn, self.estimated_bytes
 
     @property
     def settings(self) -> dict[str, str]:
@@ -63,26 +69,37 @@ def candidates(
     """Every layout that fits by the estimate, the fastest by its roofline first.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or nothing is known of the devices.
     """
     found = []
-    limit = topology.chip.usable_bytes if topology.chip else float("inf")
+    limit = _memory(topology)
     for on_mesh in _meshes(config, topology):
         state = None
         for run in _variants(on_mesh, tuple(remats)):
             budget = memory_budget(run, like=state)
             state = state or budget
             roof = roofline(run, estimate_traffic(run), work or full_rows(run), budget=budget)
-            if budget.total <= limit * SLACK:
-                seconds = roof.seconds if roof else budget.total
-                found.append(Candidate(run, budget.total, seconds))
+            if roof and budget.total <= limit * SLACK:
+                found.append(Candidate(run, budget.total, roof))
     if not found:
         raise ConfigError(
             "no layout fits",
             got=f"{config.data.batch_size} rows of {config.data.length} on {topology.name}",
             do="take more devices or a smaller batch",
         )
-    return sorted(found, key=lambda one: (one.estimated_seconds, one.estimated_bytes))
+    return sorted(found, key=lambda one: one.rank)
+
+
+def _memory(topology: Topology) -> float:
+    """Bytes that a program may use on a device."""
+    if topology.chip is None:
+        raise ConfigError(
+            "memory and speed of the devices are not known",
+            got=topology.name,
+            expected="TPUs, or a GPU of tulu_jax/plan/hardware.py",
+            do="plan without --search and --largest_batch",
+        )
+    return topology.chip.usable_bytes
 
 
 def _meshes(config: TrainConfig, topology: Topology) -> Iterator[PlannedRun]:
@@ -115,16 +132,22 @@ def search(
     """The candidates that were compiled, those that fit first, the fastest of them first.
 
     `done` is called after each. Nothing is compiled that by its estimate is slower than what
-    has already been found to fit.
+    has already been found to fit, or needs as much memory as what did not.
     """
     tried: list[Candidate] = []
+    best = too_much = float("inf")
     for one in found:
-        best = min((t.seconds for t in tried if t.failure is None), default=float("inf"))
-        if len(tried) == compile_at_most or one.estimated_seconds > best:
+        if len(tried) == compile_at_most or one.seconds > best:
             break
+        if one.estimated_bytes >= too_much:
+            continue
         tried.append(_try(one, work))
+        if tried[-1].failure is None:
+            best = min(best, tried[-1].seconds)
+        else:
+            too_much = min(too_much, one.estimated_bytes)
         done(tried[-1])
-    return sorted(tried, key=lambda one: (one.failure is not None, one.seconds))
+    return sorted(tried, key=lambda one: (one.failure is not None, one.rank))
 
 
 def _try(one: Candidate, work: Work | None) -> Candidate:
@@ -149,24 +172,24 @@ def largest_batch(
     rows may fit than are returned.
 
     Raises:
+      ConfigError: nothing is known of the devices.
       TooLargeError: not even one row a device fits.
     """
     unit = run.layout.num_row_shards * run.config.micro_batches
-    limit = run.topology.chip.usable_bytes if run.topology.chip else float("inf")
-    if limit == float("inf"):
-        raise ConfigError(
-            "memory of the devices is not known", got=run.topology.name, expected="a TPU or GPU"
-        )
+    limit = _memory(run.topology)
 
     def at(times: int) -> PlannedRun:
         data = dataclasses.replace(run.config.data, batch_size=times * unit)
         return dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
 
+    state = memory_budget(run)
+
+    def estimate(times: int) -> float:
+        return memory_budget(at(times), like=state).total
+
     fits: dict[int, float] = {}
     fails: list[int] = []
-    times = 1
-    while times * 2 < 2**16 and memory_budget(at(times * 2)).total <= limit:
-        times *= 2
+    times = _most(1, 2**16, lambda n: estimate(n) <= limit)
     for _ in range(compile_at_most):
         try:
             fits[times] = compile_step(at(times)).peak
@@ -178,8 +201,21 @@ def largest_batch(
         low, high = max(fits, default=0), min(fails, default=0)
         if high - low == 1:
             break
-        times = (low + high) // 2 if high else low * 2
+        times = (low + high) // 2
+        if low:
+            # As the estimate grows, from where it is known to be right; at most twice as many.
+            scale = fits[low] / estimate(low)
+            guess = _most(low + 1, 2 * low, lambda n, by=scale: by * estimate(n) <= limit)
+            times = guess if not high or guess < high else times
     if not fits:
         fits[1] = compile_step(at(1)).peak
     best = max(fits)
     return best * unit, fits[best]
+
+
+def _most(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from `low` to `high` that fits, or `low`; larger ones fit no better."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

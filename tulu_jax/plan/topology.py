@@ -65,6 +65,12 @@ def find_topology(name: str, *, num_slices: int = 1) -> Topology:
     """
     if num_slices < 1:
         raise ConfigError("--num_slices is out of range", got=num_slices, expected="1 or more")
+    on_tpu = any(name.startswith(chip.name) for chip in CHIPS.values() if chip.is_tpu)
+    if num_slices > 1 and not on_tpu:
+        raise ConfigError(
+            "only TPUs come in slices", got=f"--num_slices={num_slices} of {name}",
+            expected="a TPU topology, such as v4:4x4x8",
+        )  # fmt: skip
     if name == "local":
         return _at_hand(name, jax.devices())
     named = SLICE_NAME.fullmatch(name)

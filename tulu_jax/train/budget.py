@@ -21,7 +21,7 @@ from tulu_jax.models.config import attention_kernel
 from tulu_jax.models.remat import kept_names, split_names
 from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.parallel import Layout
-from tulu_jax.parallel.rules import abstract_sharded_params
+from tulu_jax.train.adapters import abstract_frozen
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.state import abstract_state
 
@@ -64,8 +64,7 @@ def frozen_weights(run: Shaped) -> tuple[Any, ...]:
     """With LoRA, the weights that are not trained, as shapes and shardings; else nothing."""
     if run.config.lora is None:
         return ()
-    dtype = run.config.lora.read_dtype
-    return (abstract_sharded_params(run.model, run.layout, dtype=dtype),)
+    return (abstract_frozen(run.model, run.config.lora, run.layout),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +220,21 @@ def _loss_bytes(run: Shaped, bytes_each: int) -> float:
 def _local_bytes(tree: Any) -> float:
     """Bytes of a device's shards of all arrays but those in the host's memory."""
     leaves = [x for x in jax.tree.leaves(tree) if x.sharding.memory_kind != "pinned_host"]
-    return float(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves))
+    sizes = (
+        math.prod(x.sharding.shard_shape(x.shape)) * number_bytes(x.dtype, _platform(x))
+        for x in leaves
+    )
+    return float(sum(sizes))
+
+
+def number_bytes(dtype: Any, platform: str) -> float:
+    """Bytes of a number in an array: half a one in 4 bits, but on CPUs, which do not pack them."""
+    bits = jax.dtypes.itemsize_bits(dtype)
+    return (max(8, bits) if platform == "cpu" else bits) / 8
+
+
+def _platform(leaf: jax.ShapeDtypeStruct) -> str:
+    return next(iter(leaf.sharding.device_set)).platform
 
 
 def budget_text(budget: Budget, limit: float | None) -> str:
