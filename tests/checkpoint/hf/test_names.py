@@ -31,6 +31,15 @@ def test_table_covers_the_tree_of_weights(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_shapes_are_those_of_the_model(name):
+    config = CONFIGS[name]
+    reader = TreeReader(abstract_params(config))
+    assert {row.path: row.shape(config) for row in weights_of(config)} == {
+        path: reader.shape(path) for path in reader.paths()
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_there_and_back_is_the_identity(name):
     config = CONFIGS[name]
     for tensor in tensors_of(config):

@@ -28,7 +28,7 @@ from tulu_jax.checkpoint.arrays import ParamPath
 
 Shape = tuple[int, ...]
 HfShape = Callable[[Any], Shape]
-"""From a family's config to the shape of a tensor."""
+"""From a family's config to a shape."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Tensor:
     paths: tuple[ParamPath, ...]
     """The weights it holds."""
     order: Order
+    own_shape: HfShape
+    """From a config to the shape of each of the weights, of one layer."""
     when: Callable[[Any], bool] = lambda _: True
     """Whether a model of a config has it."""
 
@@ -119,16 +121,26 @@ class Weight:
         """The tensors that together make the weight, in order of layers."""
         return self.tensor.hf_names(config)
 
+    def shape(self, config: Any) -> Shape:
+        """Its shape, [L, ...] where every layer has one; told without tracing the model."""
+        shape = self.tensor.own_shape(config)
+        return (config.num_layers, *shape) if self.per_layer else shape
+
     def from_hf(self, tensor: np.ndarray, shape: Shape) -> np.ndarray:
         """One layer of our weight, of `shape`, from its tensor (a view where possible)."""
         return self.tensor.order.take(tensor, self.part, shape)
 
 
-def vector(pattern: str, path: str, hf_shape: HfShape, **options: Any) -> Tensor:
-    """A tensor in the same order as ours."""
-    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), SAME, **options)
+def vector(
+    pattern: str, path: str, hf_shape: HfShape, ours: HfShape | None = None, **options: Any
+) -> Tensor:
+    """A tensor in the same order as ours; `ours` is our shape if that splits an axis."""
+    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), SAME, ours or hf_shape, **options)
 
 
-def matrix(pattern: str, path: str, hf_shape: HfShape, **options: Any) -> Tensor:
-    """A matrix that is stored transposed."""
-    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), TRANSPOSED, **options)
+def matrix(
+    pattern: str, path: str, hf_shape: HfShape, ours: HfShape | None = None, **options: Any
+) -> Tensor:
+    """A matrix that is stored transposed; `ours` is our shape if that splits an axis."""
+    own_shape = ours or (lambda config: hf_shape(config)[::-1])
+    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), TRANSPOSED, own_shape, **options)

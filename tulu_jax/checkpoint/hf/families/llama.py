@@ -176,6 +176,18 @@ def _key_value(c: LlamaConfig) -> Shape:
     return (c.num_kv_heads * c.head_dim, c.d_model)
 
 
+def _heads(c: LlamaConfig) -> Shape:
+    return (c.d_model, c.num_heads, c.head_dim)
+
+
+def _kv_heads(c: LlamaConfig) -> Shape:
+    return (c.d_model, c.num_kv_heads, c.head_dim)
+
+
+def _heads_out(c: LlamaConfig) -> Shape:
+    return (c.num_heads, c.head_dim, c.d_model)
+
+
 def _norm(c: LlamaConfig) -> Shape:
     return (c.d_model,)
 
@@ -195,10 +207,15 @@ HEAD = matrix("lm_head.weight", "lm_head", _vocabulary, when=lambda c: not c.tie
 TABLE = (
     EMBEDDING,
     vector(LAYER + "input_layernorm.weight", "layers/attention_norm/scale", _norm),
-    matrix(LAYER + "self_attn.q_proj.weight", "layers/attention/query", _query),
-    matrix(LAYER + "self_attn.k_proj.weight", "layers/attention/key", _key_value),
-    matrix(LAYER + "self_attn.v_proj.weight", "layers/attention/value", _key_value),
-    matrix(LAYER + "self_attn.o_proj.weight", "layers/attention/out", lambda c: _query(c)[::-1]),
+    matrix(LAYER + "self_attn.q_proj.weight", "layers/attention/query", _query, _heads),
+    matrix(LAYER + "self_attn.k_proj.weight", "layers/attention/key", _key_value, _kv_heads),
+    matrix(LAYER + "self_attn.v_proj.weight", "layers/attention/value", _key_value, _kv_heads),
+    matrix(
+        LAYER + "self_attn.o_proj.weight",
+        "layers/attention/out",
+        lambda c: _query(c)[::-1],
+        _heads_out,
+    ),
     vector(LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale", _norm),
     matrix(LAYER + "mlp.gate_proj.weight", "layers/mlp/gate", _wide),
     matrix(LAYER + "mlp.up_proj.weight", "layers/mlp/up", _wide),

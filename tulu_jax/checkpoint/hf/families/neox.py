@@ -129,16 +129,21 @@ TABLE = (
         lambda c: (3 * c.d_model, c.d_model),
         tuple(("layers", "attention", part) for part in PARTS),
         BY_HEAD,
+        lambda c: (c.d_model, c.num_heads, c.head_dim),
     ),
     Tensor(
         LAYER + "attention.query_key_value.bias",
         lambda c: (3 * c.d_model,),
         tuple(("layers", "attention", f"{part}_bias") for part in PARTS),
         BY_HEAD,
+        lambda c: (c.num_heads, c.head_dim),
         when=_has_bias,
     ),
     matrix(
-        LAYER + "attention.dense.weight", "layers/attention/out", lambda c: (c.d_model, c.d_model)
+        LAYER + "attention.dense.weight",
+        "layers/attention/out",
+        lambda c: (c.d_model, c.d_model),
+        lambda c: (c.num_heads, c.head_dim, c.d_model),
     ),
     vector(LAYER + "attention.dense.bias", "layers/attention/out_bias", _width, when=_has_bias),
     matrix(LAYER + "mlp.dense_h_to_4h.weight", "layers/mlp/up", lambda c: (c.d_ff, c.d_model)),

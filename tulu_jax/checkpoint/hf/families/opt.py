@@ -86,15 +86,30 @@ def _square(c: OptConfig) -> Shape:
     return (c.d_model, c.d_model)
 
 
+def _heads(c: OptConfig) -> Shape:
+    return (c.d_model, c.num_heads, c.head_dim)
+
+
+def _heads_out(c: OptConfig) -> Shape:
+    return (c.num_heads, c.head_dim, c.d_model)
+
+
+def _bias(c: OptConfig) -> Shape:
+    return (c.num_heads, c.head_dim)
+
+
 DECODER = "model.decoder."
 LAYER = DECODER + "layers.{layer}."
 
 
-def _biased(name: str, path: str, shape: Any, bias: Any) -> tuple[Tensor, Tensor]:
+def _biased(
+    name: str, path: str, shape: Any, bias: Any, ours: Any = None, our_bias: Any = None
+) -> tuple[Tensor, Tensor]:
     """A matrix of every layer and its bias."""
+    used: Any = {"when": lambda c: c.use_bias}
     return (
-        matrix(f"{LAYER}{name}.weight", f"layers/{path}", shape),
-        vector(f"{LAYER}{name}.bias", f"layers/{path}_bias", bias, when=lambda c: c.use_bias),
+        matrix(f"{LAYER}{name}.weight", f"layers/{path}", shape, ours),
+        vector(f"{LAYER}{name}.bias", f"layers/{path}_bias", bias, our_bias, **used),
     )
 
 
@@ -129,10 +144,10 @@ TABLE = (
     ),
     *_layer_norm(DECODER + "final_layer_norm", "final_norm", when=lambda c: c.final_norm),
     *_layer_norm(LAYER + "self_attn_layer_norm", "layers/attention_norm"),
-    *_biased("self_attn.q_proj", "attention/query", _square, _width),
-    *_biased("self_attn.k_proj", "attention/key", _square, _width),
-    *_biased("self_attn.v_proj", "attention/value", _square, _width),
-    *_biased("self_attn.out_proj", "attention/out", _square, _width),
+    *_biased("self_attn.q_proj", "attention/query", _square, _width, _heads, _bias),
+    *_biased("self_attn.k_proj", "attention/key", _square, _width, _heads, _bias),
+    *_biased("self_attn.v_proj", "attention/value", _square, _width, _heads, _bias),
+    *_biased("self_attn.out_proj", "attention/out", _square, _width, _heads_out),
     *_layer_norm(LAYER + "final_layer_norm", "layers/mlp_norm"),
     *_biased("fc1", "mlp/up", lambda c: (c.d_ff, c.d_model), _wide),
     *_biased("fc2", "mlp/down", lambda c: (c.d_model, c.d_ff), _width),
