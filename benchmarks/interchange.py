@@ -6,9 +6,11 @@
 Weights are random bfloat16, written straight to files. Every measured command is a process of its
 own; its peak memory is the kernel's (VmHWM), and the interpreter's own, after the imports that
 a command makes, is taken from it. `cp` copies the weights file in the same round, so that a busy
-machine slows both: three times, of which the quickest counts, as the first may wait for memory.
-Before each of them what it reads is read once, so that all find it in the page cache. Our files are
-on the disk at the end; those of `cp` only in the second of its times, `sync`. Prints one JSON line.
+machine slows both. Before each of them what it reads is read once, so that all find it in the page
+cache, and what was written before is brought to the disk. What the command wrote the last time is
+removed at the very last moment: so each of them, `cp` too, finds as much memory for the page cache,
+which a virtual machine may have to get from its host. The first round is left out for that reason.
+Neither `cp` nor we wait for the disk. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -41,13 +43,14 @@ SHAPES = {
 }  # fmt: skip
 
 CHILD = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, shutil, sys, time
 import jax
 from tulu_jax.checkpoint import hf, arrays, manager, meta_llama, resize
 from tulu_jax.cli.main import main
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+shutil.rmtree(sys.argv.pop(1), ignore_errors=True)
 before, cpu, start = peak(), time.process_time(), time.perf_counter()
 status = main()
 spent = time.perf_counter() - start
@@ -81,29 +84,27 @@ def write_run(run: Path, config: LlamaConfig) -> None:
     save_params(run, params, {"model": config_to_dict(config)})
 
 
-def child(*words: object) -> dict[str, float]:
-    """Runs `tulu WORDS` in a process of its own; returns its seconds and MiB."""
-    command = [sys.executable, "-c", CHILD, *map(str, words)]
+def child(old: Path, *words: object) -> dict[str, float]:
+    """Runs `tulu WORDS` in a process of its own, which first removes `old`; its seconds and MiB."""
+    command = [sys.executable, "-c", CHILD, str(old), *map(str, words)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def copy_seconds(files: list[Path], target: Path, *, synced: bool) -> float:
-    """How long `cp` takes; with `synced`, until the copy is on the disk, as ours is."""
+def copy_seconds(folder: Path, target: Path) -> float:
+    """How long `cp` takes for the weights files of a folder."""
+    warm(folder)
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     start = time.perf_counter()
-    subprocess.run(["cp", *map(str, files), str(target)], check=True)
-    if synced:
-        for file in target.iterdir():
-            subprocess.run(["sync", str(file)], check=True)
-    spent = time.perf_counter() - start
-    shutil.rmtree(target)
-    return spent
+    subprocess.run(["cp", *folder.glob("*.safetensors"), target], check=True)
+    return time.perf_counter() - start
 
 
 def warm(folder: Path) -> None:
-    """Reads every file once."""
+    """Reads every file once, when nothing is left to be written to the disk."""
+    os.sync()
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb", buffering=0) as opened:
@@ -112,27 +113,23 @@ def warm(folder: Path) -> None:
 
 
 def measure_round(root: Path, *, export_only: bool) -> dict[str, float]:
-    """One export, one copy of its files, and one import."""
-    for name in ("out", "back"):
-        shutil.rmtree(root / name, ignore_errors=True)
-    found: dict[str, float] = {}
-    warm(root / "run")
-    done = child("export", "--model_dir", root / "run", "--output", root / "out",
-                 "--tokenizer", "none")  # fmt: skip
-    found |= {f"export_{key}": value for key, value in done.items()}
+    """One export, one copy of its files, and one import with and one without checksums."""
+    run, out, back = root / "run", root / "out", root / "back"
+    commands: dict[str, tuple[Path, tuple[object, ...]]] = {
+        "export": (out, ("export", "--model_dir", run, "--output", out, "--tokenizer", "none")),
+    }
+    words = ("import", "--hf", out, "--model_dir", back, "--dtype", "bfloat16")
     if not export_only:
-        warm(root / "out")
-        files = sorted((root / "out").glob("*.safetensors"))
-        for name, synced in (("cp_s", False), ("cp_sync_s", True)):
-            found[name] = min(copy_seconds(files, root / "copy", synced=synced) for _ in range(3))
-        for name, more in (("import", []), ("import_unchecked", ["--skip_checksums"])):
-            shutil.rmtree(root / "back", ignore_errors=True)
-            done = child("import", "--hf", root / "out", "--model_dir", root / "back",
-                         "--dtype", "bfloat16", *more)  # fmt: skip
-            found |= {f"{name}_{key}": value for key, value in done.items()}
-        for name in ("export", "import", "import_unchecked"):
-            found[f"{name}_over_cp"] = found[f"{name}_s"] / found["cp_s"]
-            found[f"{name}_over_cp_sync"] = found[f"{name}_s"] / found["cp_sync_s"]
+        commands["import"] = back, words
+        commands["import_unchecked"] = back, (*words, "--skip_checksums")
+    found: dict[str, float] = {}
+    for name, (target, command) in commands.items():
+        warm(run if name == "export" else out)
+        done = child(target, *command)
+        found |= {f"{name}_{key}": value for key, value in done.items()}
+    if not export_only:
+        found["cp_s"] = copy_seconds(out, root / "copy")
+        found |= {f"{name}_over_cp": found[f"{name}_s"] / found["cp_s"] for name in commands}
     return found
 
 
@@ -147,7 +144,11 @@ def main() -> None:
     root, config = args.folder / args.shape, SHAPES[args.shape]
     if not (root / "run").is_dir():
         write_run(root / "run", config)
-    rounds = [measure_round(root, export_only=args.export_only) for _ in range(args.rounds)]
+    rounds = []
+    for _ in range(args.rounds + 1):
+        rounds.append(measure_round(root, export_only=args.export_only))
+        print({name: round(v, 2) for name, v in rounds[-1].items()}, file=sys.stderr, flush=True)
+    rounds = rounds[1:]
     medians = {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]}
     weights = {"shape": args.shape, "weights": config.num_params, "gb": config.num_params * 2 / 1e9}
     print(json.dumps({**weights, "rounds": args.rounds, **medians}))

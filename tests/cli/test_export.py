@@ -32,7 +32,7 @@ def test_export_undoes_import(run, tmp_path, capsys):
     for path in (run.parent / "hf").iterdir():
         assert (tmp_path / "x" / path.name).read_bytes() == path.read_bytes(), path.name
     printed = capsys.readouterr().out
-    assert printed.count("sha256 ") == len(list((tmp_path / "x").iterdir())) - 1
+    assert printed.count("xxh128 ") == len(list((tmp_path / "x").iterdir())) - 1
     assert "step 0" in printed
 
 

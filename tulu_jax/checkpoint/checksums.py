@@ -1,4 +1,10 @@
-"""`checksums.json`: the SHA-256 of every file of an exported folder, written beside them."""
+"""`checksums.json`: a checksum of every file of an exported folder, written beside them.
+
+It is there to tell damage: files that were cut, mixed up or changed since. XXH3 with 128 bits does
+that 15 times as fast as SHA-256, which took longer than all the rest of an export. Neither tells
+forgery here: who changes a file can change the list beside it. Lists with SHA-256, which older
+versions wrote, are compared all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +12,51 @@ import hashlib
 import json
 import mmap
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
+
+import xxhash
 
 from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.errors import CheckpointError
 
 CHECKSUMS_NAME = "checksums.json"
+ALGORITHM = "xxh128"
+"""What is written."""
 BLOCK_BYTES = 32 * 2**20
 """Bytes of a file that are mapped at a time: reading would copy them."""
 
 
-def file_checksum(path: Path, stop: threading.Event | None = None) -> str:
-    """SHA-256 of a file in hex; of its beginning only when told to stop."""
-    digest = hashlib.sha256()
+class Digest(Protocol):
+    """A checksum that is being taken."""
+
+    def update(self, data: Any, /) -> object:
+        """Takes more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Of all that was taken, in hex."""
+        ...
+
+
+ALGORITHMS: dict[str, Callable[[], Digest]] = {
+    ALGORITHM: xxhash.xxh3_128,
+    "sha256": hashlib.sha256,
+}
+"""What can be compared."""
+
+
+def new_digest(algorithm: str = ALGORITHM) -> Digest:
+    """A checksum of nothing yet."""
+    return ALGORITHMS[algorithm]()
+
+
+def file_checksum(
+    path: Path, algorithm: str = ALGORITHM, stop: threading.Event | None = None
+) -> str:
+    """Checksum of a file in hex; of its beginning only when told to stop."""
+    digest = new_digest(algorithm)
     with path.open("rb") as file:
         size = file.seek(0, 2)
         for start in range(0, size, BLOCK_BYTES):
@@ -33,7 +71,7 @@ def file_checksum(path: Path, stop: threading.Event | None = None) -> str:
 def write_checksums(folder: Path, checksums: dict[str, str]) -> Path:
     """Writes the file; names are sorted, so equal folders have equal files."""
     path = folder / CHECKSUMS_NAME
-    value = {"algorithm": "sha256", "files": dict(sorted(checksums.items()))}
+    value = {"algorithm": ALGORITHM, "files": dict(sorted(checksums.items()))}
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -44,15 +82,17 @@ def verify_checksums(folder: Path, stop: threading.Event | None = None) -> int |
     When told to stop it ends soon, and what it says means nothing.
 
     Raises:
-      CheckpointError: a file is missing or has changed, or the list is malformed.
+      CheckpointError: a file is missing or has changed, or the list is malformed or names an
+        algorithm that we do not have.
     """
     path = folder / CHECKSUMS_NAME
     if not path.is_file():
         return None
-    files = _read_list(path)
+    algorithm, files = _read_list(path)
 
     def check(name: str) -> str | None:
-        whole = (folder / name).is_file() and file_checksum(folder / name, stop) == files[name]
+        file = folder / name
+        whole = file.is_file() and file_checksum(file, algorithm, stop) == files[name]
         return None if whole else name
 
     wrong = [name for name in made_ahead(lambda n=name: check(n) for name in files) if name]
@@ -61,13 +101,14 @@ def verify_checksums(folder: Path, stop: threading.Event | None = None) -> int |
             "files are not those that were exported",
             got=f"{', '.join(wrong[:5])} missing or changed",
             at=folder,
-            expected=f"the SHA-256 that {CHECKSUMS_NAME} lists",
+            expected=f"the {algorithm} that {CHECKSUMS_NAME} lists",
             do=f"copy them again; if you changed them on purpose, delete {CHECKSUMS_NAME}",
         )
     return len(files)
 
 
-def _read_list(path: Path) -> dict[str, str]:
+def _read_list(path: Path) -> tuple[str, dict[str, str]]:
+    """The algorithm, and the checksum of each file by name."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -79,7 +120,16 @@ def _read_list(path: Path) -> dict[str, str]:
         raise CheckpointError(
             "checksums.json is malformed",
             at=path,
-            expected='{"files": {plain file name: SHA-256 in hex}}',
+            expected='{"algorithm": name, "files": {plain file name: checksum in hex}}',
             do="delete it to import without the check",
         )
-    return files
+    algorithm = value.get("algorithm", "sha256")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise CheckpointError(
+            "checksums.json has checksums of an algorithm that is not known",
+            got=repr(algorithm),
+            at=path,
+            expected=" or ".join(ALGORITHMS),
+            do="compare the files with its own tool, then import with --skip_checksums",
+        )
+    return algorithm, files

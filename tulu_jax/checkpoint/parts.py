@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,12 +25,13 @@ import tensorstore
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from tulu_jax.checkpoint.direct import sync, write_file
-
 T = TypeVar("T")
 
 PART_BYTES = 16 * 2**20
 """Most bytes of an unstacked array in one part."""
+WRITE_BYTES = 128 * 2**10
+"""Bytes given to the kernel at once, as by `cp`. For more it takes larger pages for its cache, and
+a virtual machine may have to get these back from its host: that took 3 times as long."""
 LAYER_ARGS = ocp.SaveArgs(shard_axes=(0,))
 """How a stacked array of a training run is saved: one layer of one shard to a chunk."""
 
@@ -88,14 +90,9 @@ def num_threads() -> int:
     return max(2, min(4, cores))
 
 
-def made_ahead(makers: Iterable[Callable[[], T]], *, waiters: int = 0) -> Iterator[T]:
-    """The results in order, some made ahead by threads: one a thread, and the one in hand.
-
-    Args:
-      makers: what makes each result.
-      waiters: threads more than processors, where making one includes waiting for the disk.
-    """
-    threads = num_threads() + waiters
+def made_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The results in order, some made ahead by threads: one a thread, and the one in hand."""
+    threads = num_threads()
     waiting: collections.deque[Future[T]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -114,7 +111,8 @@ class LazyHandler(type_handlers.NumpyHandler):
     """Writes lazy arrays part by part, each part a plain file: the numbers in C order.
 
     That is Zarr's own layout without compression, for which Orbax asks by `use_ocdbt=False`. Parts
-    are made and written by a few threads; TensorStore itself would copy them twice more.
+    are made and written by a few threads; TensorStore itself would copy them twice more. Nothing
+    waits for the disk: what is imported is still where it came from.
     """
 
     def __init__(self, before_commit: Callable[[], Any] | None = None) -> None:
@@ -124,24 +122,22 @@ class LazyHandler(type_handlers.NumpyHandler):
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Future]:
         """Returns when everything is written; there is nothing left to wait for."""
-        writers: list[Callable[[], Path]] = []
-        files: list[Path] = []
+        writers: list[Callable[[], None]] = []
         for value, info in zip(values, infos, strict=True):
             await info.await_path_creation()
             if value.load_part is None:  # it may be large: one at a time
-                files.extend(write() for write in _part_writers(value, info))
+                for write in _part_writers(value, info):
+                    write()
             else:
                 writers.extend(_part_writers(value, info))
-        files.extend(made_ahead(writers, waiters=2))
-        for file in files:
-            sync(file)
+        collections.deque(made_ahead(writers), maxlen=0)
         if self._before_commit is not None:
             self._before_commit()
         return []
 
 
-def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], Path]]:
-    """What writes each part and names its file; the array's own description is written here."""
+def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], None]]:
+    """What writes each part to its file; the array's own description is written here."""
     spec = tensorstore_utils.build_array_write_spec(
         info=info,
         global_shape=value.shape,
@@ -161,7 +157,24 @@ def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], Path]]:
     folder = Path(spec["kvstore"]["path"])
     for start, make in value.parts():
         file = folder / _chunk_name(chunk, start)
-        yield lambda file=file, make=make: write_file(file, _padded(make(), chunk))
+        yield lambda file=file, make=make: _write_file(file, _padded(make(), chunk))
+
+
+def _write_file(path: Path, array: np.ndarray) -> None:
+    """Writes the numbers in C order; they may reach the disk later."""
+    with path.open("wb", buffering=0) as file:
+        write_bytes(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def write_bytes(file: RawIOBase, data: np.ndarray) -> None:
+    """Writes bytes, uint8[n], to a file that is opened without a buffer.
+
+    Raises:
+      OSError: the disk is full or fails.
+    """
+    done = 0
+    while done < data.size:
+        done += file.write(data[done : done + WRITE_BYTES].data) or 0
 
 
 def _chunk_name(chunk: list[int], start: int) -> str:

@@ -19,8 +19,8 @@ Writes a checkpoint as a folder that transformers, vLLM and llama.cpp load: safe
 
 Weights stream through a layer at a time, so a model larger than memory is fine. The folder gets
 its name when it is complete: a killed export leaves only OUTPUT.partial, and the same command again
-keeps its whole files and goes on. checksums.json lists the SHA-256 of every file; `tulu import`
-compares them. No accelerator and no torch is needed.
+keeps its whole files and goes on. checksums.json lists the XXH128 of every file (what the program
+xxh128sum prints); `tulu import` compares them. No accelerator and no torch is needed.
 """
 
 EPILOG = """\
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
+    from tulu_jax.checkpoint.checksums import ALGORITHM
     from tulu_jax.checkpoint.hf import save
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.padded import padded
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if saved.kept:
         console.print(f"kept from an export that was killed: {', '.join(saved.kept)}")
     for name, checksum in sorted(saved.checksums.items()):
-        console.print(f"sha256 {checksum}  {name}")
+        console.print(f"{ALGORITHM} {checksum}  {name}")
     console.print(
         f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> [bold]{saved.folder}[/]"
     )

@@ -21,7 +21,7 @@ with *.safetensors or pytorch_model*.bin) or in Meta's original one (params.json
 consolidated.*.pth).
 
 Every tensor's name, shape and size is checked before anything is written. Where the folder has a
-checksums.json, the SHA-256 of every file is compared meanwhile: a file that has changed leaves no
+checksums.json, the checksum of every file is compared meanwhile: a file that has changed leaves no
 checkpoint. Weights stream through a layer at a time, so a model larger than memory is fine. No
 pickle is ever loaded: what a torch file holds besides tensors is refused, not run. Tokenizer files
 are copied to MODEL_DIR/tokenizer. Torch is not needed.

@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 import ml_dtypes
@@ -7,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tulu_jax.checkpoint.checksums import file_checksum
+from tulu_jax.checkpoint.hf import safetensors_io
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.safetensors_io import (
     INDEX_NAME,
@@ -39,11 +40,39 @@ def test_what_is_written_is_read_by_us_and_by_the_reference(tmp_path, dtype):
     shard = Shard("x.safetensors", {name: tensor.shape for name, tensor in tensors.items()})
     path = tmp_path / shard.name
     checksum = write_shard(path, shard, np.dtype(dtype), iter(tensors.items()))
-    assert checksum == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checksum == file_checksum(path)
     specs = read_header(path)
     for name, tensor in tensors.items():
         assert np.array_equal(read_tensor(specs[name]), tensor)
         assert np.array_equal(read_tensors(path)[name], tensor)
+
+
+def test_views_of_any_order_are_written_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_io, "PIECE_BYTES", 100)
+    monkeypatch.setattr(safetensors_io, "PIECE_ROWS", 3)
+    rng = np.random.default_rng(0)
+    tensors = {
+        "turned": rng.normal(size=(5, 41)).astype(np.float32).T,
+        "of another dtype": rng.normal(size=(7, 2, 3)),
+        "one number": np.float32(3).reshape(()),
+        "nothing": np.zeros((0, 4), np.float32),
+        "nothing either": np.zeros((4, 0), np.float32),
+        "long": np.arange(70, dtype=np.float32),
+    }
+    shard = Shard("x.safetensors", {name: tensor.shape for name, tensor in tensors.items()})
+    checksum = write_shard(tmp_path / shard.name, shard, F32, iter(tensors.items()))
+    assert checksum == file_checksum(tmp_path / shard.name)
+    found = read_tensors(tmp_path / shard.name)
+    for name, tensor in tensors.items():
+        assert np.array_equal(found[name], tensor.astype(np.float32)), name
+    assert read_header(tmp_path / shard.name)["turned"].start == safetensors_io.ALIGNMENT
+
+
+def test_a_tensor_that_was_not_planned_is_an_error(tmp_path):
+    shard = Shard("x.safetensors", {"a": (2,)})
+    for wrong in ({"b": np.zeros(2)}, {"a": np.zeros(3)}, {}, {"a": np.zeros(2), "b": np.zeros(2)}):
+        with pytest.raises(ValueError, match=r"was planned|zip\(\)"):
+            write_shard(tmp_path / "x", shard, F32, iter(wrong.items()))
 
 
 def test_what_the_reference_writes_is_read(tmp_path):

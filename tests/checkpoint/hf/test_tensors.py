@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tulu_jax.checkpoint.direct import aligned_empty
 from tulu_jax.checkpoint.hf.tensors import copy_cast
 
 DTYPES = [np.dtype(name) for name in (np.float32, ml_dtypes.bfloat16, np.float16)]
@@ -26,7 +25,7 @@ def test_every_order_of_axes_on_both_sides(shape):
 def _array(shape, dtype, rng):
     """Random numbers whose axes lie in memory in random order."""
     order = rng.permutation(len(shape))
-    memory = aligned_empty([shape[axis] for axis in order], dtype)
+    memory = np.empty([shape[axis] for axis in order], dtype)
     memory[...] = rng.normal(size=memory.shape).astype(dtype)
     return memory.transpose(np.argsort(order)) if len(shape) else memory
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
-from tulu_jax.checkpoint.direct import aligned_empty
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.names import (
@@ -34,7 +33,7 @@ from tulu_jax.checkpoint.hf.tensors import (
 )
 from tulu_jax.checkpoint.hf.weights import Weight
 from tulu_jax.errors import CheckpointError
-from tulu_jax.models import ModelConfig, abstract_params
+from tulu_jax.models import ModelConfig
 
 __all__ = [
     "DTYPE_NAMES",
@@ -156,7 +155,7 @@ class HfFolder:
         row, shape = self._weights[path], self._shapes[path]
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
         sizes = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=True)]
-        result = aligned_empty(sizes, self.dtype(path))
+        result = np.empty(sizes, self.dtype(path))
         names = row.hf_names(self.config)
         if not row.per_layer:
             self._fill(result, row, names[0], shape, index)
@@ -198,14 +197,7 @@ def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
 
 def param_shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
     """The shape of every weight of a model, by path."""
-    shapes: dict[ParamPath, tuple[int, ...]] = {}
-    tree = abstract_params(config)
-    for row in weights_of(config):
-        leaf: Any = tree
-        for key in row.path:
-            leaf = leaf[key]
-        shapes[row.path] = tuple(leaf.shape)
-    return shapes
+    return {row.path: row.shape(config) for row in weights_of(config)}
 
 
 def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> list[str]:

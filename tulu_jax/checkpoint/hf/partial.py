@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ MARKER = "EXPORT_IS_NOT_COMPLETE"
 
 @dataclasses.dataclass
 class Progress:
-    """A working folder, and the SHA-256 of the files in it that are whole."""
+    """A working folder, and the checksums of the files in it that are whole."""
 
     folder: Path
     job: str | None
@@ -118,11 +117,8 @@ def rename(partial: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file that is on disk when this returns."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes a JSON file."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def unwritable(target: Path, error: OSError) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""Safetensors files, read and written one tensor at a time.
+"""Safetensors files, read one tensor at a time and written piece by piece.
 
 A file is: 8 bytes, the header's length n, little-endian; n bytes of JSON naming each tensor's
 dtype, shape and place; then the tensors' bytes without gaps. Every number in a header is checked
@@ -10,23 +10,38 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from tulu_jax.checkpoint.direct import ALIGNMENT, DirectFile
-from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, DTYPES, ITEM_BYTES, TensorSpec
+from tulu_jax.checkpoint.checksums import new_digest
+from tulu_jax.checkpoint.hf.tensors import (
+    DOWNLOAD_AGAIN,
+    DTYPES,
+    ITEM_BYTES,
+    TensorSpec,
+    copy_cast,
+)
+from tulu_jax.checkpoint.parts import made_ahead, write_bytes
 from tulu_jax.errors import CheckpointError
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the format allows."""
+ALIGNMENT = 4096
+"""What the place of the first tensor in a file is a multiple of: a page."""
+PIECE_BYTES = 8 * 2**20
+"""Bytes turned, written and hashed at a time."""
+PIECE_ROWS = 64
+"""Fewest rows of a piece: of a turned matrix they are neighbours, and lie in few cache lines."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -182,7 +197,25 @@ def plan_shards(
 def write_shard(
     path: Path, shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
 ) -> str:
-    """Writes one file from tensors that come in the shard's order; returns its SHA-256 in hex."""
+    """Writes one file from tensors that come in the shard's order; returns its checksum.
+
+    A tensor may be of another dtype and a view with its axes in any order: threads bring it into
+    the file's piece by piece, while the piece before is written and hashed.
+
+    Raises:
+      CheckpointError: a finite weight would become infinite in float16.
+    """
+    digest = new_digest()
+    pieces = made_ahead(_pieces(shard, dtype, tensors))
+    with path.open("wb", buffering=0) as file:
+        for piece in itertools.chain([_beginning(shard, dtype)], pieces):
+            write_bytes(file, piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _beginning(shard: Shard, dtype: np.dtype) -> np.ndarray:
+    """What is in the file before the tensors."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shard.tensors.items():
@@ -191,11 +224,25 @@ def write_shard(
         header[name] = entry
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)  # so that tensors begin on pages
-    beginning = len(text).to_bytes(8, "little") + text
-    with DirectFile(path, checksum=True) as file:
-        file.write(np.frombuffer(beginning, np.uint8))
-        for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
-            if (name, tensor.shape) != (planned, shape):
-                raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
-            file.write(np.asarray(tensor, dtype))
-    return file.checksum
+    return np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
+
+
+def _pieces(
+    shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
+) -> Iterator[Callable[[], np.ndarray]]:
+    """What makes the bytes of each piece, in order."""
+    for (name, tensor), (planned, shape) in zip(tensors, shard.tensors.items(), strict=True):
+        if (name, tensor.shape) != (planned, shape):
+            raise ValueError(f"{name} {tensor.shape} came where {planned} {shape} was planned")
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        rows = max(PIECE_ROWS, PIECE_BYTES // max(1, row_bytes) // PIECE_ROWS * PIECE_ROWS)
+        whole = np.atleast_1d(tensor)
+        for start in range(0, len(whole) if whole.size else 0, rows):
+            yield functools.partial(_piece, whole[start : start + rows], dtype, name)
+
+
+def _piece(rows: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """The bytes of some rows, uint8[n], in memory of their own."""
+    result = np.empty(rows.shape, dtype)
+    copy_cast(result, rows, name)
+    return result.reshape(-1).view(np.uint8)

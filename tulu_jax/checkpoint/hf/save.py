@@ -2,7 +2,10 @@
 
 Everything is written to `NAME.partial` beside the target and renamed when it is whole, so a killed
 or failed export is never mistaken for a good one; the next export of the same checkpoint keeps its
-finished files. In memory are a few tensors: what threads make ahead and what is being written.
+finished files. In memory are a few tensors: what threads read ahead and what is being written.
+
+Nothing waits for the disk. What a killed process had written is in the page cache and stays; after
+a power cut `checksums.json` tells what is not there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
-from tulu_jax.checkpoint.direct import aligned_empty
 from tulu_jax.checkpoint.hf.config import generation_config, to_hf
 from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
@@ -59,7 +61,7 @@ class Saved:
 
     folder: Path
     checksums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 in hex of every file but checksums.json, by name."""
+    """Checksum of every file but checksums.json, by name."""
     num_bytes: int = 0
     kept: tuple[str, ...] = ()
     """Files that an export which was killed had finished."""
@@ -241,15 +243,18 @@ def _makers(job: _Job) -> Iterator[tuple[str, Callable[[], Made]]]:
 
 
 def _make(job: _Job, source: _Layers, layer: int, name: str) -> np.ndarray:
-    """One tensor, in memory of its own."""
-    result = aligned_empty(source.tensor.hf_shape(job.config), job.dtype)
-    for weight in source.tensor.weights:
-        for rows, part in source.read(weight.path, layer):
-            shape = job.reader.shape(weight.path)[weight.per_layer :]
-            place = weight.from_hf(result, shape)
-            if not np.may_share_memory(place, result):
-                raise ValueError(f"{name} is not filled in place")
-            copy_cast(place[rows], part, name)
+    """One tensor: where it is one weight read at once a view of that, turned when it is written."""
+    tensor = source.tensor
+    parts = ((w, *part) for w in tensor.weights for part in source.read(w.path, layer))
+    begun = list(itertools.islice(parts, 2))
+    if len(begun) == 1:
+        return tensor.to_hf([begun[0][2]], job.config)
+    result = np.empty(tensor.hf_shape(job.config), job.dtype)
+    for weight, rows, part in itertools.chain(begun, parts):
+        place = weight.from_hf(result, job.reader.shape(weight.path)[weight.per_layer :])
+        if not np.may_share_memory(place, result):
+            raise ValueError(f"{name} is not filled in place")
+        copy_cast(place[rows], part, name)
     return result
 
 
