@@ -6,14 +6,19 @@
 
 Trains `--model` on made-up conversations on this machine through `tulu_jax.train.loop`, as `tulu
 train` does, in a process of its own; start-up is counted from the start of that process. The number
-of steps, and of steps between checkpoints, follow from a first short run. With `--host` the model
-is a toy whose step multiplies matrices for about `--step_ms`: what the median step takes longer
-than the same work alone (printed as BARE) is the host's work which the devices waited for.
+of steps, and of steps between checkpoints, follow from a first short run.
+
+With `--host` the model is a toy whose step multiplies matrices for about `--step_ms` on one core,
+so that the host has another to itself, as beside a TPU or GPU. The bare step, called again and
+again, and the loop are measured in turns; on a machine whose speed drifts their difference is noise
+of some percent. So it is also counted how often the device had run dry when the loop called the
+next step: if never, it has not waited for the host at all.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -21,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,11 @@ import numpy as np  # noqa: E402
 from tulu_jax.cli.allocator import keep_memory  # noqa: E402
 
 BEGAN = time.perf_counter()
+ROUNDS = 5
+SETTLING = 5
+"""First steps of a round, which are left out."""
+CALIBRATION = 10_000
+"""Matrix products."""
 
 
 def conversations(length: int, vocab_size: int, count: int = 2000) -> list[Any]:
@@ -65,8 +76,6 @@ def train(args: argparse.Namespace) -> None:
         write_store(store, examples, meta=small.META | {"vocab_size": model.vocab_size})
     small.TOKENIZER.vocab_size = model.vocab_size
     setup.open_training_data = small.training_data
-    if args.host:
-        pretend(loop, setup, args.step_ms / 1000)
     config = TrainConfig(
         model_dir=str(folder / args.run),
         data=DataConfig(
@@ -79,61 +88,131 @@ def train(args: argparse.Namespace) -> None:
         eval_period=0,
         checkpoint_period=args.period,
     )  # fmt: skip
-    loop.train(config, spent_s=time.perf_counter() - BEGAN)
+    if args.host:
+        host(args, config)
+    else:
+        loop.train(config, spent_s=time.perf_counter() - BEGAN)
 
 
-def pretend(loop: Any, setup: Any, seconds: float) -> None:
-    """Puts a step in the model's place that sleeps on the device's thread."""
-    import jax
-    import jax.numpy as jnp
+def host(args: argparse.Namespace, config: Any) -> None:
+    """The bare step and the loop in turns; prints what the loop adds, and the host's own time."""
+    from rich.console import Console
     from train import toy
 
+    from tulu_jax.train import loop, setup
+
     toy.install(loop, setup)
-    make = toy.make_steps
-
-    matrix = jnp.full((256, 256), 1 / 256)
-
-    def work(times: int) -> Any:
-        return jax.lax.fori_loop(0, times, lambda _, x: x @ matrix, matrix)[0, 0]
-
-    jitted_work = jax.jit(work)
-    jitted_work(10).block_until_ready()
-    began = time.perf_counter()
-    jitted_work(2000).block_until_ready()
-    times = round(2000 * seconds / (time.perf_counter() - began))
-    bare = []
-    for _ in range(50):
-        began = time.perf_counter()
-        jitted_work(times).block_until_ready()
-        bare.append(time.perf_counter() - began)
-    print("BARE", statistics.median(bare), flush=True)
+    work = matrix_work(args.step_ms / 1000)
+    steps: list[Step] = []
+    bare: list[float] = []
 
     def make_steps(run: Any) -> Any:
-        inner, none = make(run)
+        steps.append(Step(toy, run, work))
+        bare.append(steps[-1].alone(args.steps, (args.rows, args.length)))
+        return steps[-1], None
+
+    loop.make_steps = make_steps
+    for number in range(ROUNDS):
+        folder = f"{config.model_dir}{number}"
+        loop.train(dataclasses.replace(config, model_dir=folder), console=Console(quiet=True))
+        found = np.diff([wall for wall, _ in steps[-1].stamps])[SETTLING:]
+        print(f"round {number + 1}: bare {1000 * bare[-1]:.2f} ms, "
+              f"loop {1000 * np.median(found):.2f} ms", flush=True)  # fmt: skip
+    each = np.asarray([np.diff(step.stamps, axis=0)[SETTLING:].mean(axis=0) for step in steps])
+    thread = each[:, 1].mean()
+    medians = [np.median(np.diff([one[0] for one in s.stamps])[SETTLING:]) for s in steps]
+    alone, added = statistics.median(bare), np.asarray(medians) - bare
+    print(
+        f"{ROUNDS} rounds of {args.steps} steps: bare {1000 * alone:.2f} ms; the loop adds "
+        f"{1000 * statistics.median(added):+.2f} ms, {statistics.median(added) / alone:+.2%} "
+        f"({', '.join(f'{one / alone:+.2%}' for one in added)})\n"
+        f"the device had run dry before {sum(step.dry for step in steps)} of "
+        f"{ROUNDS * (args.steps - SETTLING)} steps; "
+        f"the host's thread works {1000 * thread:.2f} ms a step, log lines included"
+    )
+
+
+class Step:
+    """The toy's step with other work beside it; notes the time whenever it is called."""
+
+    def __init__(self, toy: Any, run: Any, work: Any) -> None:
+        """Compiles nothing yet."""
+        import jax
+
+        inner, _ = toy.make_steps(run)
+        self._state = lambda: toy.create_state(None, None, run.layout)
+        self._rows = run.layout.rows
+        self.stamps: list[tuple[float, float]] = []
+        self.dry = 0
+        """Calls before which the device had nothing to do."""
         shardings = jax.tree.map(lambda x: x.sharding, toy.abstract_state(None, None, run.layout))
 
         def step(state: Any, batch: Any) -> Any:
-            state, metrics = inner(state, batch)
-            return state, {**metrics, "grad_norm": work(times)}
+            new, metrics = inner(state, batch)
+            return new, {**metrics, "grad_norm": work(new.step)}
 
-        whole = run.layout.replicated
-        inputs = (shardings, run.layout.rows)
-        jitted = jax.jit(
-            step, in_shardings=inputs, out_shardings=(shardings, whole), donate_argnums=0
-        )
-        return jitted, none
+        self._jitted = jax.jit(
+            step, in_shardings=(shardings, self._rows), donate_argnums=0,
+            out_shardings=(shardings, run.layout.replicated),
+        )  # fmt: skip
+        self._cache_size = self._jitted._cache_size
 
-    loop.make_steps = make_steps
+    def __call__(self, state: Any, batch: Any) -> Any:
+        """A step of the loop."""
+        self.stamps.append((time.perf_counter(), time.thread_time()))
+        self.dry += len(self.stamps) > SETTLING and state.step.is_ready()
+        return self._jitted(state, batch)
+
+    def alone(self, count: int, shape: tuple[int, int]) -> float:
+        """Seconds of a median step if the host does nothing but call it, two steps ahead."""
+        import jax
+
+        from tulu_jax.axes import BATCH_KEYS
+        from tulu_jax.train.flight import AHEAD
+
+        state, waiting, ends = self._state(), [], []
+        batch = jax.device_put(dict.fromkeys(BATCH_KEYS, np.ones(shape, np.int32)), self._rows)
+        for _ in range(count):
+            state, metrics = self._jitted(state, batch)
+            waiting.append(metrics)
+            if len(waiting) > AHEAD:
+                jax.block_until_ready(waiting.pop(0))
+                ends.append(time.perf_counter())
+        jax.block_until_ready(state)
+        return float(np.median(np.diff(ends)[SETTLING:]))
+
+
+def matrix_work(seconds: float) -> Any:
+    """A function of a whole number that multiplies matrices on one core for about so long."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix = jnp.full((64, 64), 1 / 64)  # Larger products are spread over cores.
+
+    def work(times: Any, seed: Any) -> Any:
+        start = matrix + seed.astype(jnp.float32)
+        return jax.lax.fori_loop(0, times, lambda _, x: x @ matrix, start)[0, 0]
+
+    jitted, seed = jax.jit(work, static_argnums=0), jnp.int32(0)
+    jitted(CALIBRATION, seed).block_until_ready()
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jitted(CALIBRATION, seed).block_until_ready()
+        took.append(time.perf_counter() - began)
+    return partial(work, round(CALIBRATION * seconds / statistics.median(took)))
 
 
 def run(args: argparse.Namespace, name: str, steps: int, period: int) -> dict[str, Any]:
-    """The last line of metrics of a run in a process of its own."""
-    flags = ["--worker", "--folder", str(args.folder), "--run", name, "--steps", str(steps),
+    """The last line of metrics of a run in a process of its own; nothing with `--host`."""
+    hidden = ["--worker", "--folder", str(args.folder), "--run", name, "--steps", str(steps),
              "--period", str(period), "--model", args.model, "--rows", str(args.rows),
              "--length", str(args.length), "--step_ms", str(args.step_ms)]  # fmt: skip
-    command = [sys.executable, __file__, *flags, *(["--host"] if args.host else [])]
+    command = [sys.executable, __file__, *hidden, *(["--host"] if args.host else [])]
     shown = None if args.verbose or args.host else subprocess.DEVNULL
     subprocess.run(command, check=True, stdout=shown, env=os.environ | {"XLA_FLAGS": ""})
+    if args.host:
+        return {}
     lines = (args.folder / name / "metrics.jsonl").read_text().splitlines()
     return json.loads(lines[-1])
 
@@ -164,7 +243,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.folder = Path(folder)
         if args.host:
-            host(args)
+            run(args, "host", round(30_000 * min(args.minutes, 1) / args.step_ms / ROUNDS), 10**9)
             return
         short = run(args, "short", 12, 1000)
         step_s = short["step_times"]["median"]
@@ -174,15 +253,6 @@ def main() -> None:
         from tulu_jax.train.goodput import goodput_sentence
 
         print(goodput_sentence(found["seconds"]))
-
-
-def host(args: argparse.Namespace) -> None:
-    """Prints what the host adds to a step."""
-    milliseconds = 60_000 * min(args.minutes, 1)
-    found = run(args, "host", max(20, round(milliseconds / args.step_ms)), 10**9)
-    times = found["step_times"]
-    print(f"{times['steps']} steps: median {1000 * times['median']:.2f} ms, 99 % within "
-          f"{1000 * times['p99']:.2f} ms; compare with BARE (seconds)")  # fmt: skip
 
 
 if __name__ == "__main__":

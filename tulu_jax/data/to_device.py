@@ -16,6 +16,8 @@ def put_batch(rows: dict[str, np.ndarray], sharding: NamedSharding) -> Batch:
       rows: this host's share of each array, [B / hosts, T].
       sharding: of the global [B, T] arrays.
     """
+    if sharding.is_fully_addressable:  # One call for all takes half the time.
+        return jax.device_put(rows, sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in rows.items()
