@@ -48,18 +48,18 @@ def token_nll(
 
     def local(hidden: Array, head: Array, targets: Array, weights: Array) -> Array:
         flat = _compact(hidden, targets, weights, head.shape[1])
-        size = flat.chunk
 
-        def add_chunk(start: Array, nll: Array) -> Array:
-            part = flat.take(start)
+        def add_chunk(start: Array, size: int, nll: Array) -> Array:
+            part = flat.take(start, size)
             _, chunk_nll, _ = _chunk_nll(part.hidden, head, part.targets, vocab)
             return jax.lax.dynamic_update_slice(nll, chunk_nll * (part.weights != 0), (start,))
 
-        nll = _each_chunk(flat.count, size, add_chunk, jnp.zeros_like(flat.weights))
+        nll = _each_chunk(flat, add_chunk, jnp.zeros_like(flat.weights))
         return flat.restore(nll).reshape(targets.shape)
 
     vocab = _Vocab.of(head)
-    return _per_shard(local, ROWS, vocab)(hidden, vocab.pad(head), targets, weights)
+    narrow = vocab.pad(head).astype(hidden.dtype)
+    return _per_shard(local, ROWS, vocab)(hidden, narrow, targets, weights)
 
 
 @jax.custom_vjp
@@ -120,8 +120,8 @@ def _forward(
     def local(hidden: Array, head: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
         flat = _compact(hidden, targets, weights, head.shape[1])
 
-        def chunk_sums(start: Array) -> tuple[Array, ...]:
-            part = flat.take(start)
+        def chunk_sums(start: Array, size: int) -> tuple[Array, ...]:
+            part = flat.take(start, size)
             logits, nll, lse = _chunk_nll(part.hidden, head, part.targets, vocab)
             loss = jnp.sum(nll * part.weights)
             if not with_grads:
@@ -129,19 +129,19 @@ def _forward(
             hidden_grad, head_grad = _chunk_grads(part, logits, lse, head, vocab)
             return loss, hidden_grad.astype(hidden.dtype), head_grad
 
-        def add_chunk(start: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-            part = chunk_sums(start)
+        def add_chunk(start: Array, size: int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+            part = chunk_sums(start, size)
             if not with_grads:
                 return (sums[0] + part[0],)
             hidden_grad = jax.lax.dynamic_update_slice(sums[1], part[1], (start, 0))
             return sums[0] + part[0], hidden_grad, sums[2] + part[2]
 
         # The first chunk outside the loop: there is nothing yet to add it to.
-        first = chunk_sums(jnp.zeros((), jnp.int32))
+        first = chunk_sums(jnp.zeros((), jnp.int32), flat.chunk)
         if with_grads:
             rest = len(flat.weights) - flat.chunk
             first = (first[0], jnp.pad(first[1], ((0, rest), (0, 0))), first[2])
-        loss, *grads = _each_chunk(flat.count, flat.chunk, add_chunk, first, begin=flat.chunk)
+        loss, *grads = _each_chunk(flat, add_chunk, first, begin=flat.chunk)
         loss = _sum_over(loss, POSITION_AXES)
         if not with_grads:
             return (loss,)
@@ -149,12 +149,14 @@ def _forward(
         if vocab.axis:
             hidden_grad = _sum_over(hidden_grad, (vocab.axis,))
         hidden_grad = flat.restore(hidden_grad).reshape(hidden.shape)
-        return loss, hidden_grad, _sum_head(head_grad).astype(head.dtype)
+        return loss, hidden_grad, _sum_head(head_grad)
 
     head_grad_spec = P(_head_rows(head.shape[0]) or None, vocab.axis)
     split = (P(), P(*ROWS, None), head_grad_spec) if with_grads else (P(),)
-    loss, *grads = _per_shard(local, split, vocab)(hidden, vocab.pad(head), targets, weights)
-    return (loss, grads[0], grads[1][:, : vocab.size]) if with_grads else (loss,)
+    # Cast before it is gathered from the devices: half the bytes.
+    narrow = vocab.pad(head).astype(hidden.dtype)
+    loss, *grads = _per_shard(local, split, vocab)(hidden, narrow, targets, weights)
+    return (loss, grads[0], grads[1][:, : vocab.size].astype(head.dtype)) if with_grads else (loss,)
 
 
 class _Compact(NamedTuple):
@@ -167,12 +169,12 @@ class _Compact(NamedTuple):
     count: Int[Array, ""]
     chunk: int
 
-    def take(self, start: Array) -> _Compact:
-        """The chunk that begins at `start`."""
+    def take(self, start: Array, size: int) -> _Compact:
+        """The `size` positions that begin at `start`."""
         return self._replace(
-            hidden=jax.lax.dynamic_slice_in_dim(self.hidden, start, self.chunk),
-            targets=jax.lax.dynamic_slice_in_dim(self.targets, start, self.chunk),
-            weights=jax.lax.dynamic_slice_in_dim(self.weights, start, self.chunk),
+            hidden=jax.lax.dynamic_slice_in_dim(self.hidden, start, size),
+            targets=jax.lax.dynamic_slice_in_dim(self.targets, start, size),
+            weights=jax.lax.dynamic_slice_in_dim(self.weights, start, size),
         )
 
     def restore(self, values: Array) -> Array:
@@ -210,15 +212,28 @@ def chunk_size(positions: int, columns: int) -> int:
     return min(positions, size - size % 128 if size >= 128 else size)
 
 
-def _each_chunk(count: Array, size: int, add_chunk, sums, *, begin: int = 0):  # noqa: ANN001, ANN202
-    """Runs `add_chunk(start, sums)` over positions `begin` to `count` and returns the sums."""
+def _each_chunk(flat: _Compact, add_chunk, sums, *, begin: int = 0):  # noqa: ANN001, ANN202
+    """`sums` after `add_chunk(start, size, sums)` of all positions with loss from `begin` on.
 
-    def body(state):  # noqa: ANN001, ANN202
-        start, sums = state
-        return start + size, add_chunk(start, sums)
+    In whole chunks while they are full, the rest in quarters: of 1,390 positions in chunks of 1,024
+    the second would be two thirds empty, two quarters leave out a tenth.
+    """
+    if begin >= len(flat.weights):
+        return sums
+
+    def run(start: Array, size: int, full: int, sums):  # noqa: ANN001, ANN202
+        """Chunks of `size` as long as `full` more positions have loss."""
+        return jax.lax.while_loop(
+            lambda state: state[0] + full <= flat.count,
+            lambda state: (state[0] + size, add_chunk(state[0], size, state[1])),
+            (start, sums),
+        )
 
     start = jnp.asarray(begin, jnp.int32)
-    return jax.lax.while_loop(lambda state: state[0] < count, body, (start, sums))[1]
+    quarter = flat.chunk // 4 if flat.chunk % 4 == 0 else flat.chunk
+    if quarter < flat.chunk:
+        start, sums = run(start, flat.chunk, flat.chunk, sums)
+    return run(start, quarter, 1, sums)[1]
 
 
 class _Vocab(NamedTuple):
@@ -297,7 +312,7 @@ def _chunk_grads(
 def _dot(left: Array, right: Array, contract: tuple[tuple[int], tuple[int]]) -> Array:
     """A matrix product accumulated in float32."""
     return jax.lax.dot_general(
-        left, right.astype(left.dtype), (contract, ((), ())), preferred_element_type=jnp.float32
+        left, right, (contract, ((), ())), preferred_element_type=jnp.float32
     )
 
 
