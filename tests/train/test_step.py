@@ -106,15 +106,15 @@ CONSTRAINT = r"sdy\.sharding_constraint"
 
 @pytest.mark.parametrize("name", MESHES)
 def test_every_activation_is_constrained(name):
-    """Forward: table and embedded tokens, and in the one scanned layer query, key, value,
-    feed-forward and two sums; backward: each of them again."""
+    """Forward: table and embedded tokens, and in the one scanned layer what both blocks begin
+    with, query, key, value, feed-forward and two sums; backward: each of them again."""
     text = lowered_text(MESHES[name], ComputeConfig())
-    assert len(re.findall(CONSTRAINT, text)) == 2 * (2 + 6)
+    assert len(re.findall(CONSTRAINT, text)) == 2 * (2 + 8)
 
 
 def test_full_remat_constrains_the_recomputed_layer_too():
     text = lowered_text(MESHES["fsdp"], ComputeConfig(remat="full"))
-    assert len(re.findall(CONSTRAINT, text)) >= 2 * (2 + 6) + 4
+    assert len(re.findall(CONSTRAINT, text)) >= 2 * (2 + 8) + 4
 
 
 def test_without_the_layout_in_force_nothing_is_constrained():

@@ -7,6 +7,7 @@ mesh axes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
 INIT_STDDEV = 0.02
 ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
 """Axes of what goes from block to block."""
+BLOCK_AXES = ("batch", "length", "activation_embed")
+"""Axes of what a block begins with: gathered once, not by each of its matrices."""
 
 LayerCache = dict[str, Any]
 """Keys and values of one layer: `key`, `value` [B, S, K, H]."""
@@ -150,6 +153,7 @@ class Attention(nn.Module):
         self, x: Float[Array, "B T D"], where: Where, cache: LayerCache | None
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The mixed activations and, when decoding, the cache with this call's keys and values."""
+        x = constrain(x, BLOCK_AXES)
         query = self._project(x, "query", self.num_heads, "heads")
         key = self._project(x, "key", self.num_kv_heads, "kv_heads")
         value = self._project(x, "value", self.num_kv_heads, "kv_heads")
@@ -207,6 +211,7 @@ class GatedMlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The transformed activations."""
+        x = constrain(x, BLOCK_AXES)
         d, f = x.shape[-1], self.d_ff
         gate = weight(self, "gate", (d, f), ("embed", "mlp"))
         up = weight(self, "up", (d, f), ("embed", "mlp"))
@@ -226,6 +231,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The transformed activations."""
+        x = constrain(x, BLOCK_AXES)
         d, f = x.shape[-1], self.d_ff
         hidden = linear(x, weight(self, "up", (d, f), ("embed", "mlp")))
         if self.use_bias:
@@ -251,9 +257,36 @@ def embed(
     embedding = weight(module, "embedding", shape, ("vocab", axis))
     if not config.tie_embeddings:
         weight(module, "lm_head", shape[::-1], (axis, "vocab"))
-    # Rows of the table are looked up whole: without this the partitioner copies the batch.
-    table = constrain(embedding, ("vocab", "activation_embed"))
-    return constrain(jnp.take(table, tokens, axis=0).astype(dtype), ACTIVATION_AXES)
+    return constrain(_rows(embedding, tokens, jnp.dtype(dtype)), ACTIVATION_AXES)
+
+
+TABLE_AXES = ("vocab", "activation_embed")
+"""Rows of the table are looked up whole: with them split the partitioner copies the batch."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rows(
+    embedding: Float[Array, "V E"], tokens: Int[Array, "B T"], dtype: Any
+) -> Float[Array, "B T E"]:
+    """Rows in `dtype`, cast before they are gathered from the devices: half the bytes.
+
+    Yet the gradient is summed in the dtype of the embedding, as that of a frequent token must be.
+    """
+    return jnp.take(constrain(embedding.astype(dtype), TABLE_AXES), tokens, axis=0)
+
+
+def _rows_forward(embedding: Array, tokens: Array, dtype: Any) -> tuple[Array, tuple[Array, Array]]:
+    return _rows(embedding, tokens, dtype), (embedding, tokens)
+
+
+def _rows_backward(dtype: Any, saved: tuple[Array, Array], upstream: Array) -> tuple[Array, None]:
+    embedding, tokens = saved
+    zeros = jnp.zeros_like(embedding)
+    grad = zeros.at[tokens].add(upstream.astype(embedding.dtype), mode="drop")
+    return constrain(grad, TABLE_AXES), None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def run_layers(
