@@ -4,15 +4,24 @@ import os
 from pathlib import Path
 
 import pytest
+import quick_xla
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("XLA_FLAGS", quick_xla.flags(devices=8))
 # Tests and their child processes compile the same small steps: once is enough.
 _CACHE = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 os.environ.setdefault("TULU_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all_mixes",
+        action="store_true",
+        help="spread training over every mix of mesh axes (5 minutes), not over a choice of them",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -143,9 +143,6 @@ def test_stop_ids():
     assert NEOX.stop_ids == (0,)
 
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiler options that halve the time of a test, most of which is compilation."""
-
 TOKENS = np.random.default_rng(0).integers(0, 64, (1, 8)).astype(np.int32)
 
 
@@ -165,7 +162,7 @@ def test_fresh_weights_and_gradients_with_remat(name):
     def total(params, compute):
         return jnp.sum(jnp.sin(9 * forward(config, params, TOKENS, compute=compute)))
 
-    gradient = jax.jit(jax.grad(total), static_argnums=1, compiler_options=QUICK)
+    gradient = jax.jit(jax.grad(total), static_argnums=1)
     plain = gradient(params, ComputeConfig())
     again = gradient(params, ComputeConfig(remat="full"))
     for (path, left), right in zip(

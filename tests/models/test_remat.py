@@ -45,8 +45,9 @@ def plain(params):
 
 @pytest.mark.parametrize("remat", ["dots", "attention", "full", "query,mlp_gate"])
 def test_changes_no_result(remat, params, plain):
+    """To the rounding of sums whose terms are as large as the largest gradient, up to 17,000."""
     for got, expected in zip(gradients(params, remat=remat), plain, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def num_products(**settings):

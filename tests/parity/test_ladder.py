@@ -21,14 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 NORM, EXACT, CLOSE = 1e-6, 1e-4, 1e-3
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiler options that halve the time of these tests, most of which is compilation."""
-
 MODULES = {"llama": llama, "opt": opt, "neox": neox}
 
-forward = jax.jit(
-    models.forward, static_argnums=0, static_argnames="compute", compiler_options=QUICK
-)
+forward = jax.jit(models.forward, static_argnums=0, static_argnames="compute")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -194,7 +189,6 @@ def test_packed_rows_and_their_gradients(pair):
     run = jax.jit(
         jax.value_and_grad(our_loss, argnums=1, has_aux=True),
         static_argnums=0,
-        compiler_options=QUICK,
     )
     (loss, logits), gradients = run(config, params, rows.tokens, rows.segments, rows.weights)
     assert np.isfinite(logits).all()

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import quick_xla
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -73,7 +75,11 @@ class Forks:
         self._folder, self._count = folder, 0
         self._path = str(folder / "socket")
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "XLA_FLAGS": ""}
+        env = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": path,
+            "XLA_FLAGS": quick_xla.flags(),
+        }
         self._server = subprocess.Popen([sys.executable, __file__, self._path], env=env, cwd=ROOT)
         end = time.monotonic() + 120
         while not os.path.exists(self._path):
@@ -85,8 +91,10 @@ class Forks:
         self._count += 1
         log = self._folder / f"{self._count}.log"
         log.touch()
-        flags = "" if devices == 1 else f"--xla_force_host_platform_device_count={devices}"
-        env = {"XLA_FLAGS": flags, **{name: str(value) for name, value in env.items()}}
+        env = {
+            "XLA_FLAGS": quick_xla.flags(devices),
+            **{name: str(value) for name, value in env.items()},
+        }
         arguments = [str(folder), json.dumps(options), *map(str, cluster)]
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)

@@ -44,10 +44,14 @@ def abstract_state(config, optimizer, layout, **options) -> TrainState:
 
 
 def create_state(config, optimizer, layout, **options) -> TrainState:
-    """All ones."""
-    target = abstract_state(config, optimizer, layout)
-    ones = jax.tree.map(lambda x: jax.device_put(np.ones(x.shape, x.dtype), x.sharding), target)
-    return ones._replace(step=jax.device_put(np.int32(0), layout.replicated))
+    """Random numbers, which no file of a checkpoint can make small; counters at 0."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        value = rng.normal(size=leaf.shape) if leaf.shape else np.zeros(())
+        return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(draw, abstract_state(config, optimizer, layout))
 
 
 def make_steps(run):
