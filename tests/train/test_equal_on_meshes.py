@@ -4,6 +4,8 @@ Tolerance: float32 rounding, which differs because sums over devices are added i
 1e-6 relative for losses, 1e-6 absolute for weights of size 1 after updates of 3e-3.
 """
 
+import itertools
+import math
 import re
 
 import jax
@@ -19,10 +21,8 @@ from tulu_jax.train.optimizer import make_optimizer
 from tulu_jax.train.state import create_state
 from tulu_jax.train.step import make_train_step
 
-BATCHES = [two_a_row(seed=i) for i in range(3)]
+BATCHES = [two_a_row(16, seed=i) for i in range(3)]
 MEGATRON = {"activation_length": ("sequence", "tensor")}
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-"""Half the time to compile; the partitioning, which is what is tested, is the same."""
 
 
 class Outcome:
@@ -51,7 +51,7 @@ def three_steps(
             MODEL, maker, layout, compute=compute or ComputeConfig(), **(options or {})
         )
         rows = [put_batch(batch, layout.rows) for batch in batches]
-        compiled = step.lower(state, rows[0]).compile(compiler_options=FAST_COMPILE)
+        compiled = step.lower(state, rows[0]).compile()
         metrics = []
         for batch in rows:
             state, found = compiled(state, batch)
@@ -71,22 +71,61 @@ def one_device():
     return three_steps()
 
 
-# Eight devices over data, fsdp, tensor and the three together: test_step.py.
-MIXES = {
-    "sequence, four micro-batches": (2, {"sequence": 2, "options": {"micro_batches": 4}}),
-    "slice": (2, {"slice": 2}),
-    "Megatron": (4, {"sequence": 2, "tensor": 2, "rules": MEGATRON}),
-    "slice, fsdp, sequence": (8, {"slice": 2, "fsdp": 2, "sequence": 2}),
-    "fsdp, sequence, tensor": (8, {"fsdp": 2, "sequence": 2, "tensor": 2}),
-    "slice, data, tensor": (8, {"slice": 2, "data": 2, "tensor": 2}),
-}
+AXES = ("slice", "data", "fsdp", "sequence", "tensor")
+REMAT = ("none", "minimal", "attention", "full", "query,mlp_gate")
+KERNELS = ("blockwise", "dense")
+MICRO_BATCHES = (1, 2, 4)
+CHOSEN = 7
+"""Of all mixes every seventh is run unless `--all_mixes` is given."""
+
+
+def every_mix() -> dict[str, dict]:
+    """All ways to spread 2, 4 or 8 devices over the axes, each with a remat policy, a kernel and a
+    number of micro-batches: 5 x 2 x 3 of them, taken in turn, so that all meet."""
+    mixes = {}
+    for devices in (2, 4, 8):
+        for sizes in itertools.product((1, 2, 4, 8), repeat=len(AXES)):
+            axes = dict(zip(AXES, sizes, strict=True))
+            if math.prod(sizes) != devices or MODEL.num_heads % axes["tensor"]:
+                continue
+            number = len(mixes)
+            rows = len(BATCHES[0]["tokens"]) // (axes["slice"] * axes["data"] * axes["fsdp"])
+            settings = {
+                "devices": devices,
+                "compute": ComputeConfig(
+                    remat=REMAT[number % len(REMAT)], attention=KERNELS[number % len(KERNELS)]
+                ),
+                "options": {"micro_batches": min(rows, MICRO_BATCHES[number % 3])},
+                "rules": MEGATRON if number % 4 == 0 else None,
+            }
+            used = "-".join(f"{name}{size}" for name, size in axes.items() if size > 1)
+            words = (used, settings["compute"].remat, settings["compute"].attention,
+                     f"micro{settings['options']['micro_batches']}")  # fmt: skip
+            mixes[" ".join(words) + " Megatron" * (number % 4 == 0)] = settings | axes
+    return mixes
+
+
+MIXES = every_mix()
+
+
+def pytest_generate_tests(metafunc):
+    if "mix" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--all_mixes")
+        metafunc.parametrize("mix", list(MIXES)[:: 1 if every else CHOSEN])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MIXES)
-def test_every_mix_of_axes_equals_one_device(one_device, name):
-    devices, changes = MIXES[name]
-    assert_equal(three_steps(devices, **changes), one_device)
+def test_every_mix_of_axes_equals_one_device(one_device, mix):
+    assert_equal(three_steps(**MIXES[mix]), one_device)
+
+
+def test_the_mixes_that_are_run_meet_every_choice():
+    chosen = list(MIXES.values())[::CHOSEN]
+    assert {mix["compute"].remat for mix in chosen} == set(REMAT)
+    assert {mix["compute"].attention for mix in chosen} == set(KERNELS)
+    assert {mix["options"]["micro_batches"] for mix in chosen} == set(MICRO_BATCHES)
+    assert {mix["devices"] for mix in chosen} == {2, 4, 8}
+    assert {axis for axis in AXES for mix in chosen if mix[axis] > 1} == set(AXES)
 
 
 def test_weights_and_moments_are_given_away(one_device):
