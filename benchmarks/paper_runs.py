@@ -183,6 +183,7 @@ def paper_file(run: PaperRun, found: dict[str, Any]) -> str:
     settings.append(f"MICRO_BATCHES = {run.place.micro_batches}")
     if run.place.tensor > 1:
         settings.append(f"MESH_TENSOR = {run.place.tensor}")
+        settings.append("AXIS_RULES = {'activation_length': ('sequence', 'tensor')}")
     shared = "large" if run.large else "paper"
     return (
         f"{_header(run, 'paper', found)}"

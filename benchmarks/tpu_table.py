@@ -41,6 +41,9 @@ SIZES = {
 }
 """Width, feed-forward width, layers, heads. Source: arXiv 2302.13971, table 2."""
 
+SPLIT = {"activation_length": ("sequence", "tensor")}
+"""With `tensor`, what goes from block to block is split over it too, as the run files have it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -91,7 +94,7 @@ def planned(job: Job, *, attention: str = "auto") -> PlannedRun:
         ),
         model=model,
         compute=ComputeConfig(dtype="bfloat16", remat="full", attention=attention),
-        mesh=MeshConfig(fsdp=-1, tensor=job.tensor),
+        mesh=MeshConfig(fsdp=-1, tensor=job.tensor, axis_rules=SPLIT if job.tensor > 1 else {}),
     )  # fmt: skip
     return plan_run(config, find_topology(job.topology, num_slices=job.num_slices))
 

@@ -21,6 +21,7 @@ from tulu_jax.models.config import attention_kernel
 from tulu_jax.models.remat import kept_names, split_names
 from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.parallel import Layout
+from tulu_jax.parallel.rules import num_parts
 from tulu_jax.train.adapters import abstract_frozen
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.state import abstract_state
@@ -78,7 +79,8 @@ class Budget:
     optimizer: float
     gradients: float
     copies: float
-    """Weights in the compute dtype: all that lie here, and two layers gathered from all shards."""
+    """Weights in the compute dtype: two layers gathered from all shards, and, but on TPUs, whose
+    compiler is told not to (`train.step.TPU_OPTIONS`), all that lie here."""
     kept: float
     """Activations that wait for the backward pass."""
     working: float
@@ -111,8 +113,10 @@ def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
     bytes_each = jnp.dtype(compute.dtype).itemsize
     width, positions = activations(run), local_positions(run)
     parts = run.layout.mesh.shape[TENSOR_AXIS]
-    # Between layers activations are split over the sequence only, within a layer over heads too.
-    between = positions * run.model.d_model * bytes_each
+    # Between layers activations are split as their length is, within a layer over heads too.
+    mesh = run.layout.mesh
+    split = num_parts(dict(run.layout.rules)["activation_length"], mesh) / mesh.shape[SEQUENCE_AXIS]
+    between = positions * run.model.d_model * bytes_each / split
     within = positions * width.layer * bytes_each / parts
     return Budget(
         weights=trained,
@@ -203,7 +207,7 @@ def _copies(run: Shaped, bytes_each: int) -> float:
     shards, parts = mesh["fsdp"] * mesh[SEQUENCE_AXIS], mesh[TENSOR_AXIS]
     layer = run.model.num_layer_matmul_params * bytes_each / parts
     cast = 0.0
-    if bytes_each < FLOAT32:
+    if bytes_each < FLOAT32 and run.layout.platform != "tpu":
         cast = run.model.num_layers * layer / shards
     return cast + (2 * layer if shards > 1 else 0)
 
