@@ -7,6 +7,7 @@ import pytest
 from tulu_jax.checkpoint import hf
 
 from .small import CONFIG, TIED, random_params, read_tensors, write_folder
+from .small_families import NEOX, OPT
 
 LLAMA_CPP = (
     "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -17,6 +18,29 @@ LLAMA_CPP = (
 VLLM = (*LLAMA_CPP, "model_type", "torch_dtype", "tie_word_embeddings", "hidden_act",
         "attention_bias", "mlp_bias", "rope_scaling")  # fmt: skip
 """What vllm/model_executor/models/llama.py takes besides; names of transformers 4."""
+NEOX_FIELDS = (
+    "architectures", "model_type", "torch_dtype", "vocab_size", "hidden_size", "intermediate_size",
+    "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "layer_norm_eps",
+    "rotary_pct", "rope_theta", "use_parallel_residual", "attention_bias", "hidden_act",
+    "tie_word_embeddings",
+)  # fmt: skip
+"""What llama.cpp and vLLM 0.11's gpt_neox.py take for a GPT-NeoX."""
+OPT_FIELDS = (
+    "architectures", "model_type", "torch_dtype", "vocab_size", "hidden_size", "ffn_dim",
+    "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "word_embed_proj_dim",
+    "do_layer_norm_before", "_remove_final_layer_norm", "enable_bias",
+    "layer_norm_elementwise_affine", "activation_function", "tie_word_embeddings",
+)  # fmt: skip
+"""What vLLM 0.11's opt.py takes for an OPT."""
+
+
+@pytest.mark.parametrize(
+    ("config", "names"), [(NEOX, NEOX_FIELDS), (OPT, OPT_FIELDS)], ids=["neox", "opt"]
+)
+def test_fields_of_other_families(tmp_path, config, names):
+    folder = write_folder(tmp_path / "x", config, dtype="bfloat16")
+    fields = json.loads((folder / "config.json").read_text())
+    assert not [name for name in names if name not in fields]
 
 
 @pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
