@@ -1,10 +1,9 @@
 """A run in a process of its own: arguments FOLDER OPTIONS [PORT PROCESS PROCESSES DEVICES].
 
-OPTIONS are JSON for `run_config`, `mesh` as [data, fsdp, tensor]. With a port the process is one
-of a JAX cluster, with so many virtual devices.
+OPTIONS are JSON for `run_config`, `mesh` as [data, fsdp, tensor, sequence]. With a port the process
+is one of a JAX cluster, with so many virtual devices.
 """
 
-import dataclasses
 import json
 import resource
 import sys
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> None:
             f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10
         )
     from train import toy
-    from train.small import MODEL, run_config, training_data
+    from train.small import run_config, training_data
     from tulu_jax.checkpoint.manager import Checkpoints
     from tulu_jax.errors import TuluError
     from tulu_jax.parallel import MeshConfig
@@ -64,8 +63,6 @@ def main(arguments: list[str]) -> None:
         return restore(*args)
 
     Checkpoints.restore = restore_aloud
-    if "changes" in options:
-        options["model"] = dataclasses.replace(MODEL, **options.pop("changes"))
     if "mesh" in options:
         options["mesh"] = MeshConfig(*options["mesh"])
     try:

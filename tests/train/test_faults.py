@@ -334,19 +334,18 @@ def test_sigterm_stops_all_processes_after_the_same_step(forks, tmp_path, free_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [[2, 2, 2], [1, 1, 8]])
-def test_two_processes_train_as_one(forks, tmp_path, monkeypatch, free_port, mesh):
-    """In the second mesh both processes hold all rows and half of each matrix."""
+def test_two_processes_train_and_hold_out_as_one(forks, tmp_path, monkeypatch, free_port):
+    """Weights and more meshes: test_processes.py."""
     small_store(tmp_path / "store")
     options = {"epochs": None, "train_steps": 5, "eval_period": 5}
-    port, changes = free_port(), {"num_heads": 8}
+    port = free_port()
     hosts = [
-        forks.start(tmp_path / "two", options | {"mesh": mesh, "changes": changes}, port, i, 2, 4)
+        forks.start(tmp_path / "two", options | {"mesh": [2, 2, 1]}, port, i, 2, 2)
         for i in range(2)
     ]
     for child in hosts:
         assert "RESULT 5 True" in child.result()
-    one = run_config(tmp_path / "one", **options, model=dataclasses.replace(MODEL, **changes))
+    one = run_config(tmp_path / "one", **options)
     run(monkeypatch, one)
     two = metric_lines(run_config(tmp_path / "two"))
     for left, right in zip(two, metric_lines(one), strict=True):

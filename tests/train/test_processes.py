@@ -1,7 +1,8 @@
-"""Two processes with rows and heads split over both train as one does.
+"""Several processes with rows, weights, heads and positions split over them train as one does.
 
 Tolerance: float32 rounding, since sums over devices are added in another order: 1e-6 relative for
-losses, 1e-6 absolute for weights and moments.
+losses, 1e-6 absolute for moments, 1e-5 for weights (as in test_step.py: AdamW divides every gradient
+by its own size, and one near 0 has few digits to divide).
 """
 
 import numpy as np
@@ -14,6 +15,9 @@ OPTIONS = {"epochs": None, "train_steps": STEPS, "heldout_examples": 0}
 BARE = OPTIONS | {"bare": True}
 SHAPES = {
     "two processes, rows and heads": (2, 2, [2, 1, 2]),
+    "two processes, both with all rows": (2, 2, [1, 1, 4]),
+    "two processes, positions": (2, 1, [1, 1, 1, 2]),
+    "four processes, rows and weights": (4, 1, [2, 2, 1, 1]),
 }
 """Processes, devices of each, and the mesh as data, fsdp, tensor, sequence."""
 
@@ -32,7 +36,7 @@ def one_process(forks, tmp_path_factory):
 @pytest.mark.parametrize("name", SHAPES)
 def test_processes_equal_one(forks, one_process, free_port, name):
     processes, devices, mesh = SHAPES[name]
-    port, folder = free_port(), one_process / f"of{processes}"
+    port, folder = free_port(), one_process / name.replace(" ", "_")
     children = [
         forks.start(folder, BARE | {"mesh": mesh}, port, each, processes, devices)
         for each in range(processes)
@@ -45,4 +49,5 @@ def test_processes_equal_one(forks, one_process, free_port, name):
     ours, theirs = final_state(left, STEPS), final_state(right, STEPS)
     assert ours.keys() == theirs.keys()
     for path in ours:
-        np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6, err_msg=path)
+        limit = 1e-5 if path.startswith("['params']") else 1e-6
+        np.testing.assert_allclose(ours[path], theirs[path], rtol=0, atol=limit, err_msg=path)
