@@ -1,8 +1,8 @@
 """Several processes with rows, weights, heads and positions split over them train as one does.
 
 Tolerance: float32 rounding, since sums over devices are added in another order: 1e-6 relative for
-losses, 1e-6 absolute for moments, 1e-5 for weights (as in test_step.py: AdamW divides every gradient
-by its own size, and one near 0 has few digits to divide).
+losses, 1e-6 absolute for moments, 1e-5 for weights, as in test_step.py: AdamW divides every
+gradient by its own size, and one near 0 has few digits to divide.
 """
 
 import numpy as np

@@ -227,7 +227,7 @@ def quantize_base(config: ModelConfig, lora: LoraConfig, base: Params) -> Params
     """
     for path, shape in adapter_shapes(config, lora).items():
         weight = at(base, path)
-        place = QuantizedWeight(weight.sharding, _scale_sharding(weight, shape), lora.base_dtype)
+        place = QuantizedWeight(weight.sharding, scale_sharding(weight, shape), lora.base_dtype)
         small = jax.jit(partial(_quantize, kind=lora.base_dtype, shape=shape), out_shardings=place)
         base = _replaced(base, path, jax.block_until_ready(small(weight)))
         weight.delete()
@@ -246,7 +246,7 @@ def _quantize(weight: Array, *, kind: str, shape: AdapterShape) -> QuantizedWeig
     return QuantizedWeight(values, scale, kind)
 
 
-def _scale_sharding(weight: Array, shape: AdapterShape) -> Any:
+def scale_sharding(weight: Array, shape: AdapterShape) -> Any:
     """Scales lie as their weight does, as far as tiles and outputs can be split as it is."""
     if not isinstance(weight.sharding, NamedSharding):
         return weight.sharding

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import (
     LoraConfig,
-    _scale_sharding,
+    scale_sharding,
     abstract_adapters,
     adapter_axes,
     adapter_shapes,
@@ -56,7 +56,7 @@ def abstract_frozen(config: ModelConfig, lora: LoraConfig, layout: Layout) -> An
         made = jax.eval_shape(
             partial(quantize, kind=lora.base_dtype, inputs=shape.a[1], outputs=shape.b[2]), weight
         )
-        placed = _scale_sharding(weight, shape)
+        placed = scale_sharding(weight, shape)
         return QuantizedWeight(
             jax.ShapeDtypeStruct(weight.shape, made.values.dtype, sharding=weight.sharding),
             jax.ShapeDtypeStruct(made.scale.shape, made.scale.dtype, sharding=placed),
