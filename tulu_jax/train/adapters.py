@@ -12,10 +12,10 @@ from jaxtyping import Array
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import (
     LoraConfig,
-    scale_sharding,
     abstract_adapters,
     adapter_axes,
     adapter_shapes,
+    scale_sharding,
 )
 from tulu_jax.ops import QuantizedWeight, quantize
 from tulu_jax.parallel import Layout
