@@ -65,7 +65,9 @@ def tree_fingerprints(tree: Any) -> dict[str, str]:
     time.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = jax.device_get([_summed(leaf) for _, leaf in leaves])
+    # One after the other: on CPU, devices that add up several arrays at once may take them in
+    # different orders, wait for each other, and be aborted by XLA.
+    sums = [jax.device_get(_summed(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): _text(leaf.dtype, *found)
         for (path, leaf), found in zip(leaves, sums, strict=True)
