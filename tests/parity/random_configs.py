@@ -1,8 +1,8 @@
 """One random model, ours and transformers', on one packed row.
 
 Nothing is compiled as a whole: operations run one by one, and their compiled forms are shared by
-all models with the same shapes, of which the strategies draw few. The compiled models are compared
-in test_ladder.py.
+all models with the same shapes, of which the strategies draw few, while all else is drawn freely.
+The compiled models are compared in test_ladder.py.
 """
 
 import functools
@@ -22,7 +22,7 @@ from .reference import divergence, max_diff, random_params, to_torch, torch_mode
 EXACT, CLOSE = 1e-4, 1e-3
 
 NUM_MODELS = int(os.environ.get("TULU_RANDOM_MODELS", "100"))
-"""Models of each family. The first ten or so compile most of the operations, 5 to 10 s each; the
+"""Models of each family. The first of each shape compiles most of its operations, 1 to 4 s; the
 rest take half a second each."""
 
 RANDOM = settings(

@@ -24,19 +24,28 @@ SCALINGS = st.none() | st.builds(
 )
 
 
+# Vocabulary, width, feed-forward width, key heads, queries to a key, head width, layers.
+SHAPES = [
+    (37, 12, 33, 1, 3, 6, 2),
+    (64, 24, 20, 2, 2, 6, 1),
+    (37, 24, 33, 3, 1, 8, 2),
+    (64, 12, 20, 1, 4, 8, 2),
+]
+
+
 @st.composite
 def llamas(draw):
-    kv_heads, group = draw(st.sampled_from([(1, 3), (2, 1), (1, 4), (2, 2), (3, 1)]))
+    vocab_size, d_model, d_ff, kv_heads, group, head_dim, layers = draw(st.sampled_from(SHAPES))
     return LlamaConfig(
-        vocab_size=draw(st.sampled_from([37, 64])),
-        d_model=12 * draw(st.sampled_from([1, 2])),
-        d_ff=draw(st.sampled_from([20, 33])),
-        num_layers=draw(st.integers(1, 2)),
+        vocab_size=vocab_size,
+        d_model=d_model,
+        d_ff=d_ff,
+        num_layers=layers,
         num_heads=kv_heads * group,
         num_kv_heads=kv_heads,
-        head_dim=draw(st.sampled_from([6, 8])),
+        head_dim=head_dim,
         max_length=32,
-        norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+        norm_eps=draw(st.floats(1e-6, 1e-3)),
         rope_theta=draw(st.floats(100, 1e6)),
         tie_embeddings=draw(st.booleans()),
         rope_scaling=draw(SCALINGS),

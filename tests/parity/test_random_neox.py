@@ -15,17 +15,21 @@ pytestmark = [
 ]
 
 
+# Vocabulary, feed-forward width, heads, turned share of a head, layers.
+SHAPES = [(37, 33, 2, 1.0, 2), (64, 20, 3, 0.5, 1), (37, 20, 1, 0.25, 2), (64, 33, 1, 0.51, 2)]
+
+
 @st.composite
 def neoxes(draw):
-    heads, share = draw(st.sampled_from([(2, 1.0), (3, 0.5), (1, 0.25), (3, 1.0), (1, 0.51)]))
+    vocab_size, d_ff, heads, share, layers = draw(st.sampled_from(SHAPES))
     return NeoxConfig(
-        vocab_size=draw(st.sampled_from([37, 64])),
+        vocab_size=vocab_size,
         d_model=24,
-        d_ff=draw(st.sampled_from([20, 33])),
-        num_layers=draw(st.integers(1, 2)),
+        d_ff=d_ff,
+        num_layers=layers,
         num_heads=heads,
         max_length=32,
-        norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+        norm_eps=draw(st.floats(1e-6, 1e-3)),
         rotary_share=share,
         rope_theta=draw(st.floats(100, 1e6)),
         parallel_residual=draw(st.booleans()),

@@ -15,18 +15,27 @@ pytestmark = [
 ]
 
 
+# Vocabulary, width, width of the embedding, feed-forward width, heads, longest row, layers.
+SHAPES = [
+    (37, 12, 12, 33, 3, 21, 2),
+    (64, 24, 24, 20, 2, 32, 1),
+    (37, 24, 7, 33, 1, 32, 2),
+    (64, 12, 7, 20, 2, 21, 2),
+]
+
+
 @st.composite
 def opts(draw):
-    d_model = 12 * draw(st.sampled_from([1, 2]))
+    vocab_size, d_model, word_dim, d_ff, heads, length, layers = draw(st.sampled_from(SHAPES))
     norm_first = draw(st.booleans())
     return OptConfig(
-        vocab_size=draw(st.sampled_from([37, 64])),
+        vocab_size=vocab_size,
         d_model=d_model,
-        d_ff=draw(st.sampled_from([20, 33])),
-        num_layers=draw(st.integers(1, 2)),
-        num_heads=draw(st.sampled_from([1, 2, 3])),
-        max_length=draw(st.sampled_from([21, 32])),
-        word_dim=draw(st.sampled_from([d_model, d_model, 7])),
+        d_ff=d_ff,
+        num_layers=layers,
+        num_heads=heads,
+        max_length=length,
+        word_dim=word_dim,
         norm_first=norm_first,
         final_norm=norm_first and draw(st.booleans()),
         use_bias=draw(st.booleans()),
