@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all_mixes",
         action="store_true",
-        help="spread training over every mix of mesh axes (5 minutes), not over a choice of them",
+        help="spread training over every mix of mesh axes (a minute on 2 cores), not over a choice",
     )
 
 
