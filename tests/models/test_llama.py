@@ -17,6 +17,7 @@ from tulu_jax.models import (
     logical_axes,
     positions_in_segments,
 )
+from tulu_jax.models.layers import _rows
 
 CONFIG = LlamaConfig(
     vocab_size=64,
@@ -162,3 +163,12 @@ def test_bfloat16_gives_float32_logits_near_float32(params):
     whole = jax.jit(lambda: forward(CONFIG, params, TOKENS))()
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, whole, atol=0.02)
+
+
+def test_gradients_of_a_token_are_summed_in_float32(params):
+    """512 occurrences with gradients of 1: in bfloat16 the sum would stop at 256."""
+    tokens, table = jnp.zeros((1, 512), jnp.int32), params["embedding"]
+    total = jax.grad(lambda table: jnp.sum(_rows(table, tokens, jnp.dtype("bfloat16"))))(table)
+    assert total.dtype == jnp.float32
+    np.testing.assert_array_equal(total[0], 512)
+    assert not np.any(total[1:])

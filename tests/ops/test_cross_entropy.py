@@ -78,6 +78,26 @@ def test_no_array_of_all_positions_and_vocabulary_is_made():
     assert "8x64x997" not in text.as_text()
 
 
+@pytest.mark.parametrize(("count", "rows"), [(33, 16 + 16 + 4), (16, 16), (64, 64)])
+def test_only_chunks_and_quarters_with_loss_are_computed(count, rows):
+    """Of 64 positions in chunks of 16: 33 take two chunks and a quarter, none a third chunk."""
+    hidden, head, targets, _ = example(rows=4, length=16)
+    weights = jnp.zeros(64).at[jnp.arange(count)].set(1.0).reshape(4, 16)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "LOGITS", 16 * 17)
+        chunk_nll = cross_entropy._chunk_nll
+
+        def counted(hidden, *others):
+            jax.debug.callback(lambda _: seen.append(hidden.shape[0]), hidden[0, 0])
+            return chunk_nll(hidden, *others)
+
+        patch.setattr(cross_entropy, "_chunk_nll", counted)
+        jax.block_until_ready(weighted_nll(hidden, head, targets, weights))
+        jax.effects_barrier()
+    assert sum(seen) == rows
+
+
 @pytest.mark.parametrize(("vocab", "tensor"), [(17, 2), (5, 4), (32_001, 4)])
 def test_a_vocabulary_that_the_mesh_does_not_divide(vocab, tensor):
     """Equal loss and gradients as without a mesh, and the logits of a device are a share of all."""

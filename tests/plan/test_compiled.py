@@ -113,6 +113,17 @@ def test_the_estimate_is_near_the_compilers(cpus):
     assert memory_budget(run).total == pytest.approx(compile_step(run).peak, rel=0.35)
 
 
+def test_kept_activations_are_split_as_their_length_is(cpus):
+    """Over fsdp 4 x tensor 2 by Megatron's rule: half of what is kept of each layer's input."""
+    compute = ComputeConfig(remat="full")
+    rules = {"activation_length": ("sequence", "tensor")}
+    whole = plan_run(config(compute=compute), cpus)
+    mesh = MeshConfig(fsdp=4, tensor=2, axis_rules=rules)
+    split = plan_run(config(compute=compute, mesh=mesh), cpus)
+    assert memory_budget(split).kept == memory_budget(whole).kept / 2 > 0
+    assert compile_step(split).temporaries < compile_step(whole).temporaries
+
+
 def test_budget_text_of_an_unknown_device(planned):
     text = budget_text(memory_budget(planned), None)
     assert text.startswith("Memory a device, estimated: 0.0 GiB (weights 0.0")

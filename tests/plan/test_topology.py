@@ -26,6 +26,7 @@ from tulu_jax.plan.duration import Schedule, duration
 from tulu_jax.plan.estimate import estimate_traffic
 from tulu_jax.plan.topology import slice_sizes
 from tulu_jax.train.metrics import PEAK_FLOPS
+from tulu_jax.train.step import TPU_OPTIONS, compiler_options
 
 
 def at(name, sides, *, num_slices=1):
@@ -162,6 +163,15 @@ def test_a_tiny_model_compiles_for_v5e_with_the_flash_kernel():
     assert kinds >= {"all-gather", "all-reduce"}
     layers = [one for one in step.traffic.collectives if one.kind == "all-gather"]
     assert max(one.count for one in layers) >= 2 * 3  # Both layers, each pass.
+
+
+@needs_libtpu
+def test_options_that_libtpu_does_not_know_are_left_out(monkeypatch):
+    layout = plan_run(config(mesh=MeshConfig()), find_topology("v5e:2x2")).layout
+    assert compiler_options(layout) == TPU_OPTIONS  # It knows all of ours.
+    monkeypatch.setitem(TPU_OPTIONS, "xla_no_such_option", True)
+    assert compiler_options(layout) == {"xla_jf_bf16_propagation": False}
+    assert compiler_options(plan_run(config(), find_topology("cpu:8")).layout) == {}
 
 
 @needs_libtpu

@@ -10,7 +10,8 @@ size is kept or computed twice.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -212,7 +213,9 @@ def chunk_size(positions: int, columns: int) -> int:
     return min(positions, size - size % 128 if size >= 128 else size)
 
 
-def _each_chunk(flat: _Compact, add_chunk, sums, *, begin: int = 0):  # noqa: ANN001, ANN202
+def _each_chunk(
+    flat: _Compact, add_chunk: Callable[[Array, int, Any], Any], sums: Any, *, begin: int = 0
+) -> Any:
     """`sums` after `add_chunk(start, size, sums)` of all positions with loss from `begin` on.
 
     In whole chunks while they are full, the rest in quarters: of 1,390 positions in chunks of 1,024
@@ -221,7 +224,7 @@ def _each_chunk(flat: _Compact, add_chunk, sums, *, begin: int = 0):  # noqa: AN
     if begin >= len(flat.weights):
         return sums
 
-    def run(start: Array, size: int, full: int, sums):  # noqa: ANN001, ANN202
+    def run(start: Array, size: int, full: int, sums: Any) -> tuple[Array, Any]:
         """Chunks of `size` as long as `full` more positions have loss."""
         return jax.lax.while_loop(
             lambda state: state[0] + full <= flat.count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -79,14 +80,8 @@ def make_train_step(
             old, new = (state.params, moments), (params, opt_state)
             params, opt_state = jax.tree.map(partial(jnp.where, skipped), old, new)
         opt_state = _sent_back(opt_state, shardings.opt_state, layout)
-        metrics = {
-            "loss": loss,
-            "grad_norm": norm,
-            "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
-            "loss_tokens": jnp.sum(mask),
-            "skipped": skipped.astype(jnp.float32),
-        }
-        return TrainState(state.step + 1, params, opt_state), metrics
+        metrics = {"loss": loss, "grad_norm": norm, "skipped": skipped.astype(jnp.float32)}
+        return TrainState(state.step + 1, params, opt_state), metrics | _counts(batch, mask)
 
     frozen = () if lora is None else (frozen_shardings(config, lora, layout),)
     return jax.jit(
@@ -98,6 +93,12 @@ def make_train_step(
     )
 
 
+def _counts(batch: Batch, mask: Array) -> Metrics:
+    """Tokens of a global batch, and those with loss."""
+    tokens = jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)
+    return {"tokens": tokens, "loss_tokens": jnp.sum(mask)}
+
+
 def compiler_options(layout: Layout) -> dict[str, bool]:
     """Those of `TPU_OPTIONS` that this version of libtpu knows; none for other devices."""
     if layout.platform != "tpu":
@@ -105,8 +106,12 @@ def compiler_options(layout: Layout) -> dict[str, bool]:
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.replicated)
     known = {}
     for name, value in TPU_OPTIONS.items():
+        probe = jax.jit(lambda x: x, compiler_options={name: value}).lower(scalar)
         try:
-            jax.jit(lambda x: x, compiler_options={name: value}).lower(scalar).compile()
+            with warnings.catch_warnings():
+                # Devices that are only described cannot read a program back: it is made again.
+                warnings.filterwarnings("ignore", message="Error reading persistent compilation")
+                probe.compile()
         except jax.errors.JaxRuntimeError as error:
             if name not in str(error):
                 raise
