@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from tulu_jax.models.config import ComputeConfig, attention_kernel, check_offload
 from tulu_jax.models.families import ModelConfig
 from tulu_jax.models.remat import policy, tag
-from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm
+from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm, silu_gate
 
 INIT_STDDEV = 0.02
 ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
@@ -217,7 +217,7 @@ class GatedMlp(nn.Module):
         up = weight(self, "up", (d, f), ("embed", "mlp"))
         down = weight(self, "down", (f, d), ("mlp", "embed"))
         gated, raised = tag(linear(x, gate), "mlp_gate"), tag(linear(x, up), "mlp_up")
-        hidden = constrain(jax.nn.silu(gated) * raised, ("batch", "length", "mlp"))
+        hidden = constrain(silu_gate(gated, raised), ("batch", "length", "mlp"))
         return linear(tag(hidden, "mlp_hidden"), down)
 
 

@@ -3,6 +3,7 @@
 from tulu_jax.ops.adapted import AdaptedWeight
 from tulu_jax.ops.attention import attend
 from tulu_jax.ops.cross_entropy import token_nll, weighted_nll
+from tulu_jax.ops.gated import silu_gate
 from tulu_jax.ops.linear import linear
 from tulu_jax.ops.norm import layer_norm, rms_norm
 from tulu_jax.ops.quantized import QuantizedWeight, dense, quantize
@@ -26,6 +27,7 @@ __all__ = [
     "rms_norm",
     "rotary_angles",
     "rotary_rates",
+    "silu_gate",
     "stretch_linear",
     "stretch_llama3",
     "token_nll",

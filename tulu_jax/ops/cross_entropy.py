@@ -325,7 +325,10 @@ def _mesh() -> jax.sharding.AbstractMesh | None:
 
 
 def _sum_over(value: Array, axes: tuple[str, ...]) -> Array:
-    return value if _mesh() is None else jax.lax.psum(value, axes)
+    """The sum over those axes of the mesh; XLA on CPU would copy the array for an axis of one."""
+    mesh = _mesh()
+    split = tuple(axis for axis in axes if mesh is not None and mesh.shape[axis] > 1)
+    return jax.lax.psum(value, split) if split else value
 
 
 def _sum_head(head_grad: Array) -> Array:
@@ -342,9 +345,8 @@ def _sum_head(head_grad: Array) -> Array:
 def _head_rows(width: int) -> tuple[str, ...]:
     """The mesh axes that D is split over in the gradient of the head: all, or none."""
     mesh = _mesh()
-    if mesh is None or width % math.prod(mesh.shape[axis] for axis in EMBED_AXES):
-        return ()
-    return EMBED_AXES
+    parts = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in EMBED_AXES)
+    return EMBED_AXES if parts > 1 and width % parts == 0 else ()
 
 
 def _per_shard(local, out_specs, vocab: _Vocab):  # noqa: ANN001, ANN202

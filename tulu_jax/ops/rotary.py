@@ -113,7 +113,9 @@ def apply_rotary(
     # Swapping the halves by reversing an axis of two compiles to plain loops; slicing them apart
     # and joining them showed up in CPU profiles as two of the slowest loops of a layer.
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
-    cos = cos[:, :, None, None, :]
+    # Joined arrays are kept; XLA on CPU would take the cosine of an angle anew for every head in
+    # every loop that uses it.
+    cos = jnp.stack([cos, cos], axis=2)[:, :, None]
     sin = jnp.stack([-sin, sin], axis=2)[:, :, None]
     turned = halves * cos + jnp.flip(halves, axis=-2) * sin
     return turned.reshape(x.shape).astype(x.dtype)
