@@ -12,6 +12,7 @@ from tulu_jax.errors import ConfigError
 from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.plan.hlo import Traffic, read_traffic
 from tulu_jax.plan.planned import PlannedRun
+from tulu_jax.train.step import described_devices
 
 
 class TooLargeError(ConfigError):
@@ -49,7 +50,8 @@ def compile_step(run: PlannedRun) -> Compiled:
     with run.layout.activate():
         lowered = step.lower(*arguments)
         try:
-            program = lowered.compile()
+            with described_devices():
+                program = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -108,9 +109,7 @@ def compiler_options(layout: Layout) -> dict[str, bool]:
     for name, value in TPU_OPTIONS.items():
         probe = jax.jit(lambda x: x, compiler_options={name: value}).lower(scalar)
         try:
-            with warnings.catch_warnings():
-                # Devices that are only described cannot read a program back: it is made again.
-                warnings.filterwarnings("ignore", message="Error reading persistent compilation")
+            with described_devices():
                 probe.compile()
         except jax.errors.JaxRuntimeError as error:
             if name not in str(error):
@@ -118,6 +117,17 @@ def compiler_options(layout: Layout) -> dict[str, bool]:
         else:
             known[name] = value
     return known
+
+
+@contextlib.contextmanager
+def described_devices() -> Iterator[None]:
+    """Compiles without a warning for TPUs that are only described.
+
+    They cannot read a program back from JAX's cache, which says so and makes it again.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Error reading persistent compilation")
+        yield
 
 
 def _is_bad(loss: Float[Array, ""], norm: Float[Array, ""], limit: float | None) -> Bool[Array, ""]:
