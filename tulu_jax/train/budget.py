@@ -162,8 +162,9 @@ def activations(run: Shaped) -> Activations:
     """What a layer makes and what is kept of it, by the run's policy of recomputation.
 
     A LLaMA layer of width 8, heads 2 x 4, feed-forward 16 makes queries, keys and values twice
-    (before and after turning, 8 each but values once), the mixed values, and gate, up and their
-    product: 8 x 5 + 8 + 16 x 4 = 112 numbers a position, besides what attention keeps.
+    (before and after turning, 8 each but values once), the mixed values, and gate, its silu, up and
+    their product: 8 x 5 + 8 + 16 x 4 = 112 numbers a position, besides what attention keeps. All
+    but silu are kept if nothing is made again (`ops.silu_gate`).
     """
     config, compute = run.model, run.config.compute
     width, d_ff = config.d_model, config.d_ff
@@ -179,10 +180,11 @@ def activations(run: Shaped) -> Activations:
         "mlp_up": (d_ff, width * d_ff),
         "mlp_hidden": (d_ff, 0),
     }
-    layer = sum(size for size, _ in made.values()) + heads + keys + (d_ff if gated else 0)
+    most = sum(size for size, _ in made.values()) + heads + keys
+    layer = most + (d_ff if gated else 0)
     names = kept_names(compute.remat)
     if names is None:
-        return Activations(layer, 4.0, layer, 0.0, recomputes_attention=False)
+        return Activations(layer, 4.0, most, 0.0, recomputes_attention=False)
     moved = split_names(compute.offload_activations)
     held = [name for name in names if name not in moved]
     again = sum(weights for name, (_, weights) in made.items() if name not in names)
