@@ -1,6 +1,8 @@
 """What every test may use."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,18 @@ def shared() -> Path:
     if not path:
         pytest.skip("TULU_SHARED is unset: it names the folder of real data and reference outputs")
     return Path(path).resolve()
+
+
+@pytest.fixture(scope="module")
+def older_objects_left_alone() -> Iterator[None]:
+    """A collection then takes milliseconds, not the second that all of a session takes."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def collect_what_orbax_leaves(older_objects_left_alone: None) -> Iterator[None]:
+    """Now, and not within the next test."""
+    yield
+    gc.collect()

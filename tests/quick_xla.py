@@ -7,6 +7,9 @@ as users' do.
 
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
+AS_USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+"""Options for one program that runs long enough to be worth its compilation."""
+
 
 def flags(devices: int = 1) -> str:
     """`XLA_FLAGS` for a process with so many virtual devices."""

@@ -1,6 +1,5 @@
 """Twenty kinds of damage to the newest checkpoint: noticed, or without any effect; never wrong."""
 
-import gc
 import json
 import os
 import random
@@ -18,16 +17,10 @@ from tulu_jax.checkpoint.manager import Checkpoints, DamagedCheckpointError
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.usefixtures("collect_what_orbax_leaves"),
 ]
 SIZE = 20_000
 """Numbers in the large array: it fills blocks of its own."""
-
-
-@pytest.fixture(autouse=True)
-def collect_what_orbax_leaves():
-    """Now, and not within the next test."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")

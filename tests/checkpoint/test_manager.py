@@ -1,7 +1,6 @@
 """Checkpoints of a run: what is saved, what is found, and what happens to damaged ones."""
 
 import dataclasses
-import gc
 import os
 import subprocess
 from typing import Any, NamedTuple
@@ -27,14 +26,8 @@ from tulu_jax.errors import CheckpointError
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.usefixtures("collect_what_orbax_leaves"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def collect_what_orbax_leaves():
-    """Now, and not within the next test."""
-    yield
-    gc.collect()
 
 
 SEALS = {SEAL, FINGERPRINTS}

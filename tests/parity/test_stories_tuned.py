@@ -11,6 +11,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import quick_xla
 import torch
 import transformers
 
@@ -84,6 +85,7 @@ def tuned(model, batches, lora=None):
         given, frozen = (base, ()) if lora is None else (None, (base,))
         state = create_state(config, optimizer, layout, params=given, lora=lora)
         step = make_train_step(config, optimizer, layout, compute=ComputeConfig(), lora=lora)
+        step = step.lower(state, batches[0], *frozen).compile(compiler_options=quick_xla.AS_USERS)
         losses = []
         for batch in batches:
             state, metrics = step(state, batch, *frozen)

@@ -1,7 +1,6 @@
 """What a run refuses, and what it survives: signals, kills, damage, other hosts."""
 
 import dataclasses
-import gc
 import os
 import shutil
 import signal
@@ -33,14 +32,8 @@ COMMON = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "heldout_exa
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.usefixtures("collect_what_orbax_leaves"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def collect_what_orbax_leaves():
-    """Now, and not within the next test."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
