@@ -88,6 +88,16 @@ def test_the_estimate_grows_as_it_should(cpus, planned):
     assert lora.optimizer < base.optimizer / 4
 
 
+def test_a_narrow_base_is_not_cast(cpus):
+    compute = ComputeConfig(dtype="bfloat16")
+
+    def copies(lora):
+        return memory_budget(plan_run(config(compute=compute, lora=lora), cpus)).copies
+
+    narrow, wide = (LoraConfig(rank=2, base_dtype=one) for one in ("bfloat16", "float32"))
+    assert copies(wide) == copies(None) > copies(narrow) > 0  # All layers cast; only two gathered.
+
+
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantised_base_is_planned_as_it_lies(cpus, kind):
     pytest.importorskip("qwix")

@@ -204,12 +204,17 @@ def _keeps_scores(run: Shaped) -> bool:
 
 
 def _copies(run: Shaped, bytes_each: int) -> float:
-    """Weights in the compute dtype; in float32 only those gathered from other devices."""
-    mesh = run.layout.mesh.shape
+    """Weights in the compute dtype; in float32 only those gathered from other devices.
+
+    A frozen base that is narrow already is not copied (one in 4 or 8 bits is unpacked matrix by
+    matrix).
+    """
+    mesh, lora = run.layout.mesh.shape, run.config.lora
+    wide = lora is None or lora.base_dtype == "float32"
     shards, parts = mesh["fsdp"] * mesh[SEQUENCE_AXIS], mesh[TENSOR_AXIS]
     layer = run.model.num_layer_matmul_params * bytes_each / parts
     cast = 0.0
-    if bytes_each < FLOAT32 and run.layout.platform != "tpu":
+    if wide and bytes_each < FLOAT32 and run.layout.platform != "tpu":
         cast = run.model.num_layers * layer / shards
     return cast + (2 * layer if shards > 1 else 0)
 
