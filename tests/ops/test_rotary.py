@@ -1,5 +1,6 @@
 """Rotary positions against complex numbers in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,3 +72,16 @@ def test_only_the_first_channels_turn():
     got = apply_rotary(x, cos, sin)
     np.testing.assert_array_equal(got[..., :4], apply_rotary(x[..., :4], cos, sin))
     np.testing.assert_array_equal(got[..., 4:], x[..., 4:])
+
+
+def test_every_angle_is_taken_once():
+    """XLA on CPU would put the cosine into each loop that needs it, once for every head."""
+    rates = rotary_rates(8, 1e4)
+
+    def turned(x, positions):
+        cos, sin = rotary_angles(positions, rates)
+        return [apply_rotary(x * times, cos, sin) for times in range(1, 4)]
+
+    shapes = jnp.zeros((2, 16, 4, 8)), jnp.zeros((2, 16), jnp.int32)
+    text = jax.jit(turned).lower(*shapes).compile().as_text()
+    assert (text.count(" cosine("), text.count(" sine(")) == (1, 1)

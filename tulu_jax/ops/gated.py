@@ -8,7 +8,9 @@ from jaxtyping import Array, Float
 
 
 @jax.custom_vjp
-def silu_gate(gate: Float[Array, "*batch F"], up: Float[Array, "*batch F"]) -> Float[Array, "..."]:
+def silu_gate(
+    gate: Float[Array, "*batch F"], up: Float[Array, "*batch F"]
+) -> Float[Array, "*batch F"]:
     """`silu(gate) * up`, in their dtype; silu(x) is x / (1 + exp(-x)).
 
     The sigmoid is float32 and silu rounded once before the product, as torch does it. JAX's own
