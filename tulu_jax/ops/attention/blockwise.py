@@ -99,8 +99,8 @@ def _backward(saved: tuple, upstream: Array) -> tuple[Array, Array, Array, None]
         score_grad = _dot("BKGTH,BKSH->BKGTS", pull, value[:, :, keys]) - kept
         score_grad = (shifted * score_grad).astype(query.dtype)
         query_grads.append(_dot("BKGTS,BKSH->BKGTH", score_grad, key[:, :, keys]))
-        key_grads.append(_dot("BKGTS,BKGTH->BKSH", score_grad, query[..., rows, :]))
-        value_grads.append(_dot("BKGTS,BKGTH->BKSH", shifted, pull))
+        key_grads.append(_slots_last(query[..., rows, :], score_grad))
+        value_grads.append(_slots_last(pull, shifted))
     # The scale of the scores comes last, over [T, H] and [S, H] in place of [T, S].
     query_grad = (jnp.concatenate(query_grads, axis=3) * scale).astype(query.dtype)
     key_grad = (_add_prefixes(key_grads, key) * scale).astype(key.dtype)
@@ -108,11 +108,21 @@ def _backward(saved: tuple, upstream: Array) -> tuple[Array, Array, Array, None]
 
 
 def _add_prefixes(parts: list[Array], like: Array) -> Float[Array, "B K S H"]:
-    """The sum of arrays that each cover only the first of `like`'s slots."""
+    """The sum of arrays [B, K, H, S'] that each cover only the first of `like`'s slots."""
     slots = like.shape[2]
-    rest = [((0, 0), (0, 0), (0, slots - part.shape[2]), (0, 0)) for part in parts]
+    rest = [((0, 0), (0, 0), (0, 0), (0, slots - part.shape[3])) for part in parts]
     padded = [jnp.pad(part, width) for part, width in zip(parts, rest, strict=True)]
-    return sum(padded[1:], start=padded[0])
+    return sum(padded[1:], start=padded[0]).swapaxes(2, 3)
+
+
+def _slots_last(left: Array, right: Array) -> Float[Array, "B K H S"]:
+    """The sum over queries of [.., T, H] x [.., T, S].
+
+    XLA transposes the left side, here the smaller one. On CPU it does so without a conversion that
+    its product of two bfloat16 needs, and then refuses to run: so both are float32 before.
+    """
+    wide = jnp.float32
+    return _dot("BKGTH,BKGTS->BKHS", left.astype(wide), right.astype(wide))
 
 
 def _dot(pattern: str, left: Array, right: Array) -> Array:
