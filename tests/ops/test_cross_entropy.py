@@ -152,3 +152,11 @@ def test_sharded_loss_and_gradients(mesh, width):
     # The head is gathered at most once, before the loop; no logits of all positions anywhere.
     assert compiled.count(" all-gather(") <= 1
     assert f"f32[{hidden.shape[0] * hidden.shape[1]},18]" not in compiled
+
+
+def test_nothing_is_sent_where_there_is_one_device():
+    """XLA on CPU copies the head's gradient for every sum over an axis of one."""
+    loss = jax.jit(jax.grad(weighted_nll, argnums=(0, 1)))
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
+        text = loss.lower(*example()).compile().as_text()
+    assert "all-reduce" not in text and "reduce-scatter" not in text

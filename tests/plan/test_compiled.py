@@ -24,7 +24,7 @@ from tulu_jax.plan import (
     roofline,
 )
 from tulu_jax.plan.search import candidates, largest_batch, search
-from tulu_jax.train.budget import budget_text, frozen_weights, number_bytes
+from tulu_jax.train.budget import activations, budget_text, frozen_weights, number_bytes
 from tulu_jax.train.state import create_state
 
 
@@ -86,6 +86,11 @@ def test_the_estimate_grows_as_it_should(cpus, planned):
     lora = memory_budget(plan_run(config(lora=adapters), cpus))
     assert lora.weights < base.weights / 4 and lora.frozen == base.weights / 2  # bfloat16
     assert lora.optimizer < base.optimizer / 4
+
+
+def test_of_a_layer_all_but_silu_is_kept(planned):
+    made = activations(planned)
+    assert made.layer - made.kept_within == planned.model.d_ff
 
 
 def test_a_narrow_base_is_not_cast(cpus):

@@ -107,7 +107,7 @@ def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
 
     `like`, the budget of a run with the same model and mesh, saves counting the state again.
     """
-    compute, lora = run.config.compute, run.config.lora
+    compute = run.config.compute
     trained, frozen, moments = _state_bytes(run, like)
     micro = run.config.micro_batches
     bytes_each = jnp.dtype(compute.dtype).itemsize
@@ -123,7 +123,7 @@ def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
         frozen=frozen,
         optimizer=moments,
         gradients=trained * (1 if micro == 1 else 2),
-        copies=_copies(run, bytes_each) if lora is None or bytes_each < FLOAT32 else 0,
+        copies=_copies(run, bytes_each),
         kept=run.model.num_layers
         * (between * width.kept_between + positions * width.kept_within * bytes_each / parts),
         working=2 * within + 4 * between,
