@@ -6,10 +6,11 @@ import time
 
 import jax
 import pytest
+from rich.console import Console
 
 from tulu_jax.errors import DataError
 from tulu_jax.train import watchdog
-from tulu_jax.train.watchdog import EXIT_STATUS, Watch
+from tulu_jax.train.watchdog import EXIT_STATUS, Watch, alarm
 
 
 class Ended(Exception):
@@ -25,7 +26,9 @@ class Peers:
         monkeypatch.setattr(jax, "process_count", lambda: 3)
         monkeypatch.setattr(watchdog, "publish", lambda key, word: self.mine.append(word))
         monkeypatch.setattr(watchdog, "published", self.published)
-        monkeypatch.setattr(watchdog, "host_names", lambda each: f"{each[0]} (node)")
+        monkeypatch.setattr(
+            watchdog, "host_names", lambda found: ", ".join(f"{each} (node)" for each in found)
+        )
 
     def published(self, key):
         if isinstance(self.words, RuntimeError):
@@ -147,6 +150,29 @@ def test_a_process_that_has_not_begun_is_waited_for(watched, monkeypatch):
     assert not watched.ended
 
 
+def test_a_process_is_missed_from_its_first_moment(watched, monkeypatch):
+    """Killed before its thread has looked once, it would else be waited for by JAX alone."""
+    peers = Peers(monkeypatch)
+    watch = watched(peer_timeout_s=30.0)
+    monkeypatch.setattr(watch._thread, "start", lambda: None)
+    monkeypatch.setattr(watch._thread, "join", lambda _: None)
+    with watch:
+        assert peers.mine == ["1 step 0 first step"]
+        watch._look_at_peers(31.0)
+        assert "Processes 1 (node), 2 (node) are gone: not heard of for 30 s" in watched.said[0]
+
+
+def test_alarms_are_heard_from_every_process(monkeypatch, capsys):
+    console = Console(width=20)
+    alarm(console, "[bold]Process 1 (node) is gone[/]: it said so")
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    console.quiet = True
+    alarm(console, "[bold]Process 1 (node) is gone[/]: it said so")
+    out, err = capsys.readouterr()
+    assert out == "Process 1 (node) is gone: it said so\n"
+    assert err == "process 2: Process 1 (node) is gone: it said so\n"
+
+
 def test_time_in_which_this_process_was_stopped_does_not_count(watched, monkeypatch):
     """As when a machine is suspended, or moved: the others could not be heard either."""
     peers = Peers(monkeypatch)
@@ -183,7 +209,7 @@ def test_a_lost_connection_is_traced_to_a_process(watched, monkeypatch):
     with contextlib.suppress(ValueError), watched(stall_factor=0.0):
         raise ValueError("Gloo AllGather failed: connection reset")
     assert "Looking for the process that died" in watched.said[0]
-    assert "Process 1 (node) is gone" in watched.said[1] and watched.ended
+    assert "Processes 1 (node), 2 (node) are gone" in watched.said[1] and watched.ended
     assert peers.mine[-1].startswith("failed: ValueError: Gloo AllGather failed")
 
 

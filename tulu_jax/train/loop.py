@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 
 import jax
 from rich.console import Console
@@ -38,7 +39,7 @@ from tulu_jax.train.setup import (
     use_compilation_cache,
 )
 from tulu_jax.train.stopping import stop_signals
-from tulu_jax.train.watchdog import Watch
+from tulu_jax.train.watchdog import Watch, alarm
 
 SET_UP_LIMIT_S = 3600.0
 """How much later than the others a process may have its data ready."""
@@ -92,6 +93,14 @@ def train(
     with (
         Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
         stop_signals(config.grace_s) as stop,
+        Watch(
+            run.folder,
+            say=partial(alarm, console),
+            stall_factor=config.stall_factor,
+            stall_minimum_s=config.stall_minimum_s,
+            stall_ends=config.stall_ends,
+            peer_timeout_s=config.peer_timeout_s,
+        ) as watch,
         run.layout.activate(),
     ):
         # ---- state and compiled steps --------------------------------------------------------
@@ -109,15 +118,7 @@ def train(
         stop.say = reporter.say
 
         # ---- the loop ------------------------------------------------------------------------
-        watch = Watch(
-            run.folder,
-            say=reporter.alarm,
-            stall_factor=config.stall_factor,
-            stall_minimum_s=config.stall_minimum_s,
-            stall_ends=config.stall_ends,
-            peer_timeout_s=config.peer_timeout_s,
-        )
-        with reporter, watch:
+        with reporter:
             if step == 0 and config.eval_period:
                 with clock.phase("held-out"), watch.phase("held-out"):
                     heldout = heldout_losses(run, eval_step, (state.params, base))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models.lora import num_adapter_params
@@ -202,13 +201,6 @@ class Reporter:
         """Prints a line."""
         if self._main:
             self._console.print(text, highlight=False, soft_wrap=True)
-
-    def alarm(self, text: str) -> None:
-        """Prints a line from any process: the others to standard error."""
-        if self._main:
-            self.say(text)
-        else:
-            print(f"process {jax.process_index()}: {Text.from_markup(text)}", file=sys.stderr)
 
     def _keep(self, line: dict[str, Any]) -> None:
         if not (self._metrics and self._writer):

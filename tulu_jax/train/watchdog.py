@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
+from rich.console import Console
+from rich.text import Text
 
 from tulu_jax.parallel.hosts import host_names, publish, published
 
@@ -102,8 +105,10 @@ class Watch:
         return max(self._minimum_s, self._factor * statistics.median(self._seconds))
 
     def __enter__(self) -> Watch:
-        """Starts the thread."""
+        """Starts the thread; tells the others that this process is there, so that it is missed."""
         self._at = time.monotonic()
+        if self._shared:
+            self._look_at_peers(0.0)
         self._thread.start()
         return self
 
@@ -179,7 +184,7 @@ class Watch:
     def _look_at_peers(self, passed: float) -> None:
         """Adds `passed` seconds to the silence of those who say nothing new.
 
-        Those who have said nothing yet are not timed: JAX ends a run whose process dies so early.
+        Those whose watch has not begun are not timed: JAX ends a run whose process dies so early.
         """
         self._beats += 1
         try:
@@ -204,11 +209,11 @@ class Watch:
 
     def _lost(self, processes: list[int], why: str) -> None:
         """Says which process is gone, and ends this one."""
+        names = host_names(processes)
         steps = [_step_of(self._heard.get(each, "")) for each in processes]
         known = [f"last at step {step}" for step in steps if step is not None]
-        what = f"Process {host_names(processes)} is gone: {why}" + (
-            f", {known[0]}" if known else ""
-        )
+        what = f"Process {names} is" if len(processes) == 1 else f"Processes {names} are"
+        what += f" gone: {why}" + (f", {known[0]}" if known else "")
         path = self._dump(what)
         self._say(
             f"[bold red]{what}.[/] This process ends too, since steps need all {self._count}. "
@@ -243,6 +248,14 @@ class Watch:
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(found))
             partial.replace(path)
+
+
+def alarm(console: Console, text: str) -> None:
+    """Prints a line from any process: process 0 to the console, the others to standard error."""
+    if jax.process_index() == 0:
+        console.print(text, highlight=False, soft_wrap=True)
+    else:
+        print(f"process {jax.process_index()}: {Text.from_markup(text)}", file=sys.stderr)
 
 
 def _step_of(word: str) -> int | None:
