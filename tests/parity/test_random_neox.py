@@ -16,7 +16,7 @@ pytestmark = [
 
 
 # Vocabulary, feed-forward width, heads, turned share of a head, layers.
-SHAPES = [(37, 33, 2, 1.0, 2), (64, 20, 3, 0.5, 1), (37, 20, 1, 0.25, 2), (64, 33, 1, 0.51, 2)]
+SHAPES = [(37, 33, 2, 1.0, 2), (64, 20, 3, 0.5, 1), (37, 20, 1, 0.25, 1), (64, 33, 1, 0.51, 1)]
 
 
 @st.composite
