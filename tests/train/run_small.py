@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 
 
-def leave_out_what_others_test(loop) -> None:
-    """The packing probe, the measured peak and the plot; and keeps every compiled program."""
+def keep_every_program(loop) -> None:
+    """Also those that compile in no time: the next process then takes them from the disk."""
     import jax
-
-    from tulu_jax.train import reporter
 
     keep_compiled = loop.use_compilation_cache
 
@@ -23,9 +21,6 @@ def leave_out_what_others_test(loop) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
     loop.use_compilation_cache = keep_all_compiled
-    loop.probe_packing = lambda *args, **options: 0.0
-    loop.peak_flops = lambda dtype: (1e12, "nothing")
-    reporter.plot_losses = lambda *args: None
 
 
 def main(arguments: list[str]) -> None:
@@ -44,18 +39,19 @@ def main(arguments: list[str]) -> None:
             f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10
         )
     from train import toy
-    from train.small import run_config, training_data
+    from train.small import leave_out_what_others_test, run_config, training_data
     from tulu_jax.checkpoint.manager import Checkpoints
     from tulu_jax.errors import TuluError
     from tulu_jax.parallel import MeshConfig
     from tulu_jax.train import loop, setup
 
     setup.open_training_data = training_data
-    if options.pop("toy", False):
+    is_toy, bare = options.pop("toy", False), options.pop("bare", False)
+    if is_toy:
         toy.install(loop, setup)
-        leave_out_what_others_test(loop)
-    if options.pop("bare", False):
-        leave_out_what_others_test(loop)
+    if is_toy or bare:
+        keep_every_program(loop)
+        leave_out_what_others_test(setattr)
     restore = Checkpoints.restore
 
     def restore_aloud(*args):

@@ -20,7 +20,7 @@ from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
 from tulu_jax.models import LlamaConfig, abstract_params
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train import feed, loop, setup
+from tulu_jax.train import feed, loop, reporter, setup
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
 MODEL = LlamaConfig(
@@ -135,6 +135,13 @@ def run_config(folder: Path, **changes) -> TrainConfig:
     return TrainConfig(model_dir=str(folder), data=DataConfig(**data), **train)
 
 
+def leave_out_what_others_test(set_attribute) -> None:
+    """The packing probe, the measured peak and the plot take most of a run of a few steps."""
+    set_attribute(loop, "probe_packing", lambda *args, **options: 0.0)
+    set_attribute(loop, "peak_flops", lambda dtype: (1e12, "nothing"))
+    set_attribute(reporter, "plot_losses", lambda *args: None)
+
+
 @contextlib.contextmanager
 def patched(monkeypatch, *, devices: int | None = 1):
     """Runs read the small store, on `devices` devices (None: all)."""
@@ -145,8 +152,18 @@ def patched(monkeypatch, *, devices: int | None = 1):
         yield patch
 
 
-def run(monkeypatch, config: TrainConfig, *, devices: int | None = 1, stop_at: int | None = None):
-    """The result of a run and what it printed; `stop_at`: SIGTERM while that step is under way."""
+def run(
+    monkeypatch,
+    config: TrainConfig,
+    *,
+    devices: int | None = 1,
+    stop_at: int | None = None,
+    bare: bool = True,
+):
+    """The result of a run and what it printed; `stop_at`: SIGTERM while that step is under way.
+
+    `bare` leaves out what `leave_out_what_others_test` says.
+    """
     console = Console(file=io.StringIO(), width=200)
     check = feed.check_batch
 
@@ -157,6 +174,8 @@ def run(monkeypatch, config: TrainConfig, *, devices: int | None = 1, stop_at: i
 
     with patched(monkeypatch, devices=devices) as patch:
         patch.setattr(feed, "check_batch", check_and_stop)
+        if bare:
+            leave_out_what_others_test(patch.setattr)
         result = loop.train(config, settings="x = 1\n", console=console)
     return result, console.file.getvalue()
 

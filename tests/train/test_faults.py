@@ -263,7 +263,8 @@ def test_signals_and_a_kill_of_a_process(forks, tmp_path, monkeypatch):
     """SIGTERM, SIGINT, kill -9: the same command ends with the weights of a run that nothing
     happened to. `test_drill.py` kills more, with less of a model."""
     small_store(tmp_path / "store")
-    options = {"epochs": None, "train_steps": 12, "checkpoint_period": 1, "heldout_examples": 0}
+    options = {"epochs": None, "train_steps": 12, "checkpoint_period": 1, "heldout_examples": 0,
+               "bare": True}  # fmt: skip
     for number, step in ((signal.SIGTERM, 2), (signal.SIGINT, 5)):
         child = forks.start(tmp_path / "run", options)
         assert child.wait_for(f"step {step}/12")
@@ -278,6 +279,7 @@ def test_signals_and_a_kill_of_a_process(forks, tmp_path, monkeypatch):
     assert child.ended(30) and child.status == -signal.SIGKILL
     out = forks.start(tmp_path / "run", options).result()
     assert "Resuming from step" in out and "RESULT 12 True" in out and "restart " in out
+    del options["bare"]
     whole = run_config(tmp_path / "whole", **options)
     run(monkeypatch, whole)
     killed = run_config(tmp_path / "run", **options)

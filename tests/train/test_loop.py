@@ -32,7 +32,7 @@ def uninterrupted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         config = run_config(tmp_path_factory.mktemp("whole") / "run", checkpoint_period=1,
                             eval_period=5)  # fmt: skip
-        result, output = run(patch, config)
+        result, output = run(patch, config, bare=False)
     return config, result, output
 
 
