@@ -1,5 +1,7 @@
 """Chunked cross-entropy against full logits in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,19 @@ def test_docstring_example():
     )
 
 
+@functools.cache
+def in_chunks_of(positions):
+    """Loss with its gradients, and the loss of each token, compiled once for chunks this long."""
+
+    def both(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cross_entropy, "LOGITS", positions * 17)
+            with_gradients = jax.value_and_grad(weighted_nll, argnums=(0, 1))(*arguments)
+            return with_gradients, token_nll(*arguments)
+
+    return jax.jit(both)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10_000), st.sampled_from([1, 3, 8, 30, 64]), st.sampled_from([0, 0.1, 0.5, 1])
@@ -49,12 +64,7 @@ def test_loss_and_gradients_equal_full_logits(seed, chunk, share):
         return -jnp.sum(jnp.take_along_axis(logp, targets[..., None], -1)[..., 0] * weights)
 
     expected, wanted = jax.value_and_grad(full, argnums=(0, 1))(hidden, head)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "LOGITS", chunk * 17)
-        got, grads = jax.value_and_grad(weighted_nll, argnums=(0, 1))(
-            hidden, head, targets, weights
-        )
-        nll = token_nll(hidden, head, targets, weights)
+    (got, grads), nll = in_chunks_of(chunk)(hidden, head, targets, weights)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     for left, right in zip(grads, wanted, strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5)
