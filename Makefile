@@ -14,7 +14,7 @@ demo: $(VENV)/.core  ## train a small LLaMA on instructions, score it, export it
 	$(BIN)/tulu demo --dir $(DEMO_DIR)
 
 test: lint  ## lint, types and all tests (set TULU_SHARED for those on real data)
-	TULU_SHARED=$(SHARED) $(BIN)/python -m pytest -n 2 --dist loadfile --durations=40
+	TULU_SHARED=$(SHARED) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 
 lint: $(VENV)/.test  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ SCRIPT = """
             yield from map(json.loads, lines)
 
     if __name__ == "__main__":
-        parts.PART_CONVERSATIONS = 50
+        parts.PART_CONVERSATIONS = 20
         options = PrepareOptions(
             tokenizer=sys.argv[3], max_length=256, data_dir=sys.argv[2],
             num_processes=int(sys.argv[4]),
@@ -101,7 +101,7 @@ def content(data_dir):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
 def test_fifty_kills_do_not_show(tmp_path):
     rows, script = tmp_path / "rows.jsonl", tmp_path / "script.py"
-    write_rows(rows, 3000)
+    write_rows(rows, 1200)
     script.write_text(textwrap.dedent(SCRIPT))
 
     def command(folder, processes):

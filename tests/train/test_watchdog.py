@@ -84,6 +84,9 @@ def test_heartbeat_tells_the_step(watched):
 def test_limits(watched):
     watch = watched(stall_minimum_s=0.001)
     assert watch.limit_s == watchdog.PHASE_LIMIT_S  # the first step compiles
+    with watch.phase("restore"):
+        assert watch._phase == "restore"
+    assert watch._phase == "first step"
     watch.beat(1)
     watch.beat(2)
     watch._seconds.extend([3.0, 3.0, 100.0])

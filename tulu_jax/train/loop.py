@@ -104,8 +104,9 @@ def train(
         run.layout.activate(),
     ):
         # ---- state and compiled steps --------------------------------------------------------
-        run, base = open_base(run, console)
-        state = start_state(run, checkpoints, console)
+        with watch.phase("restore"):
+            run, base = open_base(run, console)
+            state = start_state(run, checkpoints, console)
         keep_settings(run)
         step = first_step = int(state.step)
         train_step, eval_step = make_steps(run)

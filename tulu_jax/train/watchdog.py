@@ -91,11 +91,12 @@ class Watch:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Inside, something other than steps goes on, with a longer limit."""
+        after = "between steps" if self._phase == "steps" else self._phase
         self._at, self._phase, self._reported = time.monotonic(), name, False
         try:
             yield
         finally:
-            self._at, self._phase, self._reported = time.monotonic(), "between steps", False
+            self._at, self._phase, self._reported = time.monotonic(), after, False
 
     @property
     def limit_s(self) -> float:
