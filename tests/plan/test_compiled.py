@@ -1,10 +1,12 @@
 """The compiled step on virtual CPU devices: its account against the real one."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.plan.small import MODEL, bigger, config
 from tulu_jax.axes import BATCH_KEYS
@@ -23,6 +25,7 @@ from tulu_jax.plan import (
     plan_run,
     roofline,
 )
+from tulu_jax.plan.report import search_table
 from tulu_jax.plan.search import candidates, largest_batch, search
 from tulu_jax.train.budget import activations, budget_text, frozen_weights, number_bytes
 from tulu_jax.train.state import create_state
@@ -165,8 +168,6 @@ def fake_compile(limit, peak_of):
 @pytest.fixture
 def tpus(cpus):
     """Devices that are virtual CPUs, but of whose kind all is known."""
-    import dataclasses
-
     from tulu_jax.plan import CHIPS
 
     chip = dataclasses.replace(CHIPS["v4"], usable_bytes=3e6)
@@ -202,6 +203,38 @@ def test_search_takes_the_fastest_that_fits(tpus, monkeypatch):
     assert any(one.failure for one in tried)
     assert tried[0].seconds == min(one.seconds for one in tried if not one.failure)
     assert "MESH_TENSOR" in tried[0].settings
+
+
+def test_search_prefers_layouts_with_room_to_spare(tpus, monkeypatch, capsys):
+    """One that leaves under 5 % of 3 MB is recommended only if no other fits."""
+    found = candidates(config(), tpus)
+    fullest = found[0].run.layout.mesh.shape
+
+    def peak(run):
+        return 2.9e6 if run.layout.mesh.shape == fullest else 1e6
+
+    monkeypatch.setattr("tulu_jax.plan.search.compile_step", fake_compile(3e6, peak))
+    tried = search(found, compile_at_most=50)
+    assert tried[0].run.layout.mesh.shape != fullest and not tried[0].is_tight
+    assert [one.is_tight for one in tried] == sorted(one.is_tight for one in tried)
+    tight = next(one for one in tried if one.is_tight)
+    assert tight.failure is None and tight.seconds <= tried[0].seconds
+    Console(width=100).print(search_table(tried))
+    assert "tight" in capsys.readouterr().out
+    monkeypatch.setattr("tulu_jax.plan.search.compile_step", fake_compile(3e6, lambda run: 2.9e6))
+    assert search(found, compile_at_most=2)[0].is_tight
+
+
+def test_a_tight_recommendation_is_said(tpus, monkeypatch, capsys):
+    tight = fake_compile(3e9, lambda run: 2.9e9)
+    tpus = dataclasses.replace(tpus, chip=dataclasses.replace(tpus.chip, usable_bytes=3e9))
+    monkeypatch.setattr("tulu_jax.plan.search.compile_step", tight)
+    monkeypatch.setattr("tulu_jax.plan.topology.find_topology", lambda *args, **options: tpus)
+    arguments = ["plan", "--gin_file=runs/demo.gin", "--topology=cpu:8", "--search"]
+    assert main([*arguments, "--compile_at_most=1"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Recommended: --gin.MESH_DATA=" in text
+    assert "It leaves less than 5% of the memory free: a longer search" in text
 
 
 def test_search_compiles_nothing_larger_than_what_did_not_fit(tpus, monkeypatch):

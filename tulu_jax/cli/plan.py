@@ -194,7 +194,7 @@ def _search(
 
     from tulu_jax.errors import ConfigError
     from tulu_jax.plan.report import search_table
-    from tulu_jax.plan.search import candidates, search
+    from tulu_jax.plan.search import HEADROOM, candidates, search
 
     work = schedule.work if schedule else None
     found = candidates(config, topology, work=work)
@@ -213,12 +213,19 @@ def _search(
             do="raise --compile_at_most, take more devices or a smaller batch",
         )
     flags = " ".join(f"--gin.{name}={value}" for name, value in tried[0].settings.items())
-    console.print(f"Recommended: {flags}\n", soft_wrap=True)
+    console.print(f"Recommended: {flags}", soft_wrap=True)
+    if tried[0].is_tight:
+        console.print(
+            f"[yellow]It leaves less than {HEADROOM:.0%} of the memory free: a longer search "
+            "(--compile_at_most) or more MICRO_BATCHES may be safer"
+        )
+    console.print()
     rows = [
         {
             **one.settings,
             "estimated_bytes": one.estimated_bytes,
             "peak_bytes": one.compiled.peak if one.compiled else None,
+            "tight": one.is_tight,
             "seconds": one.seconds,
         }
         for one in tried

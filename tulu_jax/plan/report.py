@@ -209,6 +209,12 @@ def _print_duration(schedule: Schedule, time: Duration, console: Console) -> Non
         console.print(f"  {note}", soft_wrap=True)
 
 
+def _peak(one: Candidate) -> str:
+    if one.compiled is None:
+        return "does not fit"
+    return gib(one.compiled.peak) + (", tight" if one.is_tight else "")
+
+
 def search_table(found: list[Candidate]) -> Table:
     """Compiled candidates, best first."""
     columns = ("mesh", "micro", "remat", "est. GiB", "peak GiB", "ms", "bound")
@@ -217,7 +223,7 @@ def search_table(found: list[Candidate]) -> Table:
         config = one.run.config
         table.add_row(
             mesh_text(one.run), str(config.micro_batches), config.compute.remat,
-            gib(one.estimated_bytes), gib(one.compiled.peak) if one.compiled else "does not fit",
+            gib(one.estimated_bytes), _peak(one),
             milliseconds(one.seconds), one.roof.bound if one.roof else "",
         )  # fmt: skip
     return table

@@ -21,6 +21,9 @@ DATA_SIZES = (1, 2, 4, 8)
 REMATS = ("none", "minimal", "attention", "full")
 SLACK = 1.15
 """How far above the memory an estimate may lie and still be worth compiling."""
+HEADROOM = 0.05
+"""Share of the memory that is to stay free: the next batch, held-out losses and what lies between
+arrays need some too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Candidate:
     def seconds(self) -> float:
         """Seconds of a step by what is known best."""
         return (self.roof or self.estimate).seconds
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether it was compiled and fits, but with less than `HEADROOM` to spare."""
+        if self.compiled is None:
+            return False
+        return self.compiled.peak > (1 - HEADROOM) * _memory(self.run.topology)
 
     @property
     def rank(self) -> tuple[float, float, float]:
@@ -129,10 +139,11 @@ def search(
     work: Work | None = None,
     done: Callable[[Candidate], None] = lambda _: None,
 ) -> list[Candidate]:
-    """The candidates that were compiled, those that fit first, the fastest of them first.
+    """The candidates that were compiled: those that fit, the tight ones, those that do not.
 
-    `done` is called after each. Nothing is compiled that by its estimate is slower than what
-    has already been found to fit, or needs as much memory as what did not.
+    Among each the fastest is first. `done` is called after each. Nothing is compiled that by its
+    estimate is slower than what has already been found to fit with room to spare, or needs as much
+    memory as what did not.
     """
     tried: list[Candidate] = []
     best = too_much = float("inf")
@@ -142,12 +153,12 @@ def search(
         if one.estimated_bytes >= too_much:
             continue
         tried.append(_try(one, work))
-        if tried[-1].failure is None:
+        if tried[-1].failure is None and not tried[-1].is_tight:
             best = min(best, tried[-1].seconds)
         else:
             too_much = min(too_much, one.estimated_bytes)
         done(tried[-1])
-    return sorted(tried, key=lambda one: (one.failure is not None, one.rank))
+    return sorted(tried, key=lambda one: (one.failure is not None, one.is_tight, one.rank))
 
 
 def _try(one: Candidate, work: Work | None) -> Candidate:
