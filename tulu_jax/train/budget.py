@@ -2,7 +2,8 @@
 
 State and gradients are exact. Activations are counted from what the backward pass keeps; what a
 compiler adds for its own ends is not known here, so the sum is an estimate, within some 15 % of
-what the TPU compiler says for LLaMAs of 7B to 65B (benchmarks/RESULTS.md). `tulu plan` compiles.
+what the TPU compiler says for LLaMAs of 7B to 65B (benchmarks/RESULTS.md), 20 % where nothing is
+recomputed. `tulu plan` compiles.
 """
 
 from __future__ import annotations
