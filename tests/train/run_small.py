@@ -65,4 +65,6 @@ def main(arguments: list[str]) -> None:
         result = loop.train(run_config(Path(folder), **options))
     except TuluError as error:
         sys.exit(f"refused: {error}")
+    if cluster:
+        jax.distributed.shutdown()  # As any process does at its exit, which a fork leaves out.
     print("RESULT", result.step, result.finished, flush=True)

@@ -4,6 +4,7 @@ The real loop, data, checkpoints and processes; only the model is a toy whose we
 every batch in its order.
 """
 
+import itertools
 import random
 import signal
 import time
@@ -23,6 +24,7 @@ MOMENTS = {
     "save": ("step {}  checkpoint", 0.05),
 }
 """What a child says before it is killed, and up to how many seconds later."""
+PAIR_MOMENTS = ("save", "restore")
 KILLS, PAIR_KILLS = 44, 8
 
 
@@ -76,29 +78,46 @@ def test_one_process_killed_at_random(forks, whole):
 @pytest.mark.timeout(300)
 def test_one_of_two_processes_killed(forks, whole, free_port):
     """The other one ends too, soon, and says who is gone; both together go on where they were."""
-    rng, killed, named, folder = random.Random(1), 0, set(), whole / "pair"
+    rng, runs = random.Random(1), 0
+    killed = dict.fromkeys(itertools.product(PAIR_MOMENTS, range(2)), 0)
+    while sum(killed.values()) < PAIR_KILLS:
+        runs += 1
+        folder, going_on = whole / f"pair{runs}", True
+        while going_on and sum(killed.values()) < PAIR_KILLS:
+            newest = (complete_steps(folder) or [0])[-1]
+            moments = PAIR_MOMENTS if newest else ("save",)
+            kind = min((each for each in killed if each[0] in moments), key=killed.__getitem__)
+            step = min(newest + rng.randint(2, 4), STEPS)  # The save before it is then complete.
+            words = kill_one_of(start_pair(forks, folder, free_port()), *kind, rng, step)
+            going_on = bool(words)
+            killed[kind] += going_on
+            # When process 0 dies, JAX may end all at once.
+            assert not words or kind[1] == 0 or "Process 1" in words, words[-3000:]
+        for each in start_pair(forks, folder, free_port()):
+            assert f"RESULT {STEPS} True" in each.result()
+        assert_equals_whole(whole, folder)
+    assert min(killed.values()) > 1, killed
+
+
+def start_pair(forks, folder, port: int) -> list:
+    """Two processes of one run."""
     options = TOY | {"peer_timeout_s": 2.0}
-    while True:
-        port = free_port()
-        pair = [forks.start(folder, options, port, each, 2, 1) for each in range(2)]
-        if killed == PAIR_KILLS:
-            break
-        victim, restoring = rng.randrange(2), killed % 2 == 1
-        pair[victim if restoring else 0].wait_for("RESTORING" if restoring else "  checkpoint")
-        time.sleep(rng.random() * (0.02 if restoring else 0.1))
-        pair[victim].kill()
-        assert pair[victim].ended(30)
-        began = time.monotonic()
-        other = pair[1 - victim]
-        assert other.ended(30), other.output[-3000:]
-        assert time.monotonic() - began < 20
-        assert other.status, "ended well without its peer"
-        if f"Process {victim}" in other.output:
-            named.add((victim, restoring))
-        else:  # JAX ends all at once when process 0 dies
-            assert victim == 0, other.output[-3000:]
-        killed += 1
-    assert named >= {(1, False), (1, True)}
-    for each in pair:
-        assert f"RESULT {STEPS} True" in each.result()
-    assert_equals_whole(whole, folder)
+    return [forks.start(folder, options, port, each, 2, 1) for each in range(2)]
+
+
+def kill_one_of(pair, moment: str, victim: int, rng, step: int) -> str:
+    """What the other process said before it ended; nothing if the run had come to its end."""
+    text, within_s = MOMENTS[moment]
+    killed, other = pair[victim], pair[1 - victim]
+    if (killed if moment == "restore" else pair[0]).wait_for(text.format(step)):
+        time.sleep(rng.random() * within_s)
+        killed.kill()
+    assert killed.ended(30), killed.output[-3000:]
+    began = time.monotonic()
+    assert other.ended(30), other.output[-3000:]
+    assert time.monotonic() - began < 20
+    if killed.status == 0 or f"RESULT {STEPS} True" in other.output:
+        return ""
+    assert killed.status == -signal.SIGKILL, killed.output[-3000:]
+    assert other.status, "ended well without its peer"
+    return other.output
