@@ -79,28 +79,11 @@ def train(
     console = console or Console()
     console.quiet = console.quiet or jax.process_index() != 0
 
-    # ---- data, model, mesh; guards before anything is paid for -------------------------------
-    use_compilation_cache()
-    run = set_up(config, settings=settings, console=console)
-    # Collectives give up on a late process after seconds, and do not say which.
-    barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
-    with run.layout.activate():
-        difference = probe_packing(run.model, run.layout, compute=config.compute)
-    kernel = attention_kernel(config.compute, run.layout.mesh)
-    console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
-    console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
-
+    run = _open_run(config, settings, console)
     with (
         Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
         stop_signals(config.grace_s) as stop,
-        Watch(
-            run.folder,
-            say=partial(alarm, console),
-            stall_factor=config.stall_factor,
-            stall_minimum_s=config.stall_minimum_s,
-            stall_ends=config.stall_ends,
-            peer_timeout_s=config.peer_timeout_s,
-        ) as watch,
+        _watch_over(run, console) as watch,
         run.layout.activate(),
     ):
         # ---- state and compiled steps --------------------------------------------------------
@@ -118,12 +101,16 @@ def train(
         feed, flight, heldout = Feed(run, clock, first_step=step), Flight(), {}
         stop.say = reporter.say
 
+        def hold_out() -> dict[str, float]:
+            with clock.phase("held-out"), watch.phase("held-out"):
+                losses = heldout_losses(run, eval_step, (state.params, base))
+            reporter.heldout(step, losses)
+            return losses
+
         # ---- the loop ------------------------------------------------------------------------
         with reporter:
             if step == 0 and config.eval_period:
-                with clock.phase("held-out"), watch.phase("held-out"):
-                    heldout = heldout_losses(run, eval_step, (state.params, base))
-                reporter.heldout(step, heldout)
+                heldout = hold_out()
             clock.switch("steps")
             stopping = False
             while step < run.total_steps and not stopping:
@@ -151,9 +138,7 @@ def train(
                     bad_steps.check(rows, last_checkpoint=checkpoints.latest)
                     reporter.log(rows, step=step, compiled=train_step._cache_size())
                 if evaluating:
-                    with clock.phase("held-out"), watch.phase("held-out"):
-                        heldout = heldout_losses(run, eval_step, (state.params, base))
-                    reporter.heldout(step, heldout)
+                    heldout = hold_out()
                 if saving:
                     with clock.phase("checkpoint"), watch.phase("checkpoint"):
                         checkpoints.save(state, run.meta() | bad_steps.meta())
@@ -169,6 +154,32 @@ def train(
         # ---- the end -------------------------------------------------------------------------
         reporter.finish(step, stop=stop if stop.name else None)
     return TrainResult(step, finished=step == run.total_steps, heldout=heldout)
+
+
+def _open_run(config: TrainConfig, settings: str, console: Console) -> Run:
+    """Data, model and mesh, with the guards before anything is paid for."""
+    use_compilation_cache()
+    run = set_up(config, settings=settings, console=console)
+    # Collectives give up on a late process after seconds, and do not say which.
+    barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
+    with run.layout.activate():
+        difference = probe_packing(run.model, run.layout, compute=config.compute)
+    kernel = attention_kernel(config.compute, run.layout.mesh)
+    console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
+    console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
+    return run
+
+
+def _watch_over(run: Run, console: Console) -> Watch:
+    config = run.config
+    return Watch(
+        run.folder,
+        say=partial(alarm, console),
+        stall_factor=config.stall_factor,
+        stall_minimum_s=config.stall_minimum_s,
+        stall_ends=config.stall_ends,
+        peer_timeout_s=config.peer_timeout_s,
+    )
 
 
 def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -> None:
