@@ -366,6 +366,26 @@ def test_a_second_process_waits_and_finds_the_store(tmp_path, small, capsys):
     assert "waiting for another process that prepares tulu_small" in capsys.readouterr().out
 
 
+def test_parts_that_a_killed_process_left_beside_its_store_go(tmp_path, small, monkeypatch):
+    """It died after the store was whole and before its parts were deleted."""
+    rows = [talk(i) for i in range(3)]
+    (store,) = run(tmp_path, rows)
+    left = prepare_module.parts_folder(store.path)
+    left.mkdir()
+    with locked([store.path.parent]):  # somebody makes it anew
+        run(tmp_path, rows)
+    with monkeypatch.context() as patch:  # nothing can be written here
+        patch.setattr("tulu_jax.data.locks.os.open", _refuse)
+        run(tmp_path, rows)
+    assert left.exists()
+    run(tmp_path, rows)
+    assert list(store.path.parent.iterdir()) == [store.path]
+
+
+def _refuse(*_):
+    raise PermissionError(13, "Permission denied")
+
+
 def test_a_worker_that_dies_is_reported(tmp_path):
     chosen = options(tmp_path, num_processes=2)
     with Workers(chosen, chosen.load_tokenizer(), 1) as workers:

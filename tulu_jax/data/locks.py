@@ -31,11 +31,34 @@ def locked(folders: Iterable[Path]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(folder: Path) -> int:
-    path = folder.parent / ".locks" / folder.name
+@contextlib.contextmanager
+def locked_if_free(folder: Path) -> Iterator[bool]:
+    """Holds the folder's lock if nobody else does; tells whether it could be had."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(folder)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except OSError:  # held by another process, or this file system has no locks
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _open(folder: Path) -> int:
+    path = folder.parent / ".locks" / folder.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _acquire(folder: Path) -> int:
+    try:
+        descriptor = _open(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     try:

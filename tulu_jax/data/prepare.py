@@ -23,7 +23,7 @@ from tulu_jax.chat import Tokenizer, preview
 from tulu_jax.data.board import Board
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.keys import PrepareOptions, StoreKey, store_keys
-from tulu_jax.data.locks import locked
+from tulu_jax.data.locks import locked, locked_if_free
 from tulu_jax.data.parts import (
     Job,
     Part,
@@ -95,6 +95,8 @@ def prepare_each(
 
     def found(key: StoreKey) -> Prepared | None:
         store = None if rebuild else find_store(key, options, verify=verify)
+        if store is not None:
+            _remove_parts_left(store)
         return None if store is None else Prepared(store, made=False)
 
     done = {key.digest: found(key) for _, key in splits}
@@ -122,6 +124,15 @@ def find_store(key: StoreKey, options: PrepareOptions, *, verify: bool = False) 
 def parts_folder(store: Path) -> Path:
     """Where the parts of a store lie while it is made."""
     return store.with_name(f".{store.name}.parts")
+
+
+def _remove_parts_left(store: Store) -> None:
+    """Deletes the parts of a whole store: who made it was killed before it could."""
+    folder = parts_folder(store.path)
+    if folder.exists():
+        with locked_if_free(store.path.parent) as held:
+            if held:  # nobody is making it anew
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(eq=False)
