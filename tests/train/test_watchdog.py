@@ -58,11 +58,11 @@ def wait_for(found, seconds=20.0):
 
 
 def test_a_stall_is_said_once_and_stacks_are_written(watched):
-    with watched() as watch:
+    with watched(stall_minimum_s=0.5) as watch:
         for step in (1, 2, 3):
             watch.beat(step)
         wait_for(lambda: watched.said)
-        time.sleep(0.2)
+        time.sleep(0.7)
     assert len(watched.said) == 1 and not watched.ended
     assert "No step has ended for" in watched.said[0] and "after step 3" in watched.said[0]
     (path,) = (watched.folder / "stalls").iterdir()
