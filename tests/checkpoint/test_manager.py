@@ -124,6 +124,17 @@ def test_half_written_checkpoint_is_set_aside(tmp_path, lost):
     assert (tmp_path / "checkpoints" / "damaged-2").is_dir()
 
 
+def test_half_deleted_checkpoint_is_deleted(tmp_path):
+    """Killed while the oldest of more than `keep` went; what is within `keep` is damage."""
+    write(tmp_path, [1, 2, 3, 4])
+    folder = tmp_path / "checkpoints"
+    for step in (1, 3):
+        (folder / str(step) / "_CHECKPOINT_METADATA").unlink()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.set_aside_at_start == [folder / "damaged-3"]
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "4", "damaged-3"]
+
+
 def test_killed_save_leaves_nothing_that_is_found(tmp_path):
     write(tmp_path, [1])
     left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,7 @@ class Checkpoints:
             probe.unlink(missing_ok=True)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
-        self.set_aside_at_start = self._set_aside_incomplete()
+        self.set_aside_at_start = self._set_aside_incomplete(keep)
         """Where half-written checkpoints of earlier processes went."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(
@@ -83,11 +84,21 @@ class Checkpoints:
         self._manager.reload()
         return path
 
-    def _set_aside_incomplete(self) -> list[Path]:
+    def _set_aside_incomplete(self, keep: int) -> list[Path]:
+        """The new paths of steps that are not whole.
+
+        One that `keep` whole ones outlive was being deleted when the process died: that is ended.
+        """
         steps = sorted(int(c.name) for c in self.folder.iterdir() if c.name.isdecimal())
         whole = complete_steps(self._run)
         _wait_for_hosts("looked for half-written checkpoints")
-        return [_rename_aside(self.folder, step) for step in steps if step not in whole]
+        broken = [step for step in steps if step not in whole]
+        expired = [step for step in broken if sum(each > step for each in whole) >= keep]
+        if jax.process_index() == 0:
+            for step in expired:
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        _wait_for_hosts("deleted what was half deleted")
+        return [_rename_aside(self.folder, step) for step in broken if step not in expired]
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Starts saving `state` (with a `step` field) and `meta` under its step.
