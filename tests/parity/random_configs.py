@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
+from weights import random_params
 
 from tulu_jax.checkpoint.hf.names import weights_of
 from tulu_jax.models import ComputeConfig, forward
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
-from .reference import divergence, max_diff, random_params, to_torch, torch_model
+from .reference import divergence, max_diff, to_torch, torch_model
 
 EXACT, CLOSE = 1e-4, 1e-3
 

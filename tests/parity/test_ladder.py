@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama
+from weights import random_params
 
 from tulu_jax import models
 from tulu_jax.models import ComputeConfig, layers, llama, neox, opt
@@ -15,7 +16,7 @@ from tulu_jax.models.layers import Attention, Where
 from tulu_jax.ops import apply_rotary, layer_norm, rms_norm, rotary_rates, stretch_llama3
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
-from .reference import CONFIGS, divergence, max_diff, random_params, random_tokens, torch_model
+from .reference import CONFIGS, divergence, max_diff, random_tokens, torch_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

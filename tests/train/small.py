@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import weights
 from rich.console import Console
 
 from tasks import demo
@@ -18,7 +19,7 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import TrainingData, assemble
 from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
-from tulu_jax.models import LlamaConfig, abstract_params
+from tulu_jax.models import LlamaConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train import feed, loop, reporter, setup
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
@@ -84,14 +85,7 @@ def conversations(count: int = 60, seed: int = 0) -> list[Example]:
 
 def random_params(config: LlamaConfig = MODEL, seed: int = 0) -> dict:
     """Weights as NumPy arrays, large enough that every mistake shows."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key == "scale":
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        return (rng.normal(size=leaf.shape) * 0.15).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
+    return weights.random_params(config, seed)
 
 
 def small_store(folder: Path, **options) -> Store:
