@@ -26,7 +26,9 @@ MOMENTS = {
 }
 """What a child says before it is killed, and up to how many seconds later."""
 PAIR_MOMENTS = ("save", "restore")
-KILLS, PAIR_KILLS = 44, 8
+KILLS = 44
+PAIR_KILLS = 2
+"""At least so many of either process at each of its moments."""
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,9 @@ def assert_equals_whole(whole, folder) -> None:
     left, right = run_config(folder, **options), run_config(whole / "whole", **options)
     assert_same_state(final_state(left, STEPS), final_state(right, STEPS), least=3)
     assert metric_lines(left) == metric_lines(right)
-    left = {*os.listdir(folder / "checkpoints")} - {*os.listdir(whole / "whole" / "checkpoints")}
+    more = {*os.listdir(folder / "checkpoints")} - {*os.listdir(whole / "whole" / "checkpoints")}
     # Killed after the last save: the step that went for it may be there, until there is another.
-    assert left <= {str(STEPS - TOY["keep_checkpoints"])}
+    assert more <= {str(STEPS - TOY["keep_checkpoints"])}
 
 
 @pytest.mark.slow
@@ -84,10 +86,10 @@ def test_one_of_two_processes_killed(forks, whole, free_port):
     """The other one ends too, soon, and says who is gone; both together go on where they were."""
     rng, runs = random.Random(1), 0
     killed = dict.fromkeys(itertools.product(PAIR_MOMENTS, range(2)), 0)
-    while sum(killed.values()) < PAIR_KILLS:
+    while min(killed.values()) < PAIR_KILLS:
         runs += 1
         folder, going_on = whole / f"pair{runs}", True
-        while going_on and sum(killed.values()) < PAIR_KILLS:
+        while going_on and min(killed.values()) < PAIR_KILLS:
             newest = (complete_steps(folder) or [0])[-1]
             moments = PAIR_MOMENTS if newest else ("save",)
             kind = min((each for each in killed if each[0] in moments), key=killed.__getitem__)
@@ -100,7 +102,6 @@ def test_one_of_two_processes_killed(forks, whole, free_port):
         for each in start_pair(forks, folder, free_port()):
             assert f"RESULT {STEPS} True" in each.result()
         assert_equals_whole(whole, folder)
-    assert min(killed.values()) > 1, killed
 
 
 def start_pair(forks, folder, port: int) -> list:

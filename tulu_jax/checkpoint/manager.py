@@ -53,7 +53,7 @@ class Checkpoints:
             probe.unlink(missing_ok=True)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
-        self.set_aside_at_start = self._set_aside_incomplete(keep)
+        self.set_aside_at_start = self._clear_incomplete(keep)
         """Where half-written checkpoints of earlier processes went."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(
@@ -84,7 +84,7 @@ class Checkpoints:
         self._manager.reload()
         return path
 
-    def _set_aside_incomplete(self, keep: int) -> list[Path]:
+    def _clear_incomplete(self, keep: int) -> list[Path]:
         """The new paths of steps that are not whole.
 
         One that `keep` whole ones outlive was being deleted when the process died: that is ended.

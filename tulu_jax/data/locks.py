@@ -34,20 +34,14 @@ def locked(folders: Iterable[Path]) -> Iterator[None]:
 @contextlib.contextmanager
 def locked_if_free(folder: Path) -> Iterator[bool]:
     """Holds the folder's lock if nobody else does; tells whether it could be had."""
-    try:
-        descriptor = _open(folder)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except OSError:  # held by another process, or this file system has no locks
+    with contextlib.ExitStack() as stack:
         held = False
-    try:
+        with contextlib.suppress(OSError):  # another holds it, or no locks or writing here
+            descriptor = _open(folder)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
         yield held
-    finally:
-        os.close(descriptor)
 
 
 def _open(folder: Path) -> int:
