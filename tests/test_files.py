@@ -1,0 +1,83 @@
+"""Paths as users write them, and files by their first bytes."""
+
+import base64
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.files import kind_of, kind_of_file, user_path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("run", "run"),
+        ("./run", "run"),
+        ("run/", "run"),
+        ("run//", "run"),
+        ("a/../run", "run"),
+        ("~/run", "home/run"),
+        ("mein ordner/größe, 1.jsonl", "mein ordner/größe, 1.jsonl"),
+        ("run[1]/{x}*?", "run[1]/{x}*?"),
+        (" run ", " run "),
+        ("run:1", "run:1"),
+    ],
+)
+def test_a_path_is_what_its_user_means(here, given, meant):
+    assert user_path(given) == here / meant
+    assert user_path(Path(given)) == here / meant
+
+
+def test_steps_up_go_by_the_folder_that_a_link_leads_to(here):
+    (here / "far" / "deep").mkdir(parents=True)
+    os.symlink(here / "far" / "deep", here / "link")
+    assert user_path("link/../x") == here / "far" / "x"
+    assert user_path("link/x") == here / "link" / "x"
+
+
+@pytest.mark.parametrize("given", ["", "  ", "a\0b"])
+def test_a_path_that_names_nothing_is_refused(given):
+    with pytest.raises(ConfigError, match="MODEL_DIR names no file or folder - got"):
+        user_path(given, name="MODEL_DIR")
+
+
+@pytest.mark.parametrize("given", ["gs://bucket/run", "s3://b/k", "gs:/bucket/run", "file:///x"])
+def test_an_address_makes_no_local_folder(given):
+    with pytest.raises(ConfigError, match="is an address, not a path of this machine - got"):
+        user_path(given)
+
+
+def test_a_home_that_is_not_known_is_refused(here):
+    with pytest.raises(ConfigError, match="starts with ~ and that home folder is not known"):
+        user_path("~nobody_of_that_name/x")
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"", "an empty file"),
+        (gzip.compress(b"x"), "a gzip file"),
+        (b"\xef\xbb\xbf <html>", "a web page"),
+        ("x".encode("utf-16"), "UTF-16 text"),
+        (base64.b64encode(b"!") + b" 0\n" + base64.b64encode(b'"') + b" 1\n", "a tiktoken"),
+        (b"PAR1", "a Parquet file"),
+    ],
+)
+def test_first_bytes_tell_what_a_file_is(head, kind, tmp_path):
+    (tmp_path / "file").write_bytes(head)
+    assert (kind_of_file(tmp_path / "file") or "").startswith(kind)
+
+
+@pytest.mark.parametrize("head", [b"{", b'[{"a"', b"\x0a\x0b\x0a", b"text 1\nmore"])
+def test_what_is_not_recognised_has_no_kind(head):
+    assert kind_of(head) is None

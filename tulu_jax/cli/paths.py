@@ -1,0 +1,21 @@
+"""Paths on the command line: every flag that names a file or folder takes `path_argument`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.files import user_path
+
+
+def path_argument(text: str) -> Path:
+    """`user_path`, for `add_argument(type=...)`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no path.
+    """
+    try:
+        return user_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

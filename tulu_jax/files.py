@@ -1,0 +1,98 @@
+"""The one way to name a user's files, and to say what a file is by its first bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tulu_jax.errors import ConfigError
+
+HEAD_BYTES = 512
+"""How much of a file `kind_of` needs to see."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+_STARTS = (
+    (b"version https://git-lfs.github.com/", "a Git LFS pointer (the file itself was not fetched)"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (b"\xfd7zXZ\x00", "an xz file"),
+    (b"BZh", "a bzip2 file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+    (b"%PDF-", "a PDF file"),
+    (b"GGUF", "a GGUF file"),
+)
+
+
+def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
+    """The absolute path that a user means by `text`; `name` is what messages call it.
+
+    `~` is expanded, `.`, `..` and slashes at the end are resolved; where there is a `..`, links
+    are followed first, as the operating system does. Everything else in a name is just a name.
+
+    >>> user_path("/tmp/runs/../my run [1], new/")
+    PosixPath('/tmp/my run [1], new')
+
+    Raises:
+        ConfigError: an empty text, one with a NUL, an address such as gs://bucket/folder, or `~`
+            of nobody known.
+    """
+    given = os.fspath(text)
+    if not given.strip() or "\0" in given:
+        raise ConfigError(
+            f"{name} names no file or folder", got=repr(given), expected="a path", do="name one"
+        )
+    scheme = _SCHEME.match(given)
+    if scheme:
+        raise ConfigError(
+            f"{name} is an address, not a path of this machine",
+            got=repr(given),
+            expected=f"a local path: {scheme[1]}:// is not supported",
+            do="mount the storage, or copy it to or from a local folder",
+        )
+    expanded = os.path.expanduser(given)
+    if given.startswith("~") and expanded == given and not os.path.lexists(given):
+        raise ConfigError(
+            f"{name} starts with ~ and that home folder is not known",
+            got=repr(given),
+            expected="a path",
+            do="write it out, or put ./ before a name that really starts with ~",
+        )
+    steps_up = ".." in Path(expanded).parts
+    return Path(os.path.realpath(expanded) if steps_up else os.path.abspath(expanded))
+
+
+def kind_of(head: bytes) -> str | None:
+    """What a file is whose first bytes are these, in words; None for what is not recognised.
+
+    >>> kind_of(b"version https://git-lfs.github.com/spec/v1")
+    'a Git LFS pointer (the file itself was not fetched)'
+    >>> kind_of(b"<!DOCTYPE html><html>")
+    'a web page (HTML)'
+    >>> kind_of(b'{"messages": []}')
+    """
+    if not head:
+        return "an empty file"
+    for start, kind in _STARTS:
+        if head.startswith(start):
+            return kind
+    if _PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return "a web page (HTML)"
+    if _TIKTOKEN.match(head):
+        return "a tiktoken vocabulary"
+    return None
+
+
+def kind_of_file(path: Path) -> str | None:
+    """`kind_of` the file at `path`.
+
+    Raises: OSError.
+    """
+    with open(path, "rb") as stream:
+        return kind_of(stream.read(HEAD_BYTES))
