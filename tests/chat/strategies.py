@@ -21,3 +21,17 @@ def conversations(texts=TEXTS, max_size=6):
         {"role": st.sampled_from(("system", "user", "assistant")), "content": texts}
     )
     return st.lists(message, min_size=1, max_size=max_size)
+
+
+def flagged(texts=TEXTS, max_size=6):
+    """Conversations in which some messages say whether they are trained."""
+    message = st.fixed_dictionaries(
+        {"role": st.sampled_from(("system", "user", "assistant")), "content": texts},
+        optional={"train": st.booleans()},
+    )
+    return st.lists(message, min_size=1, max_size=max_size)
+
+
+def without_flags(messages):
+    """The same conversation, in which no message says whether it is trained."""
+    return [{"role": m["role"], "content": m["content"]} for m in messages]

@@ -18,7 +18,7 @@ from tulu_jax.chat import (
 from tulu_jax.chat.template import segments_text
 from tulu_jax.errors import ConfigError, DataError, GuardError
 
-from .strategies import SPECIAL_TEXTS, conversations
+from .strategies import SPECIAL_TEXTS, conversations, flagged
 
 NEWLINE = "\n"
 CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
@@ -68,10 +68,11 @@ def by_prefixes(messages, tokenizer):
     tokens = tokens_of(text_of(messages).strip())
     mask = np.ones(len(tokens), bool)
     for i, message in enumerate(messages):
-        if message["role"] == "assistant":
+        answer = message["role"] == "assistant"
+        if answer and message.get("train", True):
             continue
         start = len(tokens_of(text_of(messages[:i]))) if i else 0
-        answered = i + 1 < len(messages) and messages[i + 1]["role"] == "assistant"
+        answered = i + 1 < len(messages) and messages[i + 1]["role"] == "assistant" and not answer
         until = text_of(messages[: i + 1]) + "<|assistant|>\n" * answered
         mask[start : len(tokens_of(until))] = False
     return tokens, mask
@@ -118,7 +119,7 @@ def test_equals_the_prefix_method_on_random_text(name, request):
     tokenizer = request.getfixturevalue(name)
 
     @settings(max_examples=150, deadline=None)
-    @given(conversations())
+    @given(flagged())
     def check(messages):
         tokens, mask = by_prefixes(messages, tokenizer)
         encoded = encode(messages, tokenizer)

@@ -3,6 +3,7 @@ import doctest
 import pytest
 
 from tulu_jax.chat import ROLES, check_messages, messages
+from tulu_jax.chat.messages import no_answer_to_train
 from tulu_jax.errors import DataError
 
 # ruff: noqa: E501
@@ -16,6 +17,15 @@ def test_docstring_examples():
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_and_empty_content_are_fine(role):
     check_messages([{"role": role, "content": ""}, {"role": role, "content": "中文 🐫"}])
+    check_messages([{"role": role, "content": "", "train": train} for train in (True, False)])
+
+
+def test_conversations_without_an_answer_to_train():
+    trained, not_trained = ({"role": "assistant", "content": "", "train": t} for t in (True, False))
+    assert no_answer_to_train([GOOD, not_trained, GOOD, not_trained])
+    assert not no_answer_to_train([GOOD, not_trained, trained])
+    assert not no_answer_to_train([GOOD, not_trained, {"role": "assistant", "content": "Yo"}])
+    assert not no_answer_to_train([{**GOOD, "train": False}])
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,8 @@ def test_every_role_and_empty_content_are_fine(role):
         ([{"role": None, "content": ""}], r"unknown role - got None"),
         ([{"role": "user", "content": None}], r"message content is not text - got NoneType"),
         ([{"role": "user", "content": b"Hi"}], r"message content is not text - got bytes"),
+        ([{**GOOD, "train": 0}], r"message's train is not true or false - got 0 at row 3, message 0 - expected true or false"),
+        ([{**GOOD, "train": None}], r"message's train is not true or false - got None"),
         ([{"role": "user", "content": "a\ud800"}], r"not valid Unicode - got a lone surrogate '\\ud800' at character 1"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tulu_jax.chat import encode, encode_prompt, load_tokenizer, paper
 from tulu_jax.chat.paper import encode_by_prefixes, has_special_text, prompt_tokens, tokens_of
 
-from .strategies import conversations
+from .strategies import SPECIAL_TEXTS, flagged, without_flags
 
 
 def test_docstring_examples():
@@ -18,7 +18,7 @@ def test_fast_path_equals_the_prefix_method(small_paper, request):
     tokenizers = [small_paper]
 
     @settings(max_examples=300, deadline=None)
-    @given(conversations(), st.sampled_from((None, 5, 20, 60)))
+    @given(flagged(), st.sampled_from((None, 5, 20, 60)))
     def check(messages, max_length):
         for tokenizer in tokenizers:
             assert not has_special_text(messages, tokenizer)
@@ -36,11 +36,37 @@ def test_fast_path_equals_the_prefix_method_for_llama(shared):
     tokenizer = load_tokenizer(shared / "tokenizers/llama", "paper")
 
     @settings(max_examples=100, deadline=None)
-    @given(conversations())
+    @given(flagged())
     def check(messages):
         tokens, mask, _ = encode_by_prefixes(messages, tokenizer, None)
         fast = encode(messages, tokenizer)
         assert (fast.tokens.tolist(), fast.loss_mask.tolist()) == (tokens, mask)
+
+    check()
+
+
+def test_flags_where_text_holds_special_tokens(small_paper):
+    @settings(max_examples=200, deadline=None)
+    @given(flagged(SPECIAL_TEXTS))
+    def check(messages):
+        tokens, mask, _ = encode_by_prefixes(messages, small_paper, None)
+        plain = without_flags(messages)
+        same, all_of_it, _ = encode_by_prefixes(plain, small_paper, None)
+        assert tokens == same
+        untrained = [i for i, m in enumerate(messages) if not m.get("train", True)]
+        expected = np.array(all_of_it)
+        for index in untrained:
+            if messages[index]["role"] != "assistant":
+                continue
+            ends = [
+                len(prompt_tokens(plain[:count], small_paper))
+                - len(small_paper.encode_after_newline(["<|assistant|>\n"])[0])
+                if count
+                else 0
+                for count in (index, index + 1)
+            ]
+            expected[ends[0] : ends[1]] = False
+        assert mask == expected.tolist()
 
     check()
 

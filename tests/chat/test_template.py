@@ -6,7 +6,7 @@ from hypothesis import given
 from tulu_jax.chat import CHAT_TEMPLATE, ROLES, TEMPLATE_VERSION, render, template
 from tulu_jax.chat.template import MARKERS, segments_text
 
-from .strategies import conversations
+from .strategies import conversations, flagged, without_flags
 
 PINNED = ("tulu-1", "de0dedc348e1c4c5")
 
@@ -51,6 +51,34 @@ def test_trained_segments():
         ("marker", "<|assistant|>\n"), ("content", "b"), ("eos", ""), ("newline", "\n"),
         ("content", "d"), ("eos", ""),
     ]  # fmt: skip
+
+
+def test_nothing_of_an_answer_that_is_not_to_be_trained_is():
+    messages = [
+        {"role": "assistant", "content": "a", "train": False},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c", "train": False},
+        {"role": "assistant", "content": "d", "train": False},
+        {"role": "user", "content": "e", "train": True},
+        {"role": "assistant", "content": "f", "train": True},
+    ]
+    assert [(s.kind, s.text) for s in render(messages) if s.trained] == [
+        ("marker", "<|assistant|>\n"), ("content", "b"), ("eos", ""), ("newline", "\n"),
+        ("content", "f"), ("eos", ""),
+    ]  # fmt: skip
+
+
+@given(flagged())
+def test_flags_take_the_mask_from_their_answer_and_change_nothing_else(messages):
+    plain = iter(render(without_flags(messages)))
+    place = -1
+    for segment in render(messages):
+        place += segment.kind == "marker"
+        message = messages[place]
+        kept = message["role"] != "assistant" or message.get("train", True)
+        expected = next(plain)
+        assert segment == (expected if kept else expected._replace(trained=False))
+    assert next(plain, None) is None
 
 
 def test_version_names_this_template():

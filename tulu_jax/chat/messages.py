@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from tulu_jax.errors import DataError
 
@@ -12,10 +12,14 @@ ROLES = ("system", "user", "assistant")
 
 
 class Message(TypedDict):
-    """One turn of a conversation: who speaks (one of `ROLES`) and the text."""
+    """One turn of a conversation: who speaks (one of `ROLES`) and the text.
+
+    `train` says whether an answer of the assistant carries loss; without it, it does.
+    """
 
     role: str
     content: str
+    train: NotRequired[bool]
 
 
 Messages = Sequence[Message]
@@ -31,7 +35,8 @@ def check_messages(messages: object, at: object = "messages") -> None:
 
     Raises:
         DataError: the value is not a list, is empty, or holds a message that is not a mapping,
-            lacks `role` or `content`, has an unknown role, or text that is not valid Unicode.
+            lacks `role` or `content`, has an unknown role, text that is not valid Unicode, or a
+            `train` that is not true or false.
     """
     if not isinstance(messages, list | tuple):
         raise DataError(
@@ -64,6 +69,8 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
         return "unknown role", repr(role)[:60], "one of " + ", ".join(ROLES)
     if not isinstance(content, str):
         return "message content is not text", type(content).__name__, "str"
+    if not isinstance(message.get("train", True), bool):
+        return "message's train is not true or false", repr(message["train"])[:60], "true or false"
     if not content.isascii():
         try:
             content.encode("utf-8")
@@ -71,3 +78,13 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
             found = f"a lone surrogate {content[error.start]!r} at character {error.start}"
             return "message content is not valid Unicode", found, "text that UTF-8 can hold"
     return None
+
+
+def no_answer_to_train(messages: Messages) -> bool:
+    """Whether there are answers of the assistant and every one says that it is not trained.
+
+    >>> no_answer_to_train([{"role": "assistant", "content": "Yo", "train": False}])
+    True
+    """
+    flags = [message.get("train", True) for message in messages if message["role"] == "assistant"]
+    return bool(flags) and not any(flags)

@@ -94,10 +94,12 @@ def encode_by_prefixes(
     limit = sys.maxsize if max_length is None else max_length
     mask = [True] * min(len(tokens), limit)
     for index, message in enumerate(messages):
-        if message["role"] == "assistant":
+        answer = message["role"] == "assistant"
+        if answer and message.get("train", True):
             continue
         before, upto = _text(messages[:index], tokenizer), _text(messages[: index + 1], tokenizer)
-        if index + 1 < len(messages) and messages[index + 1]["role"] == "assistant":
+        answered = index + 1 < len(messages) and messages[index + 1]["role"] == "assistant"
+        if answered and not answer:
             upto += MARKERS["assistant"]
         start = len(tokens_of(before, tokenizer)) if index else 0
         stop = len(tokens_of(upto, tokenizer))

@@ -46,7 +46,8 @@ def render(messages: Messages, *, generation_prompt: bool = False) -> list[Segme
     Trained are the assistant's content, its EOS and the newline after an EOS that is not the last.
     An assistant's marker is trained too when no system or user message stands before it: the
     reference masks a marker as part of the message *before* the answer. BOS shares the fate of
-    the first marker.
+    the first marker. Of an answer with `train` false nothing is trained, neither its marker, its
+    EOS nor the newline after it; the rest of the mask does not change.
 
     >>> chat = [{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}]
     >>> for kind, text, trained in render(chat):
@@ -63,11 +64,12 @@ def render(messages: Messages, *, generation_prompt: bool = False) -> list[Segme
     for message in messages:
         role = message["role"]
         answer = role == "assistant"
-        segments.append(Segment("marker", MARKERS[role], answer and after_answer))
-        segments.append(Segment("content", message["content"].strip(), answer))
+        trained = answer and message.get("train", True)
+        segments.append(Segment("marker", MARKERS[role], trained and after_answer))
+        segments.append(Segment("content", message["content"].strip(), trained))
         if answer:
-            segments.append(Segment("eos", "", True))
-        segments.append(Segment("newline", "\n", answer))
+            segments.append(Segment("eos", "", trained))
+        segments.append(Segment("newline", "\n", trained))
         after_answer = answer
     if generation_prompt:
         segments.append(Segment("marker", MARKERS["assistant"], False))
