@@ -8,14 +8,17 @@ and checkpoints make the devices wait.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
+from tulu_jax.checkpoint.owner import owned
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.parallel.hosts import barrier
@@ -78,7 +81,16 @@ def train(
     clock = Clock(spent_s)
     console = console or Console()
     console.quiet = console.quiet or jax.process_index() != 0
+    say = partial(console.print, markup=False, soft_wrap=True)
+    first = jax.process_index() == 0  # it speaks for all processes of the run
+    with owned(Path(config.model_dir), say=say) if first else contextlib.nullcontext():
+        return _train(config, settings, console, clock, started)
 
+
+def _train(
+    config: TrainConfig, settings: str, console: Console, clock: Clock, started: float
+) -> TrainResult:
+    """`train` in a folder that is this run's own."""
     run = _open_run(config, settings, console)
     with (
         Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,

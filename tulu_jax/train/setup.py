@@ -23,6 +23,7 @@ from tulu_jax.checkpoint.manager import (
     restore_params,
     saved_model_config,
 )
+from tulu_jax.checkpoint.owner import unwritable_run
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -136,7 +137,6 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     Raises:
       TuluError: whatever does not fit, before anything is allocated.
     """
-    make_run_folder(Path(config.model_dir))
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     layout = layout_for(
         model,
@@ -183,18 +183,6 @@ def _total_steps(config: TrainConfig, data: TrainingData) -> int:
     return config.train_steps or by_epochs or 0
 
 
-def make_run_folder(folder: Path) -> None:
-    """Makes the run folder.
-
-    Raises:
-      ConfigError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
 def keep_settings(run: Run) -> None:
     """Keeps settings, layout and tokenizer in the run folder, once the run is sure to be this one.
 
@@ -211,13 +199,7 @@ def keep_settings(run: Run) -> None:
         (run.folder / "sharding.txt").write_text(report_text(shares))
         copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
-        raise _unwritable(run.folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        "run folder cannot be written", got=error, at=folder, do="set another MODEL_DIR"
-    )
+        raise unwritable_run(run.folder, error) from error
 
 
 def initial_model_config(path: str) -> ModelConfig:
