@@ -10,7 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"jax", "flax", "optax", "orbax", "torch", "tensorflow", "seqio", "tensorflow_datasets",
          "grain", "gin", "transformers", "sentencepiece", "tokenizers", "safetensors"}  # fmt: skip
-BASE = {"tulu_jax", "tulu_jax.errors", "tulu_jax.axes", "tulu_jax.fields", "tulu_jax.files"}
+BASE = {
+    "tulu_jax",
+    "tulu_jax.errors",
+    "tulu_jax.axes",
+    "tulu_jax.console",
+    "tulu_jax.fields",
+    "tulu_jax.files",
+}
 
 MAY_IMPORT = {
     "tulu_jax/chat": (set(), {"sentencepiece", "tokenizers"}),

@@ -167,13 +167,13 @@ def test_a_process_is_missed_from_its_first_moment(watched, monkeypatch):
 
 def test_alarms_are_heard_from_every_process(monkeypatch, capsys):
     console = Console(width=20)
-    alarm(console, "[bold]Process 1 (node) is gone[/]: it said so")
+    alarm(console, "Process 1 [node] is gone: it said so")
     monkeypatch.setattr(jax, "process_index", lambda: 2)
     console.quiet = True
-    alarm(console, "[bold]Process 1 (node) is gone[/]: it said so")
+    alarm(console, "Process 1 [node] is gone: it said so")
     out, err = capsys.readouterr()
-    assert out == "Process 1 (node) is gone: it said so\n"
-    assert err == "process 2: Process 1 (node) is gone: it said so\n"
+    assert out == "Process 1 [node] is gone: it said so\n"
+    assert err == "process 2: Process 1 [node] is gone: it said so\n"
 
 
 def test_time_in_which_this_process_was_stopped_does_not_count(watched, monkeypatch):

@@ -34,10 +34,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports and reports; returns the exit status."""
-    from rich.console import Console
-
     from tulu_jax.checkpoint.merged import import_peft
+    from tulu_jax.console import plain_console
 
     step = import_peft(args.peft, args.base, args.model_dir)
-    Console(highlight=False, soft_wrap=True).print(f"checkpoint [bold]{step}[/]")
+    plain_console(soft_wrap=True).print(f"checkpoint {step}")
     return 0

@@ -41,15 +41,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the conversation until the user leaves; returns the exit status."""
-    from rich.console import Console
+    from rich.text import Text
 
+    from tulu_jax.console import plain_console
     from tulu_jax.generate import Sampling
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
     generator, tokenizer = load_model(args, console)
     console.print(
-        f"[bold]{args.model}[/], {generator.config.num_params:,} weights. "
+        f"{args.model}, {generator.config.num_params:,} weights. "
         "Write a message; /help lists commands.",
         style="dim",
     )
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     talk.begin(args.system)
     while True:
         try:
-            line = console.input("[bold cyan]you>[/] ").strip()
+            line = console.input(Text("you> ", "bold cyan")).strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return 0
@@ -108,8 +109,8 @@ class Conversation:
             self._console.print(f"new conversation {said} system message", style="dim")
         else:
             if name != "/help":
-                self._console.print(f"unknown command {name}", style="red", markup=False)
-            self._console.print(HELP, style="dim", markup=False)
+                self._console.print(f"unknown command {name}", style="red")
+            self._console.print(HELP, style="dim")
 
     def say(self, text: str) -> None:
         """Adds the user's message and the model's answer, which is shown as it is made."""
@@ -117,7 +118,7 @@ class Conversation:
         try:
             answer = self._answer(asked)
         except DataError as error:
-            self._console.print(str(error), style="red", markup=False)
+            self._console.print(str(error), style="red")
             return
         self.messages = [*asked, {"role": "assistant", "content": answer}]
 

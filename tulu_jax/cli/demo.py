@@ -39,15 +39,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, score, train, score, export, show."""
-    from rich.console import Console
-
     from tasks.demo import TOKENIZER_DIR, eval_items
     from tulu_jax.chat import load_tokenizer
     from tulu_jax.checkpoint import hf
     from tulu_jax.cli.gin_config import load_train_config, to_gin
+    from tulu_jax.console import plain_console, write_verbatim
     from tulu_jax.train.loop import train
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     folder = Path(args.dir)
     run_dir = folder / "run"
     settings = {"MODEL_DIR": run_dir, "DATA_DIR": folder / "data", "TOKENIZER": TOKENIZER_DIR}
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     console.rule("1. The untrained model answers the held-out questions")
     assert config.model is not None
     before, _ = _score(config.model, _fresh_params(config), tokenizer, items)
-    console.print(f"exact match before training: [bold]{before:.1%}[/] of {len(items)} questions")
+    console.print(f"exact match before training: {before:.1%} of {len(items)} questions")
 
     console.rule("2. Training")
     started = time.perf_counter()
@@ -78,14 +77,14 @@ def run(args: argparse.Namespace) -> int:
     after, answers = _score(*hf.load(export), tokenizer, items)
     _print_kinds(console, items, answers)
     console.print(
-        f"exact match on held-out questions: [bold]{before:.1%}[/] before training, "
-        f"[bold green]{after:.1%}[/] after {result.step:,} steps"
+        f"exact match on held-out questions: {before:.1%} before training, "
+        f"{after:.1%} after {result.step:,} steps"
     )
 
     console.rule("5. Some answers")
     for item, answer in _samples(items, answers):
         question = " | ".join(message["content"] for message in item.messages)
-        console.print(f"[bold]{question}[/]\n  {answer}", markup=True)
+        write_verbatim(f"{question}\n  {answer}")
     _print_next(console, folder, run_dir, export)
     return 0
 
@@ -158,6 +157,5 @@ def _print_next(console: Console, folder: Path, run_dir: Path, export: Path) -> 
   tulu chat --model {export}                      talk to it
   tulu generate --model {export} --prompt "What comes right after 41?"
   tulu export --help                              other dtypes, shards, checkpoints
-  tulu train --help                               train on real data: README.md has the command""",
-        markup=False,
+  tulu train --help                               train on real data: README.md has the command"""
     )

@@ -49,13 +49,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes or applies a diff and reports; returns the exit status."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from tulu_jax.checkpoint.diff import apply_diff, make_diff
+    from tulu_jax.console import plain_console, task_name
 
-    console = Console(highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = plain_console(soft_wrap=True)
+    columns = (task_name(), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("tensors", total=None)
 
@@ -70,13 +70,13 @@ def run(args: argparse.Namespace) -> int:
             )
     console.print(
         f"{result.num_tensors} tensors, {result.num_weights:,} weights, {result.num_kept:,} kept "
-        f"as they are because base + diff is not exact there -> [bold]{result.folder}[/]"
+        f"as they are because base + diff is not exact there -> {result.folder}"
     )
     console.print(f"sum of the tuned model's weights {result.total:.4f}")
     if args.action == "apply":
         console.print(
             "checksums of base and result agree with the diff's"
             if result.checked
-            else "[yellow]the diff has no checksums: that base and result are right is not checked"
+            else "note: the diff has no checksums: that base and result are right is not checked"
         )
     return 0

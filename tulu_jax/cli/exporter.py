@@ -85,16 +85,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and reports; returns the exit status."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.checksums import ALGORITHM
     from tulu_jax.checkpoint.hf import save
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.padded import padded
+    from tulu_jax.console import plain_console, task_name
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
     reader = CheckpointReader(args.model_dir, args.step)
     if reader.meta.get("lora") is not None and not args.merge:
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         weights = padded(reader, config, args.pad_vocab_to)
         config = weights.config
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (task_name(), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
         task = progress.add_task(f"exporting step {reader.step}", total=None)
         saved = save(
@@ -123,9 +123,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"kept from an export that was killed: {', '.join(saved.kept)}")
     for name, checksum in sorted(saved.checksums.items()):
         console.print(f"{ALGORITHM} {checksum}  {name}")
-    console.print(
-        f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> [bold]{saved.folder}[/]"
-    )
+    console.print(f"step {reader.step}, {saved.num_bytes:,} bytes of weights -> {saved.folder}")
     return 0
 
 
@@ -148,9 +146,7 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
 
     lora, base = saved_lora(reader.meta), str(args.base or reader.meta.get("base_path") or "")
     folder = save_peft(args.output, model_config(reader), lora, adapter_tree(reader), base=base)
-    console.print(
-        f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> [bold]{folder}[/]"
-    )
+    console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
     console.print("a model by itself: the same with --merge")
     return 0
 

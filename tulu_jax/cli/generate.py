@@ -82,11 +82,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates and reports; returns the exit status."""
-    from rich.console import Console
-
+    from tulu_jax.console import plain_console, write_verbatim
     from tulu_jax.generate import Sampling
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
     rows = read_rows(args.input) if args.input else [{"prompt": args.prompt}]
     output = Path(args.output) if args.output else None
@@ -118,14 +117,14 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     if output is None:
         for row in rows:
-            console.print(row["output"], markup=False)
+            write_verbatim(row["output"])
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         output.write_text(text, encoding="utf-8")
         _partial(output).unlink()
-        console.print(f"{len(rows)} answers -> [bold]{output}[/]")
+        console.print(f"{len(rows)} answers -> {output}")
     made = sum(map(len, answers))
-    Console(stderr=True, highlight=False).print(
+    plain_console(stderr=True).print(
         f"{made} tokens in {seconds:.1f} s, compilation included: {made / seconds:,.0f} tokens/s"
     )
     return 0

@@ -88,9 +88,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports and reports; returns the exit status."""
-    from rich.console import Console
+    from tulu_jax.console import plain_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     start = time.perf_counter()
     with _comparing(args) as compared:
         config, step = _import(args, console, compared)
@@ -103,22 +103,23 @@ def run(args: argparse.Namespace) -> int:
         f"{config.d_model}, {config.num_heads} heads ({config.num_kv_heads} key/value), "
         f"vocabulary {config.vocab_size}"
     )
-    console.print(f"checkpoint [bold]{step}[/]")
+    console.print(f"checkpoint {step}")
     console.print(f"tokenizer  {copied or 'none found: give --tokenizer to later commands'}")
     return verify.run(args) if args.verify else 0
 
 
 def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
     """Writes the checkpoint, if the files are right; returns the model and the folder."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     import tulu_jax
     from tulu_jax.checkpoint.arrays import save_params
+    from tulu_jax.console import task_name
     from tulu_jax.models import config_to_dict
 
     reader, source = _open(args)
     for note in reader.notes:
-        console.print(f"[yellow]note[/] {note}")
+        console.print(f"note {note}", style="yellow")
     params = reader.lazy_params()
     meta = {
         "model": config_to_dict(reader.config),
@@ -128,7 +129,7 @@ def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tu
         "versions": {"tulu_jax": tulu_jax.__version__},
     }  # fmt: skip
     total = sum(_leaves(params, lambda lazy: lazy.nbytes))
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (task_name(), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
         task = progress.add_task("importing weights", total=total)
         counted = _map_leaves(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tulu_jax import __version__
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.cli.allocator import keep_memory, reuse_freed_memory
+from tulu_jax.console import accept_every_character, end_quietly
 from tulu_jax.errors import TuluError
 
 COMMANDS = (
@@ -34,6 +35,9 @@ TRAINING = ("train", "demo", "bench")
 
 COPYING = ("import", "export")
 """Commands that move weights through memory, and leave accelerators to others."""
+
+CLOSED_PIPE = 141
+"""Exit status, as of a program that the signal SIGPIPE ends: nobody reads what is printed."""
 
 DESCRIPTION = """\
 Instruction fine-tuning of language models in JAX.
@@ -70,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
     if argv is None:
+        accept_every_character()
         leave_out_absent_tpu()
     if argv is None and args.command in TRAINING:
         keep_memory()
@@ -82,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TuluError as error:
         print(f"tulu {args.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        end_quietly()
+        return CLOSED_PIPE
     except OSError as error:
         at = f" at {error.filename}" if error.filename else ""
         print(

@@ -80,16 +80,15 @@ def run(args: argparse.Namespace) -> int:
             expected="it alone, since what these recommend was compiled",
         )
     _only_cpu(args.topology)
-    from rich.console import Console
-
     from tulu_jax.cli.gin_config import parse_overrides
+    from tulu_jax.console import plain_console
     from tulu_jax.plan.planned import plan_run
     from tulu_jax.plan.report import print_plan
     from tulu_jax.plan.topology import find_topology
 
     config = _load(args.gin_file, [*args.gin_bindings, *parse_overrides(args.overrides)])
     topology = find_topology(args.topology, num_slices=args.num_slices)
-    console = Console(highlight=False)
+    console = plain_console()
     schedule, compiled, extra = schedule_of(config), None, {}
     if args.search:
         best, extra = _search(config, topology, schedule, args, console)
@@ -216,8 +215,9 @@ def _search(
     console.print(f"Recommended: {flags}", soft_wrap=True)
     if tried[0].is_tight:
         console.print(
-            f"[yellow]It leaves less than {HEADROOM:.0%} of the memory free: a longer search "
-            "(--compile_at_most) or more MICRO_BATCHES may be safer"
+            f"It leaves less than {HEADROOM:.0%} of the memory free: a longer search "
+            "(--compile_at_most) or more MICRO_BATCHES may be safer",
+            style="yellow",
         )
     console.print()
     rows = [

@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
         bindings.append(f"PROFILE_STEPS = {args.profile}")
     config = load_train_config(args.gin_file, bindings)
     settings = to_gin(config)
-    from rich.console import Console
+    from tulu_jax.console import plain_console
 
     talks = args.print_config or join_hosts(args)
-    console = Console(highlight=False, quiet=not talks)
+    console = plain_console(quiet=not talks)
     console.rule("settings")
-    console.print(settings, markup=False, soft_wrap=True)
+    console.print(settings, soft_wrap=True)
     if args.print_config:
         return 0
     from tulu_jax.train.loop import train

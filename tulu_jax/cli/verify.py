@@ -10,6 +10,7 @@ from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.verify import Comparison, Difference
@@ -80,13 +81,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares and reports; returns the exit status."""
-    from rich.console import Console
-
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf.load import put
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.theirs import Theirs
     from tulu_jax.checkpoint.verify import Limits, compare
+    from tulu_jax.console import plain_console
 
     if args.hf is None:
         raise ConfigError(
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             expected="a folder that transformers loads",
             do="convert the model to Hugging Face's layout, then tulu verify --hf DIR",
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     reader = CheckpointReader(args.model_dir, args.step)
     config = model_config(reader)
     reference = Theirs(args.hf, config)
@@ -163,18 +163,20 @@ def show(found: Comparison, console: Console) -> int:
     for index, row in enumerate(found.layers):
         table.add_row(str(index), *(_cell(row[part], limit) for part in found.order))
     console.print(table)
-    console.print(f"final norm  {_cell(found.final, limit)}")
-    console.print(f"logits      {_cell(found.logits, limit)}")
+    console.print("final norm ", _cell(found.final, limit))
+    console.print("logits     ", _cell(found.logits, limit))
     console.print(f"KL          mean {found.kl:.2e}, largest {found.max_kl:.2e} nats")
     console.print(f"top-1       {found.agreement:.2%} of {found.num_tokens} positions agree")
     faults = found.faults()
     for fault in faults:
-        console.print(f"[red]DIFFERENT[/] {fault}")
+        console.print(f"DIFFERENT {fault}", style="red")
     if not faults:
-        console.print("[green]same model[/]: every limit holds")
+        console.print("same model: every limit holds", style="green")
     return 1 if faults else 0
 
 
-def _cell(difference: Difference, limit: float) -> str:
+def _cell(difference: Difference, limit: float) -> Text:
+    from rich.text import Text
+
     text = f"{difference.relative:.1e} ({difference.max_abs:.1e})"
-    return text if difference.relative <= limit else f"[red]{text}[/]"
+    return Text(text, "" if difference.relative <= limit else "red")

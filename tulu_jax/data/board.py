@@ -10,10 +10,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
 )
 
+from tulu_jax.console import plain_console, task_name
 from tulu_jax.data.specs import DatasetSpec
 
 
@@ -28,10 +28,11 @@ class Board(Progress):
         self._read = read
         self._reading: dict[int, TaskID] = {}
         super().__init__(
-            TextColumn("{task.description}"),
+            task_name(),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            console=plain_console(),
         )
 
     def add_reading(self, spec: DatasetSpec, number: int) -> None:

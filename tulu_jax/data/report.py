@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from tulu_jax.data.packing import PackingMode, pack
 from tulu_jax.data.prepare import loss_share_alarm
@@ -114,9 +115,8 @@ def report_table(reports: Sequence[DatasetReport]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     notes = ["loss: share of tokens that carry it", "50/95/100 %: so many are no longer than"]
     for report in reports:
-        share = f"{report.loss_share:.1%}"
-        if loss_share_alarm(report.loss_share):
-            share = f"[bold red]{share}[/]"
+        style = "bold red" if loss_share_alarm(report.loss_share) else ""
+        share = Text(f"{report.loss_share:.1%}", style)
         notes += _notes(report)
         table.add_row(
             report.name,

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.checkpoint.owner import owned
+from tulu_jax.console import plain_console, print_line
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.parallel.hosts import barrier
@@ -79,9 +80,9 @@ def train(
     """
     started = time.perf_counter() - spent_s
     clock = Clock(spent_s)
-    console = console or Console()
+    console = console or plain_console()
     console.quiet = console.quiet or jax.process_index() != 0
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     first = jax.process_index() == 0  # it speaks for all processes of the run
     with owned(Path(config.model_dir), say=say) if first else contextlib.nullcontext():
         return _train(config, settings, console, clock, started)

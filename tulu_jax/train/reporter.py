@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tulu_jax.console import WARNING, print_line
 from tulu_jax.errors import ConfigError
 from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.train.flight import Row
@@ -92,13 +93,13 @@ class Reporter:
         for _, window in itertools.groupby(rows, lambda row: (row.step - 1) // period):
             self._log_window(list(window))
         if rows and compiled > self._compiled:
-            self.say(f"[bold yellow]The training step was compiled again before step {step:,}")
+            self.say(f"The training step was compiled again before step {step:,}", WARNING)
             self._compiled = compiled
 
     def _log_window(self, rows: list[Row]) -> None:
         for row in rows:
             if row.skipped:
-                self.say(f"[bold yellow]{row.skipped}")
+                self.say(row.skipped, WARNING)
         times = [row.seconds for row in rows if row.seconds is not None]
         self._step_times += times
         line = self._summary(rows, sum(times) / len(times) if times else None)
@@ -197,10 +198,10 @@ class Reporter:
             if times:
                 self._writer.add_histogram("step_s", np.asarray(self._step_times), step)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         """Prints a line."""
         if self._main:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            print_line(self._console, text, style)
 
     def _keep(self, line: dict[str, Any]) -> None:
         if not (self._metrics and self._writer):

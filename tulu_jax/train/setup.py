@@ -24,6 +24,7 @@ from tulu_jax.checkpoint.manager import (
     saved_model_config,
 )
 from tulu_jax.checkpoint.owner import unwritable_run
+from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -222,7 +223,7 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
       CheckpointError: the checkpoint is of another model, tokenizer or data, or all are damaged.
     """
     for folder in checkpoints.set_aside_at_start:
-        console.print(f"[bold yellow]Half-written checkpoint set aside as {folder}", soft_wrap=True)
+        print_line(console, f"Half-written checkpoint set aside as {folder}", WARNING)
     while (latest := checkpoints.latest()) is not None:
         try:
             return _resume(run, checkpoints, latest, console)
@@ -230,7 +231,7 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
             if checkpoints.oldest() == latest:
                 raise
             folder = checkpoints.set_aside(latest)
-            console.print(f"[bold yellow]{error}[/]\nSet aside as {folder}", soft_wrap=True)
+            print_line(console, f"{error}\nSet aside as {folder}", WARNING)
     path, lora = run.config.initial_checkpoint, run.config.lora
     if lora is not None:
         console.print(f"Starting from fresh adapters, seed {run.config.seed}")
@@ -238,7 +239,7 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
     if path is None:
         console.print(f"Starting from fresh weights, seed {run.config.seed}")
         return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed)
-    console.print(f"Starting from the weights of {path}")
+    console.print(f"Starting from the weights of {path}", soft_wrap=True)
     return create_state(run.model, run.optimizer, run.layout, params=_load_params(run, path))
 
 
@@ -247,8 +248,8 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     check_same_run(saved, current, where=checkpoints.folder / str(step))
     for name in ("total_steps", "loss_normalization", "optimizer"):
         if saved.get(name) != current[name]:
-            console.print(f"[bold yellow]{name} changed: {saved.get(name)} when saved, "
-                          f"{current[name]} from now on")  # fmt: skip
+            text = f"{name} changed: {saved.get(name)} when saved, {current[name]} from now on"
+            print_line(console, text, WARNING)
     target = abstract_state(run.model, run.optimizer, run.layout, lora=run.config.lora)
     state = checkpoints.restore(step, target)
     console.print(f"Resuming from step {step:,} of {checkpoints.folder}", soft_wrap=True)

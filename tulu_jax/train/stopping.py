@@ -56,7 +56,7 @@ class Stop:
 
     def _too_late(self) -> None:
         self.say(
-            f"[bold red]{self.grace_s:g} s after {self.name} the checkpoint is not complete: "
+            f"{self.grace_s:g} s after {self.name} the checkpoint is not complete: "
             "GRACE_SECONDS are over; should the process be killed now, the same command resumes "
             "from the checkpoint before"
         )

@@ -25,8 +25,8 @@ from types import TracebackType
 
 import jax
 from rich.console import Console
-from rich.text import Text
 
+from tulu_jax.console import print_line
 from tulu_jax.parallel.hosts import host_names, publish, published
 
 PHASE_LIMIT_S = 1800.0
@@ -169,7 +169,7 @@ class Watch:
         )
         path = self._dump(what)
         behind = self._behind()
-        self._say(f"[bold red]{what}.[/] Stacks of all threads: {path}{behind}")
+        self._say(f"{what}. Stacks of all threads: {path}{behind}")
         if self._stall_ends:
             self._say("This process ends, as STALL_ENDS_RUN asks.")
             self._end(EXIT_STATUS)
@@ -217,7 +217,7 @@ class Watch:
         what += f" gone: {why}" + (f", {known[0]}" if known else "")
         path = self._dump(what)
         self._say(
-            f"[bold red]{what}.[/] This process ends too, since steps need all {self._count}. "
+            f"{what}. This process ends too, since steps need all {self._count}. "
             f"Stacks: {path}. The same command resumes from the newest checkpoint."
         )
         self._end(EXIT_STATUS)
@@ -254,9 +254,9 @@ class Watch:
 def alarm(console: Console, text: str) -> None:
     """Prints a line from any process: process 0 to the console, the others to standard error."""
     if jax.process_index() == 0:
-        console.print(text, highlight=False, soft_wrap=True)
+        print_line(console, text, "bold red")
     else:
-        print(f"process {jax.process_index()}: {Text.from_markup(text)}", file=sys.stderr)
+        print(f"process {jax.process_index()}: {text}", file=sys.stderr)
 
 
 def _step_of(word: str) -> int | None:

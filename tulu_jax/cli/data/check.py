@@ -70,8 +70,7 @@ def _add_thresholds(check: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks the mixture and reports; returns 1 when a limit is exceeded, else 0."""
-    from rich.console import Console
-
+    from tulu_jax.console import plain_console
     from tulu_jax.data.check.collect import limits_exceeded
     from tulu_jax.data.check.options import CheckOptions, parse_limit
     from tulu_jax.data.check.show import report_sections, report_tables
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length,
     )
     report = _check(args, options)
-    console = Console()
+    console = plain_console()
     for table in report_tables(report):
         console.print(table)
     if args.json:

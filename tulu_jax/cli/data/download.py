@@ -64,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises: DataError with the files that could not be fetched; the others are kept.
     """
-    from rich.console import Console
-
     from tulu_jax.cli.data.download_bars import show_progress
+    from tulu_jax.console import plain_console
     from tulu_jax.data.download import FetchOptions, fetch_all, plan, probe_all, raise_failures
 
     options = FetchOptions(
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     )
     _check_options(options)
     downloads = plan(chosen_specs(args.names, args.only), args.raw_dir)
-    console = Console()
+    console = plain_console()
     if not downloads:
         console.print("nothing to fetch: the data comes with the code, or is your own")
         return 0
@@ -149,7 +148,9 @@ def _print_results(console: Console, results: Sequence[Result], raw_dir: str) ->
     console.print(table)
     failed = sum(result.error is not None for result in results)
     total = _bytes(sum(result.bytes for result in results))
-    console.print(f"{len(results) - failed} of {len(results)} files, {total}, in {raw_dir}")
+    console.print(
+        f"{len(results) - failed} of {len(results)} files, {total}, in {raw_dir}", soft_wrap=True
+    )
 
 
 def _table(*names: str) -> Table:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from tulu_jax.console import print_line, task_name
 from tulu_jax.data.download import Progress
 
 
@@ -30,7 +30,7 @@ class Lines(Progress):
 
     def note(self, name: str, text: str) -> None:
         """Prints it."""
-        self._console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, f"{name}: {text}")
 
 
 class FileBars(Lines):
@@ -50,7 +50,7 @@ class FileBars(Lines):
             if task is None or known != stage:
                 if task is not None:
                     self._bars.remove_task(task)
-                task = self._bars.add_task(escape(name), total=None, stage=stage)
+                task = self._bars.add_task(name, total=None, stage=stage)
                 self._tasks[name] = (stage, task)
         self._bars.update(task, completed=done_bytes, total=total_bytes)
 
@@ -69,7 +69,7 @@ def show_progress(console: Console) -> Iterator[Progress]:
         yield Lines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        task_name(),
         TextColumn("{task.fields[stage]}", style="dim"),
         BarColumn(),
         DownloadColumn(),

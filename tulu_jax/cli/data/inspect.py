@@ -95,23 +95,23 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints conversations with their mask, or writes the report; returns the exit status."""
-    from rich.console import Console
+    from tulu_jax.console import plain_console
 
     for name in ("n", "limit", "html_examples"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is too small", got=value, expected="1 or more")
     mixture = _Mixture(args)
-    console = Console()
+    console = plain_console()
     if args.html:
         path = _write_html(args, mixture)
-        console.print(f"{path}: open it with a browser", soft_wrap=True, highlight=False)
+        console.print(f"{path}: open it with a browser", soft_wrap=True)
     elif args.packed:
         _print_rows(args, mixture, console)
     else:
         _print_examples(args, mixture, console)
     for line in mixture.faults_found():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
     return 0
 
 

@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the mixture and prints its table; returns the exit status."""
     import dataclasses
 
-    from rich.console import Console
-
+    from tulu_jax.console import plain_console
     from tulu_jax.data.prepare import prepare_each
     from tulu_jax.data.report import dataset_report, report_table
     from tulu_jax.data.workers import all_cores
@@ -72,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
         beam_options=tuple(filter(None, args.beam_options.split(","))),
     )
     every = prepare_each(args.mixture, options, rebuild=args.rebuild, verify=args.verify)
-    console = Console()
+    console = plain_console()
     stores = [prepared.store for prepared in every]
     console.print(report_table(dataset_report(stores, row_length=options.max_length)))
     for line in summary(every):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True)
     return 0
 
 

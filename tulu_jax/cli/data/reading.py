@@ -54,11 +54,12 @@ def raw_conversations(
 
 def reading_progress() -> Progress:
     """Bars with the number of conversations read; shown on the error stream if it is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
+    from tulu_jax.console import plain_console, task_name
+
+    columns: tuple[Any, ...] = (task_name(), BarColumn(), MofNCompleteColumn())
+    console = plain_console(stderr=True)
     return Progress(
         *columns,
         TimeElapsedColumn(),

@@ -54,9 +54,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables; returns the exit status."""
-    from rich.console import Console
+    from tulu_jax.console import plain_console
 
-    console = Console()
+    console = plain_console()
     content = _dry_run(args, console) if args.dry_run else _stats(args, console)
     if args.json:
         from tulu_jax.cli.data.reading import write_json

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from tulu_jax.data.check.options import KINDS
 from tulu_jax.data.check.result import BenchmarkOverlap, CheckReport, DatasetFindings
@@ -116,14 +117,14 @@ def _findings_table(report: CheckReport) -> Table:
     for name in ("conversations", "share", "of other sets"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in report.datasets.items():
-        table.add_row(_short(name), "[dim]all[/]", f"{found.conversations:,}", "", "")
+        table.add_row(_short(name), Text("all", "dim"), f"{found.conversations:,}", "", "")
         for kind, one in found.findings.items():
             share = _percent(one.conversations, found.conversations)
             elsewhere = "" if one.elsewhere is None else f"{one.elsewhere:,}"
             table.add_row("", _title(kind), f"{one.conversations:,}", share, elsewhere)
         if name in report.skipped:
             table.add_row("", "skipped records", f"{report.skipped[name]:,}", "", "")
-        table.add_row("", f"[dim]{_languages(found)}[/]", "", "", "")
+        table.add_row("", Text(_languages(found), "dim"), "", "", "")
     table.caption = "of other sets: copies of conversations of another dataset"
     return table
 
@@ -144,8 +145,6 @@ def _overlap_table(report: CheckReport) -> Table:
 
 
 def _examples_table(report: CheckReport) -> Table:
-    from rich.text import Text
-
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left", show_header=False)
     table.add_column("what", style="dim", no_wrap=True)
     table.add_column("conversation", overflow="fold", min_width=18, max_width=_ID_CHARACTERS)

@@ -1,0 +1,65 @@
+"""The one way to the terminal: what is printed comes out as it is.
+
+rich reads `[x]` in a text as a style, `:x:` as an emoji, and turns tabs into spaces. In our own
+sentences that eats the brackets of a path; in what a model wrote it changes an answer. So nothing
+that is printed has markup: colour is given beside the text, by `style=` or `rich.text.Text`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TextColumn
+
+WARNING = "bold yellow"
+
+
+def plain_console(**options: Any) -> Console:
+    """A rich console, for our own sentences and tables, in which text means itself.
+
+    Args:
+      options: as `rich.console.Console` takes them.
+    """
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Prints a text as it is, whatever the console makes of markup otherwise."""
+    console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def task_name() -> TextColumn:
+    """The column of a progress bar that names the task, without markup."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task.description}", markup=False)
+
+
+def write_verbatim(text: str, *, end: str = "\n", file: IO[str] | None = None) -> None:
+    """Writes what a user or a model wrote, character by character, and flushes."""
+    print(text, end=end, file=file, flush=True)
+
+
+def accept_every_character() -> None:
+    r"""Makes standard output write what its encoding lacks as an escape, like Python's stderr.
+
+    With ASCII a heart then comes as \u2665, where there was a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end_quietly() -> None:
+    """Points standard output nowhere, once its reader is gone, so that nothing else complains."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a file, as in a notebook
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
