@@ -57,8 +57,10 @@ def test_a_store_holds_what_encode_gives(tmp_path, small):
         encoded = encode(row["messages"], tokenizer, 64)
         assert np.array_equal(encoded.tokens, tokens)
         assert np.array_equal(encoded.loss_mask, mask)
-    none = {"truncated": 0, "dropped": {}, "skipped": 0, "messages": [], "left_out": {}}
-    assert store.meta["counts"] == {"read": 700, **none}
+    none = {name: {} for name in ("dropped", "left_out", "kinds", "unused", "metadata")}
+    none |= {"truncated": 0, "skipped": 0, "messages": []}
+    answers = {"trained": 700, "empty": 0, "not trained": 0}
+    assert store.meta["counts"] == {"read": 700, "answers": answers, **none}
     assert store.meta["tokenizer"] == tokenizer.fingerprint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +15,7 @@ import numpy as np
 
 from tulu_jax.axes import Mask, TokenIds
 from tulu_jax.chat import Encoded, Tokenizer, encode_many
+from tulu_jax.data.parts import count_answers, why_dropped
 from tulu_jax.data.rows import choose_examples
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store import Store
@@ -32,7 +34,8 @@ class Shown:
     """One conversation as it is looked at.
 
     `roles` has a letter a message (s, u, a). `truncated` says that it was cut at max_length,
-    `dropped` why it is not trained on at all, if it is not.
+    `dropped` why it is not trained on at all, if it is not. `answers` counts them
+    (`parts.count_answers`), where that is known.
     """
 
     task: str
@@ -42,6 +45,7 @@ class Shown:
     roles: str
     truncated: bool = False
     dropped: str | None = None
+    answers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +53,8 @@ class LookedAt:
     """One task, whole: lengths and loss tokens of the examples that are trained on, and those.
 
     `example(i)` is the i-th; `dropped` holds what is left out. `counts` has `read`, `truncated`,
-    `dropped` and `left_out` by reason, and `skipped` bad records. `expected` is the upstream count,
-    if known.
+    `dropped` and `left_out` by reason, `answers`, and `skipped` bad records. `expected` is the
+    upstream count, if known.
     """
 
     name: str
@@ -196,15 +200,16 @@ def _shown(task: str, conversation: Conversation, encoded: Encoded | None) -> Sh
     if encoded is None:
         nothing = np.zeros(0, np.int32)
         return Shown(task, conversation["id"], nothing, nothing > 0, "", dropped="no message")
-    reason = "prompt fills max_length" if encoded.truncated else "empty answer"
+    messages = conversation["messages"]
     return Shown(
         task,
         conversation["id"],
         encoded.tokens,
         encoded.loss_mask,
-        "".join(ROLE_LETTERS[message["role"]] for message in conversation["messages"]),
+        "".join(ROLE_LETTERS[message["role"]] for message in messages),
         encoded.truncated,
-        reason if encoded.dropped else None,
+        why_dropped(messages, encoded) if encoded.dropped else None,
+        count_answers([messages]),
     )
 
 
@@ -220,7 +225,9 @@ def look_at_all(
     kept: list[Shown] = []
     dropped: list[Shown] = []
     reasons: dict[str, int] = {}
+    answers: Counter[str] = Counter()
     for one in shown:
+        answers.update(one.answers)
         (dropped if one.dropped else kept).append(one)
         if one.dropped:
             reasons[one.dropped] = reasons.get(one.dropped, 0) + 1
@@ -228,6 +235,7 @@ def look_at_all(
         "read": len(kept) + len(dropped),
         "truncated": sum(one.truncated for one in kept),
         "dropped": reasons,
+        "answers": dict(answers),
         "skipped": skipped,
         "left_out": dict(left_out or {}),
     }

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from tulu_jax.chat import Encoded, Tokenizer, check_bos, encode_many
+from tulu_jax.chat import Encoded, Messages, Tokenizer, check_bos, encode_many
+from tulu_jax.chat.messages import no_answer_to_train
 from tulu_jax.data.records import RecordRange, record_ranges
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
@@ -29,14 +30,16 @@ PART_CONVERSATIONS = 512
 """Conversations in a part; what a process encodes at a time and at most loses when killed."""
 
 NO_MESSAGE = "no message"
+TOO_LONG = "prompt fills max_length"
+NOT_TO_BE_TRAINED = "no answer to train"
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """What a part's file holds: the examples kept, the ids of all conversations, and counts.
 
-    `source` says which conversations they were made of; `counts` has `read`, `truncated` and
-    `dropped`, which gives the number dropped for each reason.
+    `source` says which conversations they were made of; `counts` has `read`, `truncated`,
+    `dropped`, which gives the number dropped for each reason, and `answers` (`count_answers`).
     """
 
     source: str
@@ -102,9 +105,11 @@ def encode_part(
     if len(filled) < len(conversations):
         counts["dropped"][NO_MESSAGE] = len(conversations) - len(filled)
     examples = []
-    for conversation, encoded in zip(filled, _encode(filled, tokenizer, max_length), strict=True):
+    every = _encode(filled, tokenizer, max_length)
+    counts["answers"] = count_answers(conversation["messages"] for conversation in filled)
+    for conversation, encoded in zip(filled, every, strict=True):
         if encoded.dropped:
-            reason = "prompt fills max_length" if encoded.truncated else "empty answer"
+            reason = why_dropped(conversation["messages"], encoded)
             counts["dropped"][reason] = counts["dropped"].get(reason, 0) + 1
             continue
         check_bos(encoded.tokens, tokenizer, at=conversation["id"])
@@ -112,6 +117,34 @@ def encode_part(
         examples.append(Example(conversation["id"], encoded.tokens, encoded.loss_mask))
     ids = [conversation["id"] for conversation in conversations]
     return Part(source, make_block(examples, tokenizer.vocab_size), ids, _hashes(ids), counts)
+
+
+def why_dropped(messages: Messages, encoded: Encoded) -> str:
+    """Why no token of a conversation carries loss."""
+    if no_answer_to_train(messages):
+        return NOT_TO_BE_TRAINED
+    if encoded.truncated:
+        return TOO_LONG
+    has_answer = any(message["role"] == "assistant" for message in messages)
+    return "empty answer" if has_answer else "no answer"
+
+
+def count_answers(conversations: Iterable[Messages]) -> dict[str, int]:
+    """How many answers are `trained`, how many of these are `empty` or blank, and how many are
+    `not trained` because they say so.
+
+    >>> chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": " "}]
+    >>> count_answers([chat, [*chat, {"role": "assistant", "content": "No", "train": False}]])
+    {'trained': 2, 'empty': 2, 'not trained': 1}
+    """
+    counts = {"trained": 0, "empty": 0, "not trained": 0}
+    for messages in conversations:
+        for message in messages:
+            if message["role"] == "assistant":
+                trained = message.get("train", True)
+                counts["trained" if trained else "not trained"] += 1
+                counts["empty"] += trained and not message["content"].strip()
+    return counts
 
 
 def _encode(

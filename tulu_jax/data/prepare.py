@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -21,10 +21,12 @@ import numpy as np
 from tulu_jax import __version__
 from tulu_jax.chat import Tokenizer, preview
 from tulu_jax.data.board import Board
-from tulu_jax.data.faults import Faults
+from tulu_jax.data.faults import Faults, kinds_text
 from tulu_jax.data.keys import PrepareOptions, StoreKey, store_keys
 from tulu_jax.data.locks import locked, locked_if_free
 from tulu_jax.data.parts import (
+    NOT_TO_BE_TRAINED,
+    TOO_LONG,
     Job,
     Part,
     check_ids,
@@ -160,7 +162,7 @@ class _Maker:
             jobs, on_beam = self._on_beam(self._jobs(spec, key, faults), folder)
             parts = _Parts(self.workers, folder, jobs)
             bar = self.board.add_split(spec, key.split)
-            blocks = self._blocks(parts, key, meta=meta, faults=faults, bar=bar)
+            blocks = self._blocks(parts, key, meta=meta, faults=faults, bar=bar, own=spec.own)
             store = write_blocks(path, blocks, meta=meta)
         except TuluError as error:
             if not isinstance(error.__cause__, OSError):  # the parts would be as wrong next time
@@ -204,7 +206,14 @@ class _Maker:
         return result_of(self.staged[spec.task_name])
 
     def _blocks(
-        self, parts: _Parts, key: StoreKey, *, meta: dict[str, Any], faults: Faults, bar: Any
+        self,
+        parts: _Parts,
+        key: StoreKey,
+        *,
+        meta: dict[str, Any],
+        faults: Faults,
+        bar: Any,
+        own: bool,
     ) -> Iterator[Block]:
         """The parts' blocks, in order, and after the last the checks of the whole split."""
         guard = LossGuard(key, self.tokenizer)
@@ -217,10 +226,9 @@ class _Maker:
             self.board.show(bar, counts["read"])
             yield part.block
         self.board.finish(bar, counts["read"])
-        counts.update(
-            skipped=faults.skipped, messages=faults.messages, left_out=dict(faults.left_out)
-        )
-        faults.check(guard.place)
+        counts.update(faults.as_json())
+        del counts["records"]
+        faults.check(guard.place, own=own)
         check_ids(hashes, parts.ids, guard.place)
         guard.check(counts)
 
@@ -311,10 +319,19 @@ class LossGuard:
         if self.first is None:
             raise GuardError(
                 "no token of the dataset carries loss",
-                got=f"{counts['read']} conversations, all dropped: {counts['dropped']}",
+                got=f"{counts['read']} conversations, all dropped: {kinds_text(counts['dropped'])}",
                 at=self.place,
                 expected="answers of the assistant within max_length",
-                do="look at it with `tulu data inspect`, or raise max_length",
+                do=_mend_dropped(counts["dropped"]),
+            )
+        answers = counts["answers"]
+        if answers.get("empty") and answers["empty"] == answers["trained"]:
+            raise GuardError(
+                "every answer of the dataset is empty",
+                got=f"{answers['empty']:,} empty or blank answers",
+                at=self.place,
+                expected="text to train on",
+                do="look at it with `tulu data inspect`: the answers may be in another field",
             )
         if self.loss_tokens == self.tokens:
             raise GuardError(
@@ -326,6 +343,16 @@ class LossGuard:
             )
 
 
+def _mend_dropped(reasons: Mapping[str, int]) -> str:
+    """What to do about conversations that were all dropped, for these reasons."""
+    todo = ["look at it with `tulu data inspect`"]
+    if TOO_LONG in reasons:
+        todo.append("raise max_length")
+    if NOT_TO_BE_TRAINED in reasons:
+        todo.append("take the flags (weight, train) from some answers")
+    return ", or ".join(todo)
+
+
 def loss_share_alarm(share: float) -> bool:
     """Whether a dataset's share of loss tokens is outside what real data has (2 % to 98 %)."""
     return not LOSS_SHARE_ALARM[0] <= share <= LOSS_SHARE_ALARM[1]
@@ -334,8 +361,9 @@ def loss_share_alarm(share: float) -> bool:
 def _add_counts(total: dict[str, Any], more: dict[str, Any]) -> None:
     for name in ("read", "truncated"):
         total[name] += more[name]
-    for reason, count in more["dropped"].items():
-        total["dropped"][reason] = total["dropped"].get(reason, 0) + count
+    for name in ("dropped", "answers"):
+        for reason, count in more.get(name, {}).items():
+            total[name][reason] = total[name].get(reason, 0) + count
 
 
 def _meta(
@@ -350,5 +378,5 @@ def _meta(
         "vocab_size": tokenizer.vocab_size,
         "code_version": __version__,
         "expected_examples": spec.expected_examples.get(key.split),
-        "counts": {"read": 0, "truncated": 0, "dropped": {}},
+        "counts": {"read": 0, "truncated": 0, "dropped": {}, "answers": {}},
     }

@@ -16,6 +16,9 @@ from tulu_jax.errors import DataError
 
 _OPTIONS = "readahead_buffer_size:0"
 
+NOT_TRAINED = b"no"
+"""What `messages/train` of a message says that carries no loss."""
+
 
 @dataclass(frozen=True)
 class RecordRange:
@@ -97,11 +100,36 @@ def _conversation(record: bytes) -> Conversation:
     dataset, name = (features[key].bytes_list.value[0].decode() for key in ("dataset", "id"))
     roles = features["messages/role"].bytes_list.value
     contents = features["messages/content"].bytes_list.value
-    messages = [
+    flags = features["messages/train"].bytes_list.value if "messages/train" in features else ()
+    messages = decode_messages(roles, contents, flags)
+    return {"dataset": dataset, "id": name, "messages": messages}
+
+
+def encode_flags(conversation: Conversation) -> Conversation:
+    """The conversation as a builder writes it: `train` as text, `NOT_TRAINED` or nothing."""
+    written = [
+        {**message, "train": "" if message.get("train", True) else NOT_TRAINED.decode()}
+        for message in conversation["messages"]
+    ]
+    return {**conversation, "messages": written}
+
+
+def decode_messages(
+    roles: Sequence[bytes], contents: Sequence[bytes], flags: Sequence[bytes]
+) -> list[dict[str, Any]]:
+    """Messages from what a builder wrote; without any `flags` no message has `train`.
+
+    >>> decode_messages([b"assistant"] * 2, [b"Yo", b"No"], [b"", b"no"])[1]
+    {'role': 'assistant', 'content': 'No', 'train': False}
+    """
+    messages: list[dict[str, Any]] = [
         {"role": role.decode(), "content": content.decode()}
         for role, content in zip(roles, contents, strict=True)
     ]
-    return {"dataset": dataset, "id": name, "messages": messages}
+    for message, flag in zip(messages, flags, strict=False):
+        if flag == NOT_TRAINED:
+            message["train"] = False
+    return messages
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.packing import PackingMode, pack
 from tulu_jax.data.prepare import loss_share_alarm
 from tulu_jax.data.rows import RowStream
@@ -25,6 +26,7 @@ class DatasetReport:
     `read` conversations gave `examples`, of which `truncated` were cut at max_length; the others
     were dropped because no token of theirs carries loss. `expected` is the upstream count.
     `skipped` records could not be read; `left_out` ones are not of the dataset, by reason.
+    `answers` counts them (`parts.count_answers`); `unused` are lines about fields not used.
     """
 
     task: str
@@ -43,6 +45,8 @@ class DatasetReport:
     skipped: int = 0
     skipped_messages: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -140,9 +144,28 @@ def _notes(report: DatasetReport) -> list[str]:
         notes.append(f"{report.name}: {report.read:,} of {report.expected:,} upstream rows")
     notes += [f"{report.name}: {n:,} dropped, {why}" for why, n in report.dropped.items()]
     notes += [f"{report.name}: {n:,} left out, {why}" for why, n in report.left_out.items()]
+    notes += [f"{report.name}: {line}" for line in [*answer_lines(report.answers), *report.unused]]
     if report.skipped:
         notes.append(f"{report.name}: {report.skipped:,} records skipped that could not be read")
     return notes
+
+
+def answer_lines(answers: Mapping[str, int]) -> list[str]:
+    """What is unusual about the answers that `parts.count_answers` counted, a line each.
+
+    >>> answer_lines({"trained": 40, "empty": 3, "not trained": 0})
+    ['3 of 40 answers are empty or blank: nothing but their end is trained']
+    """
+    trained, empty = answers.get("trained", 0), answers.get("empty", 0)
+    flagged = answers.get("not trained", 0)
+    lines = []
+    if flagged:
+        what = "answers are not trained, as their records say"
+        lines.append(f"{flagged:,} of {trained + flagged:,} {what}")
+    if empty:
+        what = "answers are empty or blank: nothing but their end is trained"
+        lines.append(f"{empty:,} of {trained:,} {what}")
+    return lines
 
 
 def mixture_table(report: MixtureReport) -> Table:
@@ -237,4 +260,6 @@ def _report(store: Store, row_length: int, packing: PackingMode) -> DatasetRepor
         skipped=counts.get("skipped", 0),
         skipped_messages=list(counts.get("messages", [])),
         left_out=dict(counts.get("left_out", {})),
+        answers=dict(counts.get("answers", {})),
+        unused=unused_lines(counts),
     )

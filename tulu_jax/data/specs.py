@@ -19,7 +19,8 @@ from typing import Any, Literal
 from tulu_jax.errors import DataError
 
 Conversation = dict[str, Any]
-"""`{"dataset": str, "id": str, "messages": [{"role", "content"}, ...]}`."""
+"""`{"dataset": str, "id": str, "messages": [{"role", "content"}, ...]}`. Answers of a user's own
+data may have `train` too (`tulu_jax.chat.Message`)."""
 
 TASK_PREFIX = "tulu_"
 TASK_PACKAGES = ["tasks"]
@@ -60,6 +61,8 @@ class DatasetSpec:
     `tulu_<name>` only where one dataset has tasks of several readings (Tülu 2).
     `expected_examples` maps a split to the number of conversations of the whole upstream data.
     `options` are the reading options and their defaults; they are part of a store's key.
+    `own` says that the files are a user's: what is wrong with them, only they can mend.
+    `describe(raw_dir, **options)` gives lines that say how such files are read, before they are.
     """
 
     name: str
@@ -75,6 +78,8 @@ class DatasetSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     needs_tokenizer: bool = False
     task: str = ""
+    own: bool = False
+    describe: Callable[..., list[str]] | None = None
 
     @property
     def task_name(self) -> str:

@@ -23,6 +23,7 @@ from tensorflow_datasets.core.registered import skip_registration
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.faults import Faults
+from tulu_jax.data.records import decode_messages, encode_flags
 from tulu_jax.data.specs import (
     Conversation,
     DatasetSpec,
@@ -41,8 +42,10 @@ FEATURES = {
     "id": tf.io.FixedLenFeature([], tf.string),
     "messages/role": tf.io.RaggedFeature(tf.string),
     "messages/content": tf.io.RaggedFeature(tf.string),
+    "messages/train": tf.io.RaggedFeature(tf.string),
 }
-"""How a conversation lies in the builder's files: one tf.train.Example each."""
+"""How a conversation lies in the builder's files: one tf.train.Example each. `messages/train`,
+whose values `tulu_jax/data/records.py` knows, is there only where the files are a user's own."""
 
 
 def read_prepared(
@@ -115,11 +118,7 @@ def prepared_builder(
 
 
 def builder_faults(builder: Builder) -> dict[str, dict[str, Any]]:
-    """What was wrong with the raw records, by split: `records`, `skipped`, `messages`, `left_out`.
-
-    `skipped` of the `records` were bad, the first of which are described by `messages`;
-    `left_out` counts what was sound but not wanted, by reason.
-    """
+    """What was wrong with the raw records, by split: what `Faults.as_json` gives."""
     return {
         split: json.loads(builder.faults_path(split).read_text(encoding="utf-8"))
         for split in builder.spec.splits
@@ -165,15 +164,15 @@ def _conversations(batches: Iterator[list[bytes]]) -> Iterator[Conversation]:
         names, ids = batch["dataset"].numpy(), batch["id"].numpy()
         roles = batch["messages/role"].flat_values.numpy()
         contents = batch["messages/content"].flat_values.numpy()
+        flags = batch["messages/train"].flat_values.numpy()
         ends = batch["messages/role"].row_splits.numpy().tolist()
         for row, (start, end) in enumerate(itertools.pairwise(ends)):
             yield {
                 "dataset": names[row].decode(),
                 "id": ids[row].decode(),
-                "messages": [
-                    {"role": roles[i].decode(), "content": contents[i].decode()}
-                    for i in range(start, end)
-                ],
+                "messages": decode_messages(
+                    roles[start:end], contents[start:end], flags[start:end]
+                ),
             }
 
 
@@ -236,6 +235,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
+        message = {"role": text, "content": text}
+        if self.spec.own:
+            message["train"] = text
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.spec.description,
@@ -243,7 +245,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {
                     "dataset": text,
                     "id": text,
-                    "messages": tfds.features.Sequence({"role": text, "content": text}),
+                    "messages": tfds.features.Sequence(message),
                 }
             ),
             citation=self.spec.citation,
@@ -271,15 +273,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number, conversation in enumerate(conversations, start=1):
             if self._progress is not None and number % _TELL_EVERY == 0:
                 self._progress(number)
-            yield number - 1, conversation
+            yield number - 1, encode_flags(conversation) if self.spec.own else conversation
         if self._progress is not None:
             self._progress(number)
-        faults.check(f"{self.spec.task_name} {split}")
+        faults.check(f"{self.spec.task_name} {split}", own=self.spec.own)
         path = self.faults_path(split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        names = ("records", "skipped", "messages", "left_out")
-        text = json.dumps({name: getattr(faults, name) for name in names}, indent=1)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(json.dumps(faults.as_json(), indent=1), encoding="utf-8")
 
     def _find_files(self, dl_manager: tfds.download.DownloadManager) -> Path | None:
         if self.spec.embedded:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tulu_jax.chat import Tokenizer, encode, load_tokenizer
 from tulu_jax.data.mixtures import Component, MixtureSpec, TaskOptions, all_mixtures
 from tulu_jax.data.rates import size_rate
+from tulu_jax.data.records import decode_messages
 from tulu_jax.data.seqio_glue.builders import FEATURES, Builder, prepared_builder, record_batches
 from tulu_jax.data.specs import DatasetSpec, all_specs, get_spec
 from tulu_jax.errors import ConfigError
@@ -164,16 +165,15 @@ def _tokenize(dataset: Any, sequence_length: Mapping[str, int] | None = None) ->
     tokenizer = configured().tokenizer
     longest = (sequence_length or {}).get("targets")
 
-    def encode_one(roles: np.ndarray, contents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        messages: Any = [
-            {"role": role.decode(), "content": content.decode()}
-            for role, content in zip(roles, contents, strict=True)
-        ]
+    def encode_one(
+        roles: np.ndarray, contents: np.ndarray, flags: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        messages: Any = decode_messages(roles.tolist(), contents.tolist(), flags.tolist())
         encoded = encode(messages, tokenizer, max_length=longest)
         return encoded.tokens.astype(np.int32), encoded.loss_mask.astype(np.int32)
 
     def convert(example: dict[str, Any]) -> dict[str, Any]:
-        texts = [example["messages/role"], example["messages/content"]]
+        texts = [example[f"messages/{name}"] for name in ("role", "content", "train")]
         targets, loss_mask = tf.numpy_function(encode_one, texts, [tf.int32, tf.int32])
         targets.set_shape([None])
         loss_mask.set_shape([None])
