@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tulu_jax.errors import ConfigError
@@ -96,3 +98,28 @@ def kind_of_file(path: Path) -> str | None:
     """
     with open(path, "rb") as stream:
         return kind_of(stream.read(HEAD_BYTES))
+
+
+def publish_text(path: Path, pieces: Iterable[str]) -> None:
+    """Writes a file of these pieces of text, whole or not at all; its folder is made.
+
+    What lay there is replaced when the last piece is written; a pipe is written to as it is. A
+    lone surrogate is written as an escape: UTF-8 has none.
+
+    Raises: OSError.
+    """
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.writelines(pieces)
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            stream.writelines(pieces)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -54,6 +54,7 @@ MACROS = {
     "RAW_DIR": "folder of raw files: RAW_DIR/<dataset>/<file>",
     "PACKING": "'best_fit', or 'padded' (one example a row, as in the paper)",
     "HELDOUT_EXAMPLES": "examples of each task kept out of training to measure loss on",
+    "EXCLUDE": "files of examples to leave out (`tulu data check --write_exclude`), by commas",
     "BATCH_SIZE": "rows in a global batch",
     "MICRO_BATCHES": "parts a batch is cut into to save memory",
     "TRAIN_STEPS": "optimizer steps; None trains for EPOCHS",

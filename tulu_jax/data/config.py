@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ class DataConfig:
         rates: by task, its rate in examples under `rates`; others go by their size:
         rate_scale, rate_maximum, rate_temperature: (examples x scale, no more than the maximum) to
             the power of 1 / temperature, as SeqIO's `mixing_rate_num_examples`.
+        exclude: files of examples to leave out (`tulu data check --write_exclude`): a path, paths
+            joined by commas, or a list of paths.
     """
 
     mixture: str
@@ -62,6 +64,7 @@ class DataConfig:
     rate_scale: float = 1.0
     rate_maximum: int | None = None
     rate_temperature: float = 1.0
+    exclude: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Raises: ConfigError naming the field, for a value out of range."""
@@ -87,6 +90,7 @@ class DataConfig:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 got = repr(getattr(self, name))
                 raise ConfigError(f"{name} is not set", got=got, at="DataConfig", expected="text")
+        _paths("exclude", self.exclude)
         self._check_rates_are_used()
 
     def _check_rates_are_used(self) -> None:
@@ -124,6 +128,14 @@ def _above_zero(name: str, value: object) -> None:
 def _options(name: str, value: object) -> None:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         expected = "{option: value}"
+        raise ConfigError(f"{name} is not understood", got=repr(value), expected=expected)
+
+
+def _paths(name: str, value: object) -> None:
+    several = [] if value is None else [value] if isinstance(value, str) else value
+    texts = isinstance(several, list | tuple) and all(isinstance(one, str) for one in several)
+    if not texts or not all(one.strip(" ,") for one in several):
+        expected = "a path, a list of paths, or None"
         raise ConfigError(f"{name} is not understood", got=repr(value), expected=expected)
 
 

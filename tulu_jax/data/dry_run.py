@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +26,7 @@ class Planned:
 
     `tokens` is estimated from the paper's mean lengths; None where the paper has none. With
     `other_reading` the task reads the dataset in another way than the first paper (Tülu 2).
+    Exclude files name `excluded` of the upstream ones.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Planned:
     examples: int | None
     tokens: int | None
     other_reading: bool = False
+    excluded: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,8 @@ class Plan:
             notes.append(f"lengths are of the first paper's reading, not: {_names(other)}")
         if unknown := [one.task for one in self.datasets if one.tokens is None]:
             notes.append(f"of unknown length, so not counted in tokens and rows: {_names(unknown)}")
+        if out := [f"{_short(d.task)} {d.excluded:,}" for d in self.datasets if d.excluded]:
+            notes.append(f"excluded, if they are there (not looked up): {', '.join(out)}")
         return notes
 
     def as_json(self) -> dict[str, object]:
@@ -101,6 +105,7 @@ class Plan:
                     "task": one.task,
                     "upstream": one.upstream,
                     "examples": one.examples,
+                    "excluded": one.excluded,
                     "share": (one.examples or 0) / max(self.examples, 1),
                     "estimated_tokens": one.tokens,
                     "token_share": (one.tokens or 0) / max(self.tokens, 1),
@@ -118,9 +123,14 @@ def plan_mixture(
     batch_size: int,
     epochs: int,
     packing: str = "best_fit",
+    excluded: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The composition of the whole mixture, by the datasets' upstream counts and the caps."""
-    datasets = [_planned(component, spec) for component, spec in parts]
+    """The composition of the whole mixture, by the datasets' upstream counts and the caps.
+
+    `excluded` is how many examples of a task exclude files name.
+    """
+    out = excluded or {}
+    datasets = [_planned(one, spec, out.get(one.task, 0)) for one, spec in parts]
     return Plan(
         mixture=mixture,
         datasets=datasets,
@@ -131,11 +141,12 @@ def plan_mixture(
     )
 
 
-def _planned(component: Component, spec: DatasetSpec) -> Planned:
+def _planned(component: Component, spec: DatasetSpec, excluded: int) -> Planned:
     upstream = spec.expected_examples.get("train")
-    examples = upstream
+    examples = None if upstream is None else max(upstream - excluded, 0)
     if component.max_examples is not None:
-        examples = min(component.max_examples, upstream or component.max_examples)
+        most = component.max_examples
+        examples = most if examples is None else min(most, examples)
     paper = PAPER.get(spec.name)
     tokens = None
     if paper is not None and examples is not None:
@@ -146,6 +157,7 @@ def _planned(component: Component, spec: DatasetSpec) -> Planned:
         examples=examples,
         tokens=tokens,
         other_reading=spec.task_name != TASK_PREFIX + spec.name,
+        excluded=excluded,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.config import DataConfig
+from tulu_jax.data.exclude import Exclusion, read_exclusion
 from tulu_jax.data.keys import PrepareOptions, store_keys
 from tulu_jax.data.mixtures import Component, by_task, get_mixture, resolve
 from tulu_jax.data.prepare import find_store
@@ -37,7 +38,8 @@ class TrainingData:
     """Rows to train on, rows to measure loss on by task, and the stores they come from.
 
     `mixing` says, in JSON values, which examples are chosen and at which rates they are drawn;
-    it is empty where every example comes once an epoch.
+    it is empty where every example comes once an epoch. `exclusion` is what was left out of that
+    choice, and `notes` say what should be known about it.
     """
 
     train: RowStream
@@ -45,6 +47,8 @@ class TrainingData:
     stores: list[Store]
     tokenizer: Tokenizer
     mixing: dict[str, Any] = field(default_factory=dict)
+    exclusion: Exclusion = field(default_factory=Exclusion)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare_options(config: DataConfig) -> PrepareOptions:
@@ -90,6 +94,7 @@ def open_training_data(config: DataConfig) -> TrainingData:
     A task with a `validation` split is measured on that; of the others `heldout_examples` are
     kept out of training for it. With `heldout_examples=0` such a task has no held-out rows.
     """
+    read_exclusion(config.exclude)  # what is wrong with it shows before anything is prepared
     prepared = ensure_prepared(config)
     parts = resolve(
         config.mixture,
@@ -107,28 +112,36 @@ def assemble(
     prepared: dict[str, dict[str, Store]],
     tokenizer: Tokenizer,
 ) -> TrainingData:
-    """What a run reads, from resolved components and the stores by task and split."""
+    """What a run reads, from resolved components and the stores by task and split.
+
+    What exclude files name is left out first: the held-out and the chosen come from the rest.
+    """
+    exclusion = read_exclusion(config.exclude)
+    every = [store for part in parts for store in prepared[part.task].values()]
+    notes = exclusion.check_fits(every)
     stores, chosen, heldout = [], [], {}
     for part in parts:
         splits = prepared[part.task]
         store = splits["train"]
-        kept = np.arange(len(store))
+        kept = exclusion.keep(store)
         if "validation" in splits:
-            heldout[part.task] = _heldout_rows(config, splits["validation"])
+            measured = splits["validation"]
+            heldout[part.task] = _heldout_rows(config, measured, exclusion.keep(measured))
         elif config.heldout_examples:
-            kept, out = choose_heldout(store, config.heldout_examples, seed=config.seed)
+            kept, out = choose_heldout(store, config.heldout_examples, seed=config.seed, among=kept)
             heldout[part.task] = _heldout_rows(config, store, out)
         if part.max_examples is not None:
             kept = choose_examples(store, kept, part.max_examples, seed=part.seed or 0)
         stores.append(store)
         chosen.append(kept)
     train, mixing = _training_rows(config, parts, stores, chosen)
-    return TrainingData(train, heldout, stores, tokenizer, mixing)
+    read = [s for s in every if s.meta["split"] in ("train", "validation")]
+    if excluded := exclusion.record(read):
+        mixing["exclude"] = excluded
+    return TrainingData(train, heldout, stores, tokenizer, mixing, exclusion, notes)
 
 
-def _heldout_rows(
-    config: DataConfig, store: Store, examples: np.ndarray | None = None
-) -> RowSource:
+def _heldout_rows(config: DataConfig, store: Store, examples: np.ndarray) -> RowSource:
     return make_rows(
         [store],
         examples=examples,

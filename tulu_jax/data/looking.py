@@ -53,8 +53,8 @@ class LookedAt:
     """One task, whole: lengths and loss tokens of the examples that are trained on, and those.
 
     `example(i)` is the i-th; `dropped` holds what is left out. `counts` has `read`, `truncated`,
-    `dropped` and `left_out` by reason, `answers`, and `skipped` bad records. `expected` is the
-    upstream count, if known.
+    `dropped`, `left_out` and `excluded` by reason, `answers`, and `skipped` bad records. `expected`
+    is the upstream count, if known.
     """
 
     name: str
@@ -73,6 +73,16 @@ class LookedAt:
     def capped(self, count: int, *, seed: int) -> LookedAt:
         """The same task with at most `count` examples, those that training chooses."""
         chosen = choose_examples(cast(Store, self), np.arange(len(self)), count, seed=seed)
+        return self._only(chosen)
+
+    def without(self, reasons: Mapping[str, str]) -> LookedAt:
+        """The same task without the examples of these ids; `counts` has `excluded` by reason."""
+        found = [reasons.get(name) for name in self.ids]
+        counts = Counter(reason for reason in found if reason is not None)
+        kept = np.flatnonzero(np.array([reason is None for reason in found], dtype=bool))
+        return replace(self._only(kept), counts={**self.counts, "excluded": dict(counts)})
+
+    def _only(self, chosen: np.ndarray) -> LookedAt:
         numbers = chosen.tolist()
         return replace(
             self,

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from tulu_jax.data.exclude import Exclusion, excluded_text
 from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.packing import PackingMode, pack
 from tulu_jax.data.prepare import loss_share_alarm
@@ -27,6 +28,8 @@ class DatasetReport:
     were dropped because no token of theirs carries loss. `expected` is the upstream count.
     `skipped` records could not be read; `left_out` ones are not of the dataset, by reason.
     `answers` counts them (`parts.count_answers`); `unused` are lines about fields not used.
+    `excluded` were left out by exclude files, by reason: examples, tokens and lengths are of the
+    others.
     """
 
     task: str
@@ -47,6 +50,7 @@ class DatasetReport:
     left_out: dict[str, int] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+    excluded: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,14 +83,26 @@ class MixtureReport:
 
 
 def dataset_report(
-    stores: Sequence[Store], *, row_length: int, packing: PackingMode = "best_fit"
+    stores: Sequence[Store],
+    *,
+    row_length: int,
+    packing: PackingMode = "best_fit",
+    exclusion: Exclusion | None = None,
 ) -> list[DatasetReport]:
-    """The counts of each store, with the packing it would have on its own."""
-    return [_report(store, row_length, packing) for store in stores]
+    """The counts of each store, with the packing it would have on its own.
+
+    What `exclusion` names is not counted.
+    """
+    exclusion = exclusion or Exclusion()
+    return [_report(store, row_length, packing, exclusion) for store in stores]
 
 
-def mixture_report(rows: RowStream, *, batch_size: int) -> MixtureReport:
+def mixture_report(
+    rows: RowStream, *, batch_size: int, exclusion: Exclusion | None = None
+) -> MixtureReport:
     """What one epoch of the rows holds of each dataset, and the steps of all epochs."""
+    exclusion = exclusion or Exclusion()
+    excluded = [exclusion.select(store).excluded for store in rows.stores]
     shares = rows.composition()
     tokens = sum(share.tokens for share in shares)
     loss_tokens = sum(share.loss_tokens for share in shares)
@@ -105,8 +121,9 @@ def mixture_report(rows: RowStream, *, batch_size: int) -> MixtureReport:
                 "token_share": share.tokens / max(tokens, 1),
                 "loss_tokens": share.loss_tokens,
                 "loss_token_share": share.loss_tokens / max(loss_tokens, 1),
+                "excluded": reasons,
             }
-            for share in shares
+            for share, reasons in zip(shares, excluded, strict=True)
         ],
     )
 
@@ -145,6 +162,8 @@ def _notes(report: DatasetReport) -> list[str]:
     notes += [f"{report.name}: {n:,} dropped, {why}" for why, n in report.dropped.items()]
     notes += [f"{report.name}: {n:,} left out, {why}" for why, n in report.left_out.items()]
     notes += [f"{report.name}: {line}" for line in [*answer_lines(report.answers), *report.unused]]
+    if report.excluded:
+        notes.append(f"{report.name}: {excluded_text(report.excluded)}")
     if report.skipped:
         notes.append(f"{report.name}: {report.skipped:,} records skipped that could not be read")
     return notes
@@ -185,9 +204,13 @@ def mixture_table(report: MixtureReport) -> Table:
             f"{one['loss_token_share']:.1%}",
         )
     steps = "" if report.steps is None else f"; {report.steps:,} steps in all"
-    table.caption = (
-        f"{report.rows:,} rows of {report.row_length}, {report.efficiency:.2%} full{steps}"
-    )
+    rows = f"{report.rows:,} rows of {report.row_length}, {report.efficiency:.2%} full{steps}"
+    notes = [
+        f"{_short_name(one['task'])}: {excluded_text(one['excluded'])}"
+        for one in report.datasets
+        if one["excluded"]
+    ]
+    table.caption = "\n".join([rows, *notes])
     return table
 
 
@@ -239,20 +262,23 @@ def _short_name(task: str) -> str:
     return task.removeprefix("tulu_")
 
 
-def _report(store: Store, row_length: int, packing: PackingMode) -> DatasetReport:
+def _report(
+    store: Store, row_length: int, packing: PackingMode, exclusion: Exclusion
+) -> DatasetReport:
     counts = store.meta["counts"]
-    lengths = store.lengths
+    kept, excluded = exclusion.keep(store), exclusion.select(store).excluded
+    lengths = store.lengths[kept]
     plan = pack(lengths, row_length, mode=packing)
     return DatasetReport(
         task=store.name,
         split=store.meta["split"],
         read=counts["read"],
         expected=store.meta["expected_examples"],
-        examples=len(store),
+        examples=len(lengths),
         truncated=counts["truncated"],
         dropped=counts["dropped"],
         tokens=int(lengths.sum()),
-        loss_tokens=int(store.loss_tokens.sum()),
+        loss_tokens=int(store.loss_tokens[kept].sum()),
         median_length=int(np.median(lengths)),
         p95_length=int(np.percentile(lengths, 95)),
         max_length=int(lengths.max()),
@@ -262,4 +288,5 @@ def _report(store: Store, row_length: int, packing: PackingMode) -> DatasetRepor
         left_out=dict(counts.get("left_out", {})),
         answers=dict(counts.get("answers", {})),
         unused=unused_lines(counts),
+        excluded=excluded,
     )

@@ -278,20 +278,28 @@ def _within(lengths: np.ndarray) -> Int[np.ndarray, "total"]:
 
 
 def choose_heldout(
-    store: Store, count: int, *, seed: int
+    store: Store,
+    count: int,
+    *,
+    seed: int,
+    among: Int[np.ndarray, "examples"] | None = None,
 ) -> tuple[Int[np.ndarray, "kept"], Int[np.ndarray, "heldout"]]:
     """Example numbers to train on and to hold out: the `count` first by a seeded hash of their id.
 
+    They are chosen from `among`, by default all of the store.
+
     Raises: ConfigError when nothing would be left to train on.
     """
-    if count >= len(store):
+    among = np.arange(len(store)) if among is None else among
+    if count >= len(among):
         raise ConfigError(
             "heldout_examples takes all there is",
             got=count,
-            at=f"task {store.name} with {len(store)} examples",
-            expected=f"at most {len(store) - 1}",
+            at=f"task {store.name} with {len(among)} examples",
+            expected=f"at most {len(among) - 1}",
         )
-    order = _hashed_order([f"{seed} {name}" for name in store.ids])
+    names = store.ids
+    order = among[_hashed_order([f"{seed} {names[i]}" for i in among.tolist()])]
     return np.sort(order[count:]), np.sort(order[:count])
 
 

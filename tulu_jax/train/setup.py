@@ -92,6 +92,7 @@ class Run:
                 "encoding": data.encoding,
                 **self.data.mixing,
             },
+            "exclude_files": self.data.exclusion.files_record(),
             "tokenizer_path": str(Path(data.tokenizer).absolute()),
             "encoding": data.encoding,
             "total_steps": self.total_steps,
@@ -158,18 +159,30 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
         eos_id=tokenizer.eos_id,
         length=config.data.length,
     )
-    reports = dataset_report(
-        data.stores, row_length=config.data.length, packing=config.data.packing
-    )
-    console.print(report_table(reports))
-    if len(data.stores) > 1:
-        mixed = mixture_report(data.train, batch_size=config.data.batch_size)
-        console.print(mixture_table(mixed))
+    _print_data(config, data, console)
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
     run = Run(config, model, data, layout, optimizer, total_steps, settings)
     console.print(budget_text(memory_budget(run), device_limit()), soft_wrap=True)
     return run
+
+
+def _print_data(config: TrainConfig, data: TrainingData, console: Console) -> None:
+    """The tables of what will be trained, and what is to be known about them."""
+    reports = dataset_report(
+        data.stores,
+        row_length=config.data.length,
+        packing=config.data.packing,
+        exclusion=data.exclusion,
+    )
+    console.print(report_table(reports))
+    if len(data.stores) > 1:
+        mixed = mixture_report(
+            data.train, batch_size=config.data.batch_size, exclusion=data.exclusion
+        )
+        console.print(mixture_table(mixed))
+    for note in data.notes:
+        console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 def _total_steps(config: TrainConfig, data: TrainingData) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options
+from tulu_jax.cli.paths import path_argument
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tulu_jax.data.check.options import CheckOptions
     from tulu_jax.data.check.result import CheckReport
+    from tulu_jax.data.specs import DatasetSpec
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -20,7 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="look for evaluation items, duplicates, cut answers, secrets and outliers",
         description="Reads the raw files of a mixture's tasks (all their conversations, without "
         "limits of a run) and reports what should be known before training on them. Needs "
-        "the extra `check`. Nothing is changed. The exit status is 0 whatever is found, unless "
+        "the extra `check`. The data are not changed; --write_exclude lists what to leave out of "
+        "training. The exit status is 0 whatever is found, unless "
         "--fail_above says otherwise.",
         epilog="example: tulu data check tulu_v1_human --raw_dir raw --tokenizer llama "
         "--eval_data eval_data --html check.html --fail_above overlap=0.01",
@@ -33,10 +39,28 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--encoding", choices=("hf", "paper"), default="hf")
     check.add_argument("--max_length", type=int, default=2048, help="in tokens (default 2048)")
     _add_thresholds(check)
+    _add_exclude(check)
     check.add_argument("--json", help="write everything to this file")
     check.add_argument("--html", help="write a page that shows everything")
     check.add_argument("--num_processes", type=int, help="default: as many as there are cores")
     check.set_defaults(func=run)
+
+
+def _add_exclude(check: argparse.ArgumentParser) -> None:
+    check.add_argument(
+        "--write_exclude",
+        metavar="FILE",
+        type=path_argument,
+        help="write the ids of conversations to leave out, with reasons; EXCLUDE=FILE trains "
+        "without them",
+    )
+    check.add_argument(
+        "--exclude_kinds",
+        metavar="A,B",
+        help="which: contaminated (evaluation items), duplicate (exact and near copies, all but "
+        "the first), broken (empty or cut answers, open code blocks), or any finding of the "
+        "report such as secrets (default contaminated,duplicate,broken)",
+    )
 
 
 def _add_thresholds(check: argparse.ArgumentParser) -> None:
@@ -76,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.data.check.show import report_sections, report_tables
 
     limits = [parse_limit(text) for text in args.fail_above]
+    kinds = _exclude_kinds(args)
     options = CheckOptions(
         ngram=args.ngram,
         overlap=args.threshold,
@@ -84,8 +109,9 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         encoding=args.encoding,
         max_length=args.max_length,
+        exclude=kinds,
     )
-    report = _check(args, options)
+    report, specs = _check(args, options)
     console = plain_console()
     for table in report_tables(report):
         console.print(table)
@@ -99,14 +125,86 @@ def run(args: argparse.Namespace) -> int:
         settings = {"mixture": args.mixture, "split": args.split}
         title = f"Check of {args.mixture}"
         write_report(args.html, title=title, settings=settings, sections=report_sections(report))
+    if args.write_exclude:
+        _write_exclude(args, report, specs, console)
     exceeded = limits_exceeded(report, limits)
     for line in exceeded:
         print(line, file=sys.stderr)
     return 1 if exceeded else 0
 
 
-def _check(args: argparse.Namespace, options: CheckOptions) -> CheckReport:
-    """Reads the mixture under a progress bar."""
+def _exclude_kinds(args: argparse.Namespace) -> tuple[str, ...]:
+    """The kinds of findings to exclude; none without --write_exclude.
+
+    Raises: ConfigError for kinds that nothing would find or write; DataError for a file that must
+        not be replaced.
+    """
+    from tulu_jax.data.check.marks import GROUPS, excluded_kinds
+    from tulu_jax.data.exclude_file import refuse_to_replace
+    from tulu_jax.errors import ConfigError
+
+    if args.write_exclude is None:
+        if args.exclude_kinds is not None:
+            raise ConfigError(
+                "--exclude_kinds without a file to write", do="name one with --write_exclude"
+            )
+        return ()
+    refuse_to_replace(args.write_exclude)
+    needed = {"overlap": "eval_data", "over_max_length": "tokenizer"}
+    unseen = {kind for kind, flag in needed.items() if getattr(args, flag) is None}
+    if args.exclude_kinds is None:
+        kinds = excluded_kinds(",".join(GROUPS))
+        return tuple(kind for kind in kinds if kind not in unseen)
+    kinds = excluded_kinds(args.exclude_kinds)
+    for kind in kinds:
+        if kind in unseen:
+            raise ConfigError(
+                f"--exclude_kinds names what is not looked for: {kind}",
+                got=repr(args.exclude_kinds),
+                do=f"add --{needed[kind]}, or leave it out",
+            )
+    return kinds
+
+
+def _write_exclude(
+    args: argparse.Namespace, report: CheckReport, specs: list[DatasetSpec], console: Console
+) -> None:
+    """Writes the exclude file and says what it holds."""
+    from tulu_jax.data.exclude import excluded_text
+    from tulu_jax.data.exclude_file import write_exclusion
+    from tulu_jax.data.specs import locate_raw_dir, raw_fingerprint
+
+    def facts(spec: DatasetSpec) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "conversations": report.datasets[spec.task_name].conversations,
+            "excluded": report.excluded(spec.task_name),
+        }
+        if not any(Path(source.filename).is_absolute() for source in spec.sources):
+            found["raw_files"] = raw_fingerprint(spec, locate_raw_dir(spec, args.raw_dir))
+        return found
+
+    names = ("ngram", "overlap", "jaccard", "max_length", "exclude")
+    header = {
+        "mixture": args.mixture,
+        "split": args.split,
+        "options": {name: report.options[name] for name in names},
+        "benchmarks": report.benchmarks,
+        "kept": "of each group of duplicates the first that is not left out for another reason",
+        "datasets": {spec.task_name: facts(spec) for spec in specs},
+    }
+    write_exclusion(args.write_exclude, header, (one._asdict() for one in report.listed))
+    for spec in specs:
+        text = excluded_text(report.excluded(spec.task_name))
+        console.print(f"{spec.task_name}: {text}", soft_wrap=True, highlight=False, markup=False)
+    looked = "" if args.eval_data else "; evaluation items were not looked for (--eval_data)"
+    line = f"{args.write_exclude}: train without these with --gin.EXCLUDE={args.write_exclude}"
+    console.print(line + looked, soft_wrap=True, highlight=False, markup=False)
+
+
+def _check(
+    args: argparse.Namespace, options: CheckOptions
+) -> tuple[CheckReport, list[DatasetSpec]]:
+    """What was found, and in which datasets; they are read under a progress bar."""
     from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.common import reading_options
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
@@ -151,4 +249,4 @@ def _check(args: argparse.Namespace, options: CheckOptions) -> CheckReport:
             progress=show,
         )
     report.skipped = {name: one.skipped for name, one in faults.items() if one.skipped}
-    return report
+    return report, specs

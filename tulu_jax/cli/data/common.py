@@ -6,6 +6,7 @@ import argparse
 import ast
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.paths import path_argument
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,18 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="TASK.NAME=VALUE",
         help="a task's reading option, such as tulu_oasst1.rule=every; may be repeated",
+    )
+
+
+def add_exclude_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the files that `tulu data check --write_exclude` wrote."""
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="FILE",
+        type=path_argument,
+        help="leave out what this file names, as EXCLUDE=FILE does in training; may be repeated",
     )
 
 

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options, reading_options
+from tulu_jax.cli.data.common import (
+    MIXTURE_HELP,
+    add_exclude_option,
+    add_reading_options,
+    reading_options,
+)
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
     )
     add_reading_options(parser)
+    add_exclude_option(parser)
     parser.add_argument("--data_dir", help="read the prepared stores in this folder instead")
     parser.add_argument("--split", default="train")
     parser.add_argument("--limit", type=int, help="read only so many conversations a dataset")
@@ -119,9 +125,11 @@ class _Mixture:
     """The mixture that the command line names, and how it is read."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from tulu_jax.data.exclude import read_exclusion
         from tulu_jax.data.keys import PrepareOptions
 
         self.args = args
+        self.exclusion = read_exclusion([str(path) for path in args.exclude])
         self.options = PrepareOptions(
             tokenizer=args.tokenizer,
             encoding=args.encoding,
@@ -132,6 +140,7 @@ class _Mixture:
         )
         self.tokenizer = self.options.load_tokenizer()
         self.specs = self.options.specs(args.mixture)
+        self.exclusion.check_tasks(spec.task_name for spec in self.specs)
         self.filters = self._filters()
         self.faults: dict[str, Faults] = {}
 
@@ -141,7 +150,9 @@ class _Mixture:
         wanted = [spec for spec in self.specs if not tasks or spec.task_name in tasks]
         read = self._stored if self.options.data_dir else self._raw
         every = chain.from_iterable(map(read, wanted))
-        return (one for one in every if self.filters.match(one, self.tokenizer))
+        out = {spec.task_name: self._excluded(spec) for spec in wanted}
+        kept = (one for one in every if one.id not in out[one.task])
+        return (one for one in kept if self.filters.match(one, self.tokenizer))
 
     def look(self) -> list[LookedAt]:
         """Every task, whole, with no more examples than the mixture takes of it."""
@@ -150,7 +161,8 @@ class _Mixture:
         parts = {part.task: part for part in resolve(self.args.mixture, seed=self.args.seed)}
         looked = []
         for spec in self.specs:
-            task, part = self._look(spec), parts[spec.task_name]
+            part = parts[spec.task_name]
+            task = self._look(spec).without(self._excluded(spec))
             if part.max_examples is not None:
                 task = task.capped(part.max_examples, seed=part.seed or 0)
             looked.append(task)
@@ -228,6 +240,10 @@ class _Mixture:
 
         key = store_keys(spec, self.options, tokenizer=self.tokenizer)[self._split(spec)]
         return open_store(key.folder(self.options.data_dir))
+
+    def _excluded(self, spec: DatasetSpec) -> dict[str, str]:
+        """Why ids of the task's split are left out."""
+        return self.exclusion.reasons(spec.task_name, self.args.split)
 
     def _split(self, spec: DatasetSpec) -> str:
         split = self.args.split

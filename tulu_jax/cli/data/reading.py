@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
+from tulu_jax.files import publish_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -76,8 +77,7 @@ def write_json(path: str, content: object) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        publish_text(Path(path), [text, "\n"])
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("cannot write the JSON file", got=got, at=path) from error

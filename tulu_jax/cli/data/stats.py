@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options, prepare_options
+from tulu_jax.cli.data.common import (
+    MIXTURE_HELP,
+    add_exclude_option,
+    add_reading_options,
+    prepare_options,
+)
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+    from pathlib import Path
+
     from rich.console import Console
 
+    from tulu_jax.data.exclude import Exclusion
     from tulu_jax.data.keys import PrepareOptions
-    from tulu_jax.data.specs import DatasetSpec
+    from tulu_jax.data.specs import Conversation, DatasetSpec
     from tulu_jax.data.store import Store
     from tulu_jax.data.table1 import Table1Row
 
@@ -38,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     stats.add_argument("--data_dir", default="data", help="where stores lie (default data)")
     add_reading_options(stats)
+    add_exclude_option(stats)
     stats.add_argument("--packing", choices=("best_fit", "padded"), default="best_fit")
     stats.add_argument("--schedule", choices=("concat", "rates"), default="concat")
     stats.add_argument("--batch_size", type=int, default=128, help="rows of a step (default 128)")
@@ -69,8 +79,10 @@ def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The full-size mixture, from counts."""
     from tulu_jax.cli.data.common import reading_options
     from tulu_jax.data.dry_run import plan_mixture, plan_table
+    from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.data.mixtures import mixture_specs, resolve
 
+    exclusion = read_exclusion(_texts(args.exclude))
     specs = {s.task_name: s for s in mixture_specs(args.mixture, reading_options(args.option))}
     plan = plan_mixture(
         args.mixture,
@@ -79,13 +91,16 @@ def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         batch_size=args.batch_size,
         epochs=args.epochs,
         packing=args.packing,
+        excluded={task: len(exclusion.reasons(task, "train")) for task in specs},
     )
+    exclusion.check_tasks(specs)
     console.print(plan_table(plan))
     return plan.as_json()
 
 
 def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Table 1 from raw files, the rest from stores."""
+    from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.data.report import dataset_report, report_table, table1
     from tulu_jax.data.table1 import PAPER
 
@@ -96,8 +111,10 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     options = prepare_options(args)
     tokenizer = options.load_tokenizer()
     specs = options.specs(args.mixture)
+    exclusion = read_exclusion(_texts(args.exclude))
+    exclusion.check_tasks(spec.task_name for spec in specs)
     stores = _find_stores(specs, options)
-    rows = _table1_rows(args, specs)
+    rows = _table1_rows(args, specs, exclusion)
     found = [s for splits in stores.values() for s in splits.values() if s is not None]
     if not found and not any(rows.values()):
         raise DataError(
@@ -107,7 +124,9 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         )
     names = {spec.task_name: spec.name for spec in specs}
     console.print(table1(rows, names, vocab_size=tokenizer.vocab_size))
-    reports = dataset_report(found, row_length=args.max_length, packing=args.packing)
+    reports = dataset_report(
+        found, row_length=args.max_length, packing=args.packing, exclusion=exclusion
+    )
     if reports:
         console.print(report_table(reports))
     missing = [task for task, splits in stores.items() if splits["train"] is None]
@@ -143,7 +162,9 @@ def _find_stores(specs: list[DatasetSpec], options: PrepareOptions) -> Stores:
     }
 
 
-def _table1_rows(args: argparse.Namespace, specs: list[DatasetSpec]) -> dict[str, Table1Row | None]:
+def _table1_rows(
+    args: argparse.Namespace, specs: list[DatasetSpec], exclusion: Exclusion
+) -> dict[str, Table1Row | None]:
     """The row of each task whose raw files are at hand, counted under progress bars."""
     from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
@@ -159,9 +180,9 @@ def _table1_rows(args: argparse.Namespace, specs: list[DatasetSpec]) -> dict[str
         for spec in at_hand:
             total = spec.expected_examples.get("train")
             bars[spec.task_name] = progress.add_task(spec.task_name, total=total)
-            streams[spec.task_name] = raw_conversations(
-                spec, args.raw_dir, tokenizer=tokenizer, faults=Faults()
-            )
+            every = raw_conversations(spec, args.raw_dir, tokenizer=tokenizer, faults=Faults())
+            out = exclusion.reasons(spec.task_name, "train")
+            streams[spec.task_name] = _without(every, out)
         processes = args.num_processes or all_cores()
         for name, lengths in count_lengths(
             streams, args.tokenizer, encoding=args.encoding, num_processes=processes
@@ -169,6 +190,14 @@ def _table1_rows(args: argparse.Namespace, specs: list[DatasetSpec]) -> dict[str
             progress.update(bars[name], completed=lengths.instances)
             rows[name] = lengths.row()
     return rows
+
+
+def _without(every: Iterable[Conversation], ids: Container[str]) -> Iterator[Conversation]:
+    return (one for one in every if one["id"] not in ids)
+
+
+def _texts(paths: list[Path]) -> list[str]:
+    return [str(path) for path in paths]
 
 
 def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict[str, Any]:
@@ -191,6 +220,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
         raw_dir=args.raw_dir,
         schedule=args.schedule,
         options=reading_options(args.option),
+        exclude=_texts(args.exclude),
     )
     prepared = {
         task: {split: store for split, store in splits.items() if store is not None}
@@ -198,8 +228,10 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
     }
     parts = resolve(args.mixture, seed=config.seed)
     data = assemble(config, parts, prepared, prepare_options(args).load_tokenizer())
-    report = mixture_report(data.train, batch_size=args.batch_size)
+    report = mixture_report(data.train, batch_size=args.batch_size, exclusion=data.exclusion)
     console.print(mixture_table(report))
+    for note in data.notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
     return report.as_json()
 
 

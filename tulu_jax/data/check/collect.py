@@ -11,6 +11,7 @@ import numpy as np
 from tulu_jax.data.check.duplicates import clusters, copies, near_pairs
 from tulu_jax.data.check.examine import Examined
 from tulu_jax.data.check.language import UNKNOWN
+from tulu_jax.data.check.marks import Marks
 from tulu_jax.data.check.options import KINDS, CheckOptions
 from tulu_jax.data.check.overlap import OverlapIndex, Seen
 from tulu_jax.data.check.result import (
@@ -19,6 +20,7 @@ from tulu_jax.data.check.result import (
     DatasetFindings,
     Example,
     Found,
+    Listed,
     SeenItem,
 )
 from tulu_jax.data.check.spool import Spool
@@ -49,29 +51,36 @@ class Collector:
         self._spool, self._index = spool, index
         self._datasets = {name: DatasetFindings() for name in datasets}
         self._languages: dict[str, dict[str, Found]] = {name: {} for name in datasets}
+        self._marks = Marks(options.exclude)
+        self._rows_in: dict[tuple[str, str], list[int]] = {}
         self._best: dict[tuple[str, int], SeenItem] = {}
         self._touched: Counter[tuple[str, str]] = Counter()
 
     def add(self, name: str, examined: Examined) -> None:
         """Adds a chunk of a dataset; datasets come one after the other, in their order."""
         found = self._datasets[name]
-        worst = self._options.worst
+        worst, start = self._options.worst, len(self._spool)
         self._spool.add(examined)
         found.conversations += len(examined.ids)
         for place, kind, detail in examined.findings:
+            self._marks.add(start + place, kind, detail)
             example = Example(examined.ids[place], detail)
             found.findings.setdefault(kind, Found()).add(example, worst)
         for place, language in enumerate(examined.languages):
             known = self._languages[name].setdefault(language, Found())
             known.add(Example(examined.ids[place], language), worst)
-        self._add_seen(name, examined)
+            if self._marks.wants("other_language"):
+                self._rows_in.setdefault((name, language), []).append(start + place)
+        self._add_seen(name, examined, start)
 
-    def _add_seen(self, dataset: str, examined: Examined) -> None:
+    def _add_seen(self, dataset: str, examined: Examined, start: int) -> None:
         assert self._index is not None or not examined.seen
         touched = set()
-        for place, seen in examined.seen:
+        for place, seen in sorted(examined.seen, key=lambda one: -one[1].coverage):
             item = self._index.items[seen.item]  # pyright: ignore[reportOptionalMemberAccess]
             touched.add((place, item.benchmark))
+            detail = f"{seen.coverage:.0%} of {item.benchmark} item {item.id}"
+            self._marks.add(start + place, "overlap", detail)
             best = self._best.get((dataset, seen.item))
             if best is None or _rank(seen) > (best.coverage, best.with_answer):
                 prompt = " ".join(item.prompt.split())[:_PROMPT_CHARACTERS]
@@ -86,7 +95,7 @@ class Collector:
             start, end = end, end + found.conversations
             self._count_languages(name, found)
             found.findings["length_outliers"] = self._outliers(start, end)
-        self._copies()
+        signatures = self._copies()
         for found in self._datasets.values():
             found.findings = {
                 kind: found.findings[kind]
@@ -101,7 +110,28 @@ class Collector:
             benchmarks=self._index.checkable if self._index else {},
         )
         report.shares = _shares(report, self._items_seen())
+        report.listed = self._listed(signatures)
         return report
+
+    def _listed(self, signatures: np.ndarray) -> list[Listed]:
+        """The conversations to exclude."""
+        names = list(self._datasets)
+        ends = np.cumsum([found.conversations for found in self._datasets.values()])
+
+        def dataset(row: int) -> str:
+            return names[int(np.searchsorted(ends, row, side="right"))]
+
+        def like(kind: str, row: int, kept: int) -> str:
+            what = {"exact_duplicates": "copy of", "duplicate_prompts": "prompt of"}.get(kind)
+            if what is None:
+                what = f"{(signatures[row] == signatures[kept]).mean():.2f} like"
+            where = "" if dataset(row) == dataset(kept) else f" of {dataset(kept)}"
+            return f"{what} {self._spool.id(kept)}{where}"
+
+        return [
+            Listed(dataset(row), self._spool.id(row), reason, detail)
+            for row, reason, detail in self._marks.marks(like)
+        ]
 
     def _items_seen(self) -> Counter[str]:
         """Items by benchmark that any dataset has seen, each once."""
@@ -115,7 +145,9 @@ class Collector:
         found.languages = {language: one.conversations for language, one in counted}
         known = [(language, one) for language, one in counted if language != UNKNOWN]
         other = Found()
-        for _, one in known[1:]:
+        for language, one in known[1:]:
+            for row in self._rows_in.get((name, language), []):
+                self._marks.add(row, "other_language", language)
             other.conversations += one.conversations
             other.examples += one.examples
         other.examples = other.examples[: self._options.worst]
@@ -131,16 +163,19 @@ class Collector:
         far = {part: _distance(values) for part, values in lengths.items()}
         score = np.maximum(far["prompt"], far["answers"])
         rows = np.flatnonzero(score > OUTLIER_SPREADS)
-        found.conversations = len(rows)
-        for row in rows[np.argsort(-score[rows], kind="stable")][: self._options.worst].tolist():
+        medians = {part: int(np.median(values)) for part, values in lengths.items()}
+        for row in rows[np.argsort(-score[rows], kind="stable")].tolist():
             part = "prompt" if far["prompt"][row] >= far["answers"][row] else "answers"
-            median = int(np.median(lengths[part]))
-            detail = f"{part} of {lengths[part][row]:,} words, median {median:,}"
-            found.examples.append(Example(self._spool.id(start + row), detail))
+            detail = f"{part} of {lengths[part][row]:,} words, median {medians[part]:,}"
+            found.add(Example(self._spool.id(start + row), detail), self._options.worst)
+            self._marks.add(start + row, "length_outliers", detail)
         return found
 
-    def _copies(self) -> None:
-        """Counts exact copies, repeated prompts and near copies under the dataset of the later."""
+    def _copies(self) -> np.ndarray:
+        """Counts exact copies, repeated prompts and near copies under the dataset of the later.
+
+        Returns all rows' signatures.
+        """
         rows = np.arange(len(self._spool))
         original = copies(self._spool.column("conversation_keys"))
         self._count_copies("exact_duplicates", original)
@@ -149,10 +184,12 @@ class Collector:
         chosen = rows[(original == rows) & self._spool.column("signed")]
         pairs = near_pairs(signatures, chosen, threshold=self._options.jaccard)
         self._count_copies("near_duplicates", clusters(pairs, len(rows)), signatures)
+        return signatures
 
     def _count_copies(
         self, kind: str, original: np.ndarray, signatures: np.ndarray | None = None
     ) -> None:
+        self._marks.add_copies(kind, original)
         rows = np.flatnonzero(original != np.arange(len(original)))
         sizes = [found.conversations for found in self._datasets.values()]
         dataset_of = np.repeat(np.arange(len(sizes)), sizes)

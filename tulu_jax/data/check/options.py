@@ -28,7 +28,8 @@ class CheckOptions:
     """Thresholds. `ngram` in words, `overlap` a share of an item's words, `jaccard` a similarity.
 
     `worst` findings of each kind are shown for each dataset. With a tokenizer, conversations that
-    exceed `max_length` tokens are counted.
+    exceed `max_length` tokens are counted. Conversations with findings of the kinds `exclude` are
+    listed.
     """
 
     ngram: int = 8
@@ -38,6 +39,7 @@ class CheckOptions:
     tokenizer: str | None = None
     encoding: str = "hf"
     max_length: int = 2048
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a similarity outside 0.5 to 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,9 +69,21 @@ class DatasetFindings:
     languages: dict[str, int] = field(default_factory=dict)
 
 
+class Listed(NamedTuple):
+    """One conversation to leave out of training; `reason` is a group of kinds, or a kind."""
+
+    task: str
+    id: str
+    reason: str
+    detail: str
+
+
 @dataclass
 class CheckReport:
-    """All that was found. `shares` holds for each kind the share that --fail_above compares."""
+    """All that was found. `shares` holds for each kind the share that --fail_above compares.
+
+    `listed` are the conversations to exclude, in the order in which they were read.
+    """
 
     mixture: str
     options: dict[str, Any]
@@ -79,6 +92,12 @@ class CheckReport:
     benchmarks: dict[str, int]
     skipped: dict[str, int] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    listed: list[Listed] = field(default_factory=list)
+
+    def excluded(self, task: str) -> dict[str, int]:
+        """How many conversations of a task are listed, by reason."""
+        counts = Counter(one.reason for one in self.listed if one.task == task)
+        return dict(sorted(counts.items()))
 
     def as_json(self) -> dict[str, Any]:
         """The report as dictionaries, lists, texts and numbers."""
@@ -91,6 +110,7 @@ class CheckReport:
             "datasets": {
                 name: {
                     "conversations": found.conversations,
+                    "excluded": self.excluded(name),
                     "languages": found.languages,
                     "findings": {kind: _found(one) for kind, one in found.findings.items()},
                 }

@@ -46,6 +46,9 @@ function counts() {
     for (const [why, n] of Object.entries(task.left_out)) {
       notes.push(`${task.name}: ${count(n)} left out by the reader, ${why}`);
     }
+    for (const [why, n] of Object.entries(task.excluded)) {
+      notes.push(`${task.name}: ${count(n)} excluded, ${why}`);
+    }
     if (task.skipped) notes.push(`${task.name}: ${plural(task.skipped, "bad record")} skipped`);
   }
   return make("section", { class: "card" }, make("h2", {}, "Datasets"),

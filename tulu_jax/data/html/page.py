@@ -6,8 +6,6 @@ import base64
 import hashlib
 import html
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from tulu_jax import __version__
 from tulu_jax.data.html.sections import Section, check_sections
 from tulu_jax.errors import DataError
+from tulu_jax.files import publish_text
 
 HERE = Path(__file__).parent
 SCRIPTS = ("base.js", "charts.js", "tokens.js", "overview.js", "browse.js", "app.js")
@@ -48,8 +47,7 @@ def write_report(
     }
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, render_page(payload))
+        publish_text(path, [render_page(payload)])
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("cannot write the report", got=got, at=path) from error
@@ -87,16 +85,3 @@ def embed_json(value: Any) -> str:
 def _digest(text: str) -> str:
     """The hash by which the page's policy knows its own style and script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes under another name and renames, so that there is never half a page."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

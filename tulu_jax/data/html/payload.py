@@ -105,6 +105,7 @@ def task_counts(task: LookedAt) -> dict[str, Any]:
         "dropped": dict(task.counts["dropped"]),
         "skipped": int(task.counts.get("skipped", 0)),
         "left_out": dict(task.counts.get("left_out", {})),
+        "excluded": dict(task.counts.get("excluded", {})),
         "tokens": int(task.lengths.sum()),
         "loss_tokens": int(task.loss_tokens.sum()),
         "median": int(np.median(lengths)),
