@@ -182,7 +182,7 @@ def _print_data(config: TrainConfig, data: TrainingData, console: Console) -> No
         )
         console.print(mixture_table(mixed))
     for note in data.notes:
-        console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+        print_line(console, note, style="yellow")
 
 
 def _total_steps(config: TrainConfig, data: TrainingData) -> int:

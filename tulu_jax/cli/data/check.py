@@ -195,10 +195,10 @@ def _write_exclude(
     write_exclusion(args.write_exclude, header, (one._asdict() for one in report.listed))
     for spec in specs:
         text = excluded_text(report.excluded(spec.task_name))
-        console.print(f"{spec.task_name}: {text}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{spec.task_name}: {text}", soft_wrap=True)
     looked = "" if args.eval_data else "; evaluation items were not looked for (--eval_data)"
     line = f"{args.write_exclude}: train without these with --gin.EXCLUDE={args.write_exclude}"
-    console.print(line + looked, soft_wrap=True, highlight=False, markup=False)
+    console.print(line + looked, soft_wrap=True)
 
 
 def _check(

@@ -169,11 +169,12 @@ def _table1_rows(
     from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
+    from tulu_jax.data.specs import locate_raw_dir
     from tulu_jax.data.table1 import count_lengths
     from tulu_jax.data.workers import all_cores
 
     tokenizer = load_tokenizer(args.tokenizer, args.encoding)
-    at_hand = [spec for spec in specs if spec.embedded or args.raw_dir is not None]
+    at_hand = [s for s in specs if s.embedded or locate_raw_dir(s, args.raw_dir) is not None]
     rows: dict[str, Table1Row | None] = {spec.task_name: None for spec in specs}
     with reading_progress() as progress:
         bars, streams = {}, {}
@@ -231,7 +232,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
     report = mixture_report(data.train, batch_size=args.batch_size, exclusion=data.exclusion)
     console.print(mixture_table(report))
     for note in data.notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        console.print(note, soft_wrap=True)
     return report.as_json()
 
 

@@ -18,6 +18,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Kinds of findings that are excluded by default, under the reason that exclude files give."""
 
+_SAY_THEMSELVES = ("overlap", "exact_duplicates", "near_duplicates", "duplicate_prompts")
+"""Kinds whose details say what was found."""
+
 _REASONS = {kind: group for group, kinds in GROUPS.items() for kind in kinds}
 
 
@@ -72,6 +75,8 @@ class Marks:
     def add(self, row: int, kind: str, detail: str) -> None:
         """Marks a row, if this kind is wanted."""
         if kind in self.kinds:
+            if kind not in _SAY_THEMSELVES:
+                detail = f"{kind.replace('_', ' ')}: {detail}"
             self._found.setdefault(row, {}).setdefault(kind, []).append(detail)
 
     def add_copies(self, kind: str, first: Int[np.ndarray, "rows"]) -> None:
