@@ -15,7 +15,7 @@ HEAD_BYTES = 512
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
-_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} 0\r?\n")  # ranks count from 0
 _STARTS = (
     (b"version https://git-lfs.github.com/", "a Git LFS pointer (the file itself was not fetched)"),
     (b"\x1f\x8b", "a gzip file"),

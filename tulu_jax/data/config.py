@@ -132,7 +132,7 @@ def _options(name: str, value: object) -> None:
 
 
 def _paths(name: str, value: object) -> None:
-    several = [] if value is None else [value] if isinstance(value, str) else value
+    several: Any = [] if value is None else [value] if isinstance(value, str) else value
     texts = isinstance(several, list | tuple) and all(isinstance(one, str) for one in several)
     if not texts or not all(one.strip(" ,") for one in several):
         expected = "a path, a list of paths, or None"
