@@ -64,6 +64,27 @@ def llama3(folder):
     return write(folder, json.loads(tokenizer.to_str()))
 
 
+def llama3_instruct(folder):
+    """Llama 3's shape with the special tokens of its instruct models."""
+    llama3(folder)
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    last = max(token["id"] for token in content["added_tokens"])
+    names = ("<|start_header_id|>", "<|end_header_id|>", "<|finetune_right_pad_id|>")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    content["added_tokens"] += [
+        {"id": i, "content": name, "special": True, **flags}
+        for i, name in enumerate(names, last + 1)
+    ]
+    config = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": names[-1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return write(folder, content)
+
+
+def gpt2(folder):
+    """GPT-2's shape, without BOS."""
+    return write(folder, json.loads(train(gpt2_split(), ["<|endoftext|>"]).to_str()))
+
+
 def opt(folder):
     """OPT's shape: `vocab.json` and `merges.txt`, BOS and EOS one token."""
     model = json.loads(train(gpt2_split(), ["<s>", "<pad>", "</s>", "<unk>"]).to_str())["model"]

@@ -15,7 +15,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tulu_jax.axes import TokenIds
+from tulu_jax.chat.added import AddTokens
 from tulu_jax.chat.bpe_file import (
     GPT2_SPLIT,
     byte_characters,
@@ -23,9 +26,10 @@ from tulu_jax.chat.bpe_file import (
     read_definition,
     segmentation_digest,
 )
-from tulu_jax.chat.bpe_special import read_special
+from tulu_jax.chat.bpe_special import add_special, read_special
+from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
-from tulu_jax.chat.tokenizer import Encoding, Tokenizer
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, after_black, before_blanks, whole
 from tulu_jax.errors import TokenizerError
 
@@ -50,16 +54,29 @@ class BpeTokenizer(Tokenizer):
         """The SHA-256 (hex) of model, pre-tokenizer, normalizer and ordinary added tokens."""
         return segmentation_digest(self.definition)
 
-    @property
-    def hf_opening(self) -> str:
-        """BOS, or nothing."""
-        return "''" if self.bos_id is None else "bos_token"
-
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """The ids that stand for no text: BOS, EOS, unknown, padding, other special tokens."""
         added = (t["id"] for t in self.definition["added_tokens"] if t["special"])
-        return frozenset([*added, *self.named_ids.values()])
+        return frozenset([*added, *self.named_ids.values(), *self.template_ids.values()])
+
+    def token_id(self, piece: str) -> int | None:
+        """The id of a piece, or None where there is no such piece."""
+        return self.pad_id if piece == self.pad_piece else self._ids.get(piece)
+
+    @cached_property
+    def piece_bytes(self) -> np.ndarray:
+        """How many bytes of text each id stands for; 0 for special ones."""
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for token, own in enumerate(self._bytes):
+            sizes[token] = 0 if token in self.special_ids else len(own)
+        return sizes
+
+    def text_bytes(self, text: str) -> int:
+        """How many bytes a text has once it is normalised."""
+        if self.definition["normalizer"] and not text.isascii():
+            text = self._backend.normalizer.normalize_str(text)
+        return len(text.encode())
 
     def opening(self, text: str) -> str:
         """The text itself."""
@@ -97,6 +114,11 @@ class BpeTokenizer(Tokenizer):
         return [pieces.get(i, "") for i in range(max(pieces) + 1)]
 
     @cached_property
+    def _ids(self) -> dict[str, int]:
+        """The id of every piece."""
+        return {piece: token for token, piece in enumerate(self._pieces) if piece}
+
+    @cached_property
     def _bytes(self) -> list[bytes]:
         """The bytes that each piece stands for."""
         plain = {t["content"] for t in self.definition["added_tokens"]}
@@ -118,12 +140,14 @@ class BpeTokenizer(Tokenizer):
         return {name: value for name, value in vars(self).items() if name not in derived}
 
 
-def load_bpe(file: Path, encoding: Encoding) -> BpeTokenizer:
+def load_bpe(
+    file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens = ()
+) -> BpeTokenizer:
     """The tokenizer of a `tokenizer.json` or `vocab.json` and the settings beside it.
 
     Raises:
-        TokenizerError: see `read_definition`, `read_special` and `_check_cuts`; or the encoding
-            `paper` is asked of a tokenizer that the paper's runs used in another way.
+        TokenizerError: see `read_definition`, `read_special`, `add_special` and `_check_cuts`; or
+            the encoding `paper` is asked of a tokenizer that the paper's runs used in another way.
     """
     if encoding == "paper" and file.name != VOCAB_NAME:
         raise TokenizerError(
@@ -143,9 +167,11 @@ def load_bpe(file: Path, encoding: Encoding) -> BpeTokenizer:
         )
     special = read_special(definition, config, file)
     check_padding(special.pad_id, special.pad_piece, special.eos_id, file.parent)
+    add_special(definition, special, template, add_tokens, file)
     tokenizer = BpeTokenizer(
         path=file.parent.resolve() / file.name,
         encoding=encoding,
+        template=template,
         definition=definition,
         **special._asdict(),
     )
@@ -215,14 +241,7 @@ def _check_cuts(tokenizer: BpeTokenizer) -> None:
             expected="a newline and the text after it to be tokens apart",
             do="train or choose another tokenizer",
         )
-    for text in tokenizer.special_strings:
-        if tokenizer.special_ids.intersection(tokenizer.encode_text(text)):
-            raise TokenizerError(
-                "tokenizer cannot keep the text of a special token as text",
-                got=repr(text),
-                at=tokenizer.path,
-                expected="a special token that no text becomes",
-            )
+    check_special_text(tokenizer)
 
 
 def _is_apart(content: str, tokenizer: BpeTokenizer) -> bool:

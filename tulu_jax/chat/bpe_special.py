@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tulu_jax.chat.added import AddTokens, tokens_to_add
+from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import CONFIG_NAME, Json, token_text
 from tulu_jax.errors import TokenizerError
 
@@ -69,6 +71,29 @@ def read_special(definition: Json, config: Json, file: Path) -> Special:
     marked = {token: piece for piece, token in ids.items() if token in named}
     _mark(definition, marked, without=added_pad)
     return special
+
+
+def add_special(
+    definition: Json, special: Special, template: ChatTemplate, add_tokens: AddTokens, file: Path
+) -> None:
+    """Marks the chat template's tokens as special in a definition, and adds those to be added.
+
+    Padding that is added behind all other tokens stays in front of them.
+
+    Raises:
+        TokenizerError: a token to add is there already (`tokens_to_add`).
+    """
+    ids = {**definition["model"]["vocab"]}
+    ids.update((t["content"], t["id"]) for t in definition["added_tokens"])
+    if special.pad_piece is not None and special.pad_id is not None:
+        ids.setdefault(special.pad_piece, special.pad_id)
+    new = tokens_to_add(add_tokens, template, ids.__contains__, file)
+    wanted = {ids[piece]: piece for piece in template.tokens if piece in ids}
+    if new:
+        last = max(ids.values())
+        wanted.update((token, piece) for piece, token in ids.items() if token == special.pad_id)
+        wanted.update(enumerate(new, last + 1))
+    _mark(definition, wanted, without=None)
 
 
 def _guess(ids: dict[str, int], file: Path) -> Json:

@@ -15,7 +15,8 @@ import numpy as np
 from tulu_jax.axes import Mask, TokenIds
 from tulu_jax.chat import paper
 from tulu_jax.chat.messages import Messages, check_messages
-from tulu_jax.chat.template import Segment, join, render
+from tulu_jax.chat.segments import Segment, join
+from tulu_jax.chat.stretches import Stretch, encode_pieces, pieces_of
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import ConfigError, GuardError
 
@@ -90,7 +91,9 @@ def encode_many(
     for start in range(0, len(conversations), BATCH):
         batch = conversations[start : start + BATCH]
         for index, messages in enumerate(batch, start):
-            check_messages(messages, at if at is not None else f"conversation {index}")
+            place = at if at is not None else f"conversation {index}"
+            check_messages(messages, place)
+            tokenizer.template.check(messages, place)
         result += _encode_batch(batch, tokenizer, max_length, threads)
     return result
 
@@ -103,10 +106,26 @@ def encode_prompt(messages: Messages, tokenizer: Tokenizer) -> TokenIds:
     of a special token: the paper's tokenizer then swallows the newline after the marker.)
     """
     check_messages(messages)
+    tokenizer.template.check(messages, generation_prompt=True)
     if tokenizer.encoding == "paper" and paper.has_special_text(messages, tokenizer):
         return np.array(paper.prompt_tokens(messages, tokenizer), np.int32)
-    parts = _parts(render(messages, generation_prompt=True), tokenizer)
+    segments = tokenizer.template.render(messages, generation_prompt=True)
+    if tokenizer.template.name != "tulu":
+        return _encode_segments([segments], tokenizer, None, 1)[0].tokens
+    parts = _parts(segments, tokenizer)
     return _assemble(parts, _tokens_of(parts, tokenizer), tokenizer, None).tokens
+
+
+def prompt_differs(tokenizer: Tokenizer) -> bool:
+    """Whether prompts end in other tokens than stand before an answer in training.
+
+    So it is where a tokenizer cuts the template's last text otherwise once more text follows, as
+    GPT-2's cuts the two newlines of Llama 3's template. transformers has the same difference.
+    """
+    question: Messages = [{"role": "user", "content": "4"}]
+    prompt = encode_prompt(question, tokenizer).tolist()
+    whole = encode([*question, {"role": "assistant", "content": "4"}], tokenizer).tokens
+    return whole[: len(prompt)].tolist() != prompt
 
 
 def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") -> None:
@@ -114,24 +133,24 @@ def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") 
 
     Where BOS may stand for something else later, only a second one straight after the first is
     refused: encoding `paper` turns a literal `<s>` in text into BOS, as the paper did, and OPT's
-    BOS is its EOS. Tokenizers without BOS have nothing to check.
+    BOS is its EOS, and LLaMA 2's chat template begins each of the user's turns with one.
+    Tokenizers and chat templates without BOS have nothing to check.
 
     Raises:
         GuardError: no BOS in front, or another one later.
     """
-    if tokenizer.bos_id is None:
+    if tokenizer.bos_in_front is None:
         return
     ids = np.asarray(tokens)
     places = np.flatnonzero(ids == tokenizer.bos_id)
-    ambiguous = tokenizer.encoding == "paper" or tokenizer.bos_id == tokenizer.eos_id
-    later = places[places == 1] if ambiguous else places[places > 0]
+    later = places[places > 0] if tokenizer.bos_once else places[places == 1]
     if not places.size or places[0] != 0:
         first = tokenizer.piece(int(ids[0])) if ids.size else "no token"
         raise GuardError(
             "conversation does not start with BOS",
             got=repr(first),
             at=at,
-            expected=repr(tokenizer.piece(tokenizer.bos_id)),
+            expected=repr(tokenizer.piece(tokenizer.bos_in_front)),
         )
     if later.size:
         raise GuardError(
@@ -154,6 +173,9 @@ def _encode_batch(
     batch: Sequence[Messages], tokenizer: Tokenizer, max_length: int | None, threads: int
 ) -> list[Encoded]:
     """`encode` of conversations that are known to be well-formed."""
+    render = tokenizer.template.render
+    if tokenizer.template.name != "tulu":
+        return _encode_segments([render(m) for m in batch], tokenizer, max_length, threads)
     exact = tokenizer.encoding == "paper"
     slow = {i for i, m in enumerate(batch) if exact and paper.has_special_text(m, tokenizer)}
     rendered = [[] if i in slow else _parts(render(m), tokenizer) for i, m in enumerate(batch)]
@@ -165,6 +187,21 @@ def _encode_batch(
             result.append(Encoded(np.array(ids, np.int32), np.array(mask, np.bool_), cut))
         else:
             result.append(_assemble(parts, tokens, tokenizer, max_length))
+    return result
+
+
+def _encode_segments(
+    batch: Sequence[list[Segment]], tokenizer: Tokenizer, max_length: int | None, threads: int
+) -> list[Encoded]:
+    """Conversations from the segments of any template but Tülu's, which cuts text further."""
+    pieces = [pieces_of(segments, tokenizer) for segments in batch]
+    texts = [one.text for own in pieces for one in own if isinstance(one, Stretch)]
+    tokens = iter(tokenizer.encode_after_newline(texts, threads=threads))
+    result = []
+    for own in pieces:
+        ids, mask = encode_pieces(own, tokens, tokenizer)
+        cut = max_length is not None and len(ids) > max_length
+        result.append(Encoded(ids[:max_length], mask[:max_length], cut))
     return result
 
 

@@ -13,6 +13,7 @@ from tulu_jax.chat.settings import (
     DEFINITION_NAME,
     SENTENCEPIECE_NAME,
     SPECIAL_NAME,
+    TEMPLATE_NAME,
     Json,
 )
 from tulu_jax.chat.spm import SentencePieceTokenizer
@@ -21,7 +22,6 @@ from tulu_jax.chat.template import hf_template
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import TokenizerError
 
-TEMPLATE_NAME = "chat_template.jinja"
 _NO_LIMIT = 10**30
 
 
@@ -42,7 +42,7 @@ def save_tokenizer_files(tokenizer: Tokenizer, folder: str | Path) -> list[Path]
             the folder cannot be written to.
     """
     folder = Path(folder)
-    template = hf_template(tokenizer.hf_opening)
+    template = hf_template(tokenizer.hf_opening, tokenizer.template)
     contents = {
         **_main_files(tokenizer),
         CONFIG_NAME: dump(_config(tokenizer, template)),

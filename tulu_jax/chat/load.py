@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast, get_args
 
+from tulu_jax.chat.added import AddTokens
 from tulu_jax.chat.bpe import load_bpe
+from tulu_jax.chat.recognise import own_template, recognise
+from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import (
     DEFINITION_NAME,
     MERGES_NAME,
@@ -14,33 +17,83 @@ from tulu_jax.chat.settings import (
     find_main,
 )
 from tulu_jax.chat.spm import load_sentencepiece
+from tulu_jax.chat.templates import CHECKPOINT, TEMPLATES, check_template_name
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
-from tulu_jax.errors import TokenizerError
+from tulu_jax.errors import ConfigError, TokenizerError
 
 EXPECTED = f"{SENTENCEPIECE_NAME}, {DEFINITION_NAME}, or {VOCAB_NAME} with {MERGES_NAME}"
 
 
-def load_tokenizer(path: str | Path, encoding: str = "hf") -> Tokenizer:
+def load_tokenizer(
+    path: str | Path,
+    encoding: str = "hf",
+    *,
+    template: str = "tulu",
+    add_tokens: AddTokens = (),
+) -> Tokenizer:
     """The tokenizer in a folder, of one of the files below, or of a run folder.
 
     What the folder holds decides the kind, the first of: `tokenizer.model` (SentencePiece: LLaMA),
     `tokenizer.json` (byte-level BPE: Pythia, Llama 3), `vocab.json` with `merges.txt` (GPT-2's
     byte-level BPE: OPT; with encoding `paper` they come before `tokenizer.json`).
     `tokenizer_config.json` or `special_tokens_map.json` beside them may name the special tokens and
-    add a padding token.
+    add a padding token. `template` names the chat template of conversations, `checkpoint` the
+    folder's own; `add_tokens` are special tokens to add, or `template` for those that it lacks.
 
     Raises:
-        TokenizerError: nothing there, a corrupt file, an unusable model, or special tokens that are
-            missing or clash (`load_sentencepiece`, `load_bpe`).
+        TokenizerError: nothing there, a corrupt file, an unusable model, special tokens that are
+            missing or clash (`load_sentencepiece`, `load_bpe`), a template whose tokens are
+            missing, or a folder's own that is none of ours (`recognise`).
+        ConfigError: an unknown template.
     """
     if encoding not in get_args(Encoding):
         raise TokenizerError("unknown encoding", got=repr(encoding), expected="'hf' or 'paper'")
+    check_template_name(template)
     known = cast(Encoding, encoding)
+    if template == CHECKPOINT:
+        template = checkpoint_template(path).name
+    if encoding == "paper" and template != "tulu":
+        raise ConfigError(
+            "encoding 'paper' is that of the paper's chat template",
+            got=f"the chat template {template!r}",
+            expected="'tulu'",
+            do="use encoding 'hf'",
+        )
+    return _load(_find(Path(path)), known, TEMPLATES[template], add_tokens)
+
+
+def checkpoint_template(path: str | Path) -> ChatTemplate:
+    """The one of our chat templates that a tokenizer folder's own is.
+
+    Raises:
+        TokenizerError: the folder has none, or one that is none of ours.
+    """
     file = _find(Path(path))
+    text = own_template(file.parent)
+    if text is None:
+        raise TokenizerError(
+            "tokenizer folder has no chat template",
+            at=file.parent,
+            expected="chat_template.jinja, or chat_template in tokenizer_config.json",
+            do=f"name one with CHAT_TEMPLATE (--chat_template): {', '.join(TEMPLATES)}",
+        )
+    return recognise(text, _load(file, "hf", TEMPLATES["tulu"], ()))
+
+
+def has_template(path: str | Path) -> bool:
+    """Whether the tokenizer that `path` names has a chat template of its own beside it."""
+    file = find_main(Path(path))
+    return file is not None and own_template(file.parent) is not None
+
+
+def _load(
+    file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens
+) -> Tokenizer:
     if file.suffix != ".json":
-        return load_sentencepiece(file, known)
+        return load_sentencepiece(file, encoding, template, add_tokens)
     slow = file.with_name(VOCAB_NAME)
-    return load_bpe(slow if known == "paper" and slow.is_file() else file, known)
+    use_slow = encoding == "paper" and slow.is_file()
+    return load_bpe(slow if use_slow else file, encoding, template, add_tokens)
 
 
 def _find(path: Path) -> Path:

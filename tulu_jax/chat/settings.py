@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import kind_of_file
 
 Json = dict[str, Any]
 
@@ -16,13 +17,16 @@ SENTENCEPIECE_NAME = "tokenizer.model"
 DEFINITION_NAME = "tokenizer.json"
 VOCAB_NAME, MERGES_NAME = "vocab.json", "merges.txt"
 CONFIG_NAME = "tokenizer_config.json"
+TEMPLATE_NAME = "chat_template.jinja"
 SPECIAL_NAME = "special_tokens_map.json"
 ADDED_NAME = "added_tokens.json"
 
 MAIN_NAMES = (SENTENCEPIECE_NAME, DEFINITION_NAME, VOCAB_NAME)
 """Files that make a folder a tokenizer's; of several, the first counts."""
 
-TOKENIZER_FILES = (*MAIN_NAMES, MERGES_NAME, CONFIG_NAME, SPECIAL_NAME, ADDED_NAME)
+TOKENIZER_FILES = (
+    *MAIN_NAMES, MERGES_NAME, CONFIG_NAME, SPECIAL_NAME, ADDED_NAME, TEMPLATE_NAME,
+)  # fmt: skip
 """Every file that `load_tokenizer` may read."""
 
 
@@ -68,12 +72,33 @@ def read_config(folder: Path) -> Json:
     return config
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without the mark that some editors put in front.
+
+    Raises: TokenizerError.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        kind = kind_of_file(path) if isinstance(error, UnicodeDecodeError) else None
+        raise TokenizerError(
+            f"{path.name} is not text",
+            got=kind or error,
+            at=path,
+            expected="UTF-8",
+            do="copy it again",
+        ) from error
+
+
 def read_json(path: Path) -> Json:
-    """The object in a JSON file; an empty one where there is no file."""
+    """The object in a JSON file; an empty one where there is no file.
+
+    Raises: TokenizerError.
+    """
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise TokenizerError(
             f"{path.name} is not JSON", got=str(error), at=path, do="copy it again"

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from tulu_jax.axes import TokenIds
+from tulu_jax.chat.added import AddTokens, tokens_to_add
 from tulu_jax.chat.model_file import ModelSettings, read_settings
+from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import CONFIG_NAME, Json, check_padding, read_config, token_text
-from tulu_jax.chat.tokenizer import Encoding, Tokenizer
+from tulu_jax.chat.spm_added import added_behind
+from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
+
+Find = Callable[[str], int | None]
+"""The id of a piece, or None."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,33 +36,59 @@ class SentencePieceTokenizer(Tokenizer):
     settings: ModelSettings
     model: sentencepiece.SentencePieceProcessor = field(repr=False)
     model_bytes: bytes = field(repr=False)
+    added: tuple[str, ...] = ()
+    """Special tokens behind the model's last piece, by id; padding that is the last not counted."""
 
     bos_id: int
     unk_id: int
 
     @property
     def num_pieces(self) -> int:
-        """How many pieces the model has."""
-        return self.model.vocab_size()
+        """How many pieces the model has, with those that were added."""
+        return self.model.vocab_size() + len(self.added)
 
     @property
     def segmentation(self) -> str:
         """The SHA-256 (hex) of the model file."""
         return hashlib.sha256(self.model_bytes).hexdigest()
 
-    @property
-    def hf_opening(self) -> str:
+    def hf_opening_of(self, template: ChatTemplate) -> str:
         """BOS, and a space that stands for the word-start mark before a text's first word.
 
-        Hugging Face tokenizers leave that mark out after a special token.
+        Hugging Face tokenizers leave that mark out after a special token, and so do our tokens
+        in every chat template but Tülu's.
         """
-        return "bos_token + ' '"
+        return "bos_token + ' '" if template.name == "tulu" else "bos_token"
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """The ids that stand for no text: BOS, EOS, unknown, padding, other control pieces."""
-        control = (i for i in range(self.num_pieces) if self.model.is_control(i))
-        return frozenset([*control, *self.named_ids.values()])
+        size = self.model.vocab_size()
+        control = (i for i in range(size) if self.model.is_control(i))
+        added = range(size, self.num_pieces)
+        return frozenset([*control, *added, *self.named_ids.values(), *self.template_ids.values()])
+
+    def token_id(self, piece: str) -> int | None:
+        """The id of a piece, or None where there is no such piece."""
+        if piece == self.pad_piece:
+            return self.pad_id
+        if piece in self.added:
+            return self.model.vocab_size() + self.added.index(piece)
+        return _piece_id(self.model, piece)
+
+    @cached_property
+    def piece_bytes(self) -> np.ndarray:
+        """How many bytes of text each id stands for; 0 for special ones."""
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for i in range(self.model.vocab_size()):
+            if i not in self.special_ids:
+                piece = self.model.id_to_piece(i)
+                sizes[i] = 1 if self.model.is_byte(i) else self.text_bytes(piece)
+        return sizes
+
+    def text_bytes(self, text: str) -> int:
+        """How many bytes a text has; the mark U+2581 and the space are one here."""
+        return len(text.replace("▁", " ").encode())
 
     def opening(self, text: str) -> str:
         """The text behind the space that SentencePiece puts before a text's first word."""
@@ -73,7 +106,7 @@ class SentencePieceTokenizer(Tokenizer):
     @cached_property
     def _words(self) -> WordCache:
         """Words apart have the tokens they have together if BPE can merge nothing across them."""
-        pieces = map(self.model.id_to_piece, range(self.num_pieces))
+        pieces = map(self.model.id_to_piece, range(self.model.vocab_size()))
         apart = self.settings.model_type == "bpe" and not any(
             re.search("[^▁]▁", piece) for piece in pieces
         )
@@ -85,7 +118,8 @@ class SentencePieceTokenizer(Tokenizer):
         return [ids[skip:] for ids in encoded]
 
     def _piece(self, token: int) -> str:
-        return self.model.id_to_piece(token)
+        size = self.model.vocab_size()
+        return self.model.id_to_piece(token) if token < size else self.added[token - size]
 
     def _decode_run(self, ids: list[int], at_start: bool) -> str:
         if at_start:
@@ -93,12 +127,14 @@ class SentencePieceTokenizer(Tokenizer):
         return self.model.decode(self.newline_ids + ids)[1:]
 
 
-def load_sentencepiece(file: Path, encoding: Encoding) -> SentencePieceTokenizer:
+def load_sentencepiece(
+    file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens = ()
+) -> SentencePieceTokenizer:
     """The tokenizer of a model file and the Hugging Face settings beside it.
 
     Raises:
-        TokenizerError: a corrupt file, an unusable model (see `_check_model`), or special tokens
-            that are missing or clash.
+        TokenizerError: a corrupt file, an unusable model (see `_check_model`), special tokens
+            that are missing or clash, or tokens to add that are there.
     """
     data = file.read_bytes()
     settings = read_settings(data, file)
@@ -110,13 +146,24 @@ def load_sentencepiece(file: Path, encoding: Encoding) -> SentencePieceTokenizer
         ) from error
     _check_model(model, settings, file)
     config = read_config(file.parent)
-    bos, eos, unk = (_special_id(model, config, name, file) for name in ("bos", "eos", "unk"))
-    pad, pad_piece = _pad(model, config, file)
+    added = added_behind(config, model.vocab_size(), template, file.parent)
+
+    def find(piece: str) -> int | None:
+        own = _piece_id(model, piece)
+        return model.vocab_size() + added.index(piece) if own is None and piece in added else own
+
+    bos, eos, unk = (_special_id(model, config, name, find, file) for name in ("bos", "eos", "unk"))
+    pad, pad_piece = _pad(model, config, find, file)
     check_padding(pad, pad_piece, eos, file.parent)
-    _check_added(config, {pad: pad_piece}, model.vocab_size(), file.parent)
-    return SentencePieceTokenizer(
+    if pad is not None and pad_piece is not None and pad < 0:
+        pad = model.vocab_size() + len(added)
+        added.append(pad_piece)
+    added += tokens_to_add(add_tokens, template, lambda piece: find(piece) is not None, file)
+    pad_is_last = pad is not None and pad == model.vocab_size() + len(added) - 1
+    tokenizer = SentencePieceTokenizer(
         path=file.parent.resolve() / file.name,
         encoding=encoding,
+        template=template,
         bos_id=bos,
         eos_id=eos,
         unk_id=unk,
@@ -125,7 +172,10 @@ def load_sentencepiece(file: Path, encoding: Encoding) -> SentencePieceTokenizer
         settings=settings,
         model=model,
         model_bytes=data,
+        added=tuple(added[:-1] if added and pad_is_last else added),
     )
+    check_special_text(tokenizer)
+    return tokenizer
 
 
 def _check_model(
@@ -160,11 +210,11 @@ def _check_model(
 
 
 def _special_id(
-    model: sentencepiece.SentencePieceProcessor, config: Json, name: str, at: Path
+    model: sentencepiece.SentencePieceProcessor, config: Json, name: str, find: Find, at: Path
 ) -> int:
     """The id of BOS, EOS or the unknown token: the one the config names, else the model's own."""
     named = token_text(config.get(f"{name}_token"))
-    token = getattr(model, f"{name}_id")() if named is None else _piece_id(model, named)
+    token = getattr(model, f"{name}_id")() if named is None else find(named)
     if token is None or token < 0:
         raise TokenizerError(
             f"tokenizer has no {name} token",
@@ -176,31 +226,17 @@ def _special_id(
 
 
 def _pad(
-    model: sentencepiece.SentencePieceProcessor, config: Json, at: Path
+    model: sentencepiece.SentencePieceProcessor, config: Json, find: Find, at: Path
 ) -> tuple[int | None, str | None]:
-    """The padding token's id and piece; an id behind the last piece when it is not a piece."""
+    """The padding token's id and piece; the id is -1 for one that is yet to be added."""
     named = token_text(config.get("pad_token"))
     if named is None:
         own = model.pad_id()
         return (None, None) if own < 0 else (own, model.id_to_piece(own))
     if not named:
         raise TokenizerError("pad_token is empty", at=at.parent / CONFIG_NAME, expected="a token")
-    own = _piece_id(model, named)
-    return (model.vocab_size() if own is None else own), named
-
-
-def _check_added(config: Json, pad: dict[int | None, str | None], size: int, at: Path) -> None:
-    """Passes when the config adds no token other than `pad` behind the model's last piece."""
-    added = {i: token_text(token) for i, token in config["added_tokens_decoder"].items()}
-    behind = {int(i): piece for i, piece in added.items() if i.isdecimal() and int(i) >= size}
-    extra = {i: piece for i, piece in behind.items() if pad.get(i) != piece}
-    if extra:
-        raise TokenizerError(
-            "tokenizer adds tokens that its model lacks",
-            got=extra,
-            at=at,
-            expected=f"no added token but the padding token, as id {size}",
-        )
+    own = find(named)
+    return (-1 if own is None else own), named
 
 
 def _piece_id(model: sentencepiece.SentencePieceProcessor, piece: str) -> int | None:

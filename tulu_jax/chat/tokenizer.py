@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from tulu_jax.axes import TokenIds
-from tulu_jax.chat.template import TEMPLATE_VERSION
+from tulu_jax.chat.segments import ChatTemplate, Segment
+from tulu_jax.chat.templates import TEMPLATES
 from tulu_jax.errors import TokenizerError
 
 Encoding = Literal["hf", "paper"]
@@ -30,6 +31,7 @@ class Tokenizer(ABC):
     the tokenizer puts none there (Pythia); it may be EOS itself (OPT). `unk_id` is None where no
     text is unknown. `pad_id` is None when there is no padding token; one that is not a piece is
     added behind the last piece and counts in `vocab_size` (LLaMA: `<pad>`, 32000 of 32001).
+    `template` is the chat template that conversations are encoded with.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Tokenizer(ABC):
     unk_id: int | None
     pad_id: int | None
     pad_piece: str | None
+    template: ChatTemplate = TEMPLATES["tulu"]
 
     @property
     @abstractmethod
@@ -51,14 +54,31 @@ class Tokenizer(ABC):
         """A SHA-256 (hex) of what decides how text is segmented."""
 
     @property
-    @abstractmethod
     def hf_opening(self) -> str:
         """What stands before a conversation's text in Hugging Face's template (Jinja)."""
+        return self.hf_opening_of(self.template)
+
+    def hf_opening_of(self, template: ChatTemplate) -> str:
+        """The same for another template: BOS, or nothing."""
+        return "''" if self.bos_id is None else "bos_token"
 
     @cached_property
     @abstractmethod
     def special_ids(self) -> frozenset[int]:
         """The ids that stand for no text: BOS, EOS, unknown, padding, other control pieces."""
+
+    @abstractmethod
+    def token_id(self, piece: str) -> int | None:
+        """The id of a piece, or None where there is no such piece."""
+
+    @cached_property
+    @abstractmethod
+    def piece_bytes(self) -> np.ndarray:
+        """How many bytes of text each id stands for; 0 for special ones."""
+
+    @abstractmethod
+    def text_bytes(self, text: str) -> int:
+        """How many bytes a text has as its tokens spell it."""
 
     @abstractmethod
     def opening(self, text: str) -> str:
@@ -86,6 +106,17 @@ class Tokenizer(ABC):
         """What every conversation starts with: BOS, or nothing."""
         return [] if self.bos_id is None else [self.bos_id]
 
+    @property
+    def bos_in_front(self) -> int | None:
+        """The BOS that every conversation starts with; None where there is none."""
+        return None if self.template.bos == "none" else self.bos_id
+
+    @property
+    def bos_once(self) -> bool:
+        """Whether BOS stands for nothing else later in a conversation than its start."""
+        ambiguous = self.encoding == "paper" or self.bos_id == self.eos_id
+        return not ambiguous and self.template.bos == "start"
+
     def fitting(self, vocab_size: int) -> Self:
         """The same tokenizer, as a model of `vocab_size` embeddings can use it.
 
@@ -103,13 +134,52 @@ class Tokenizer(ABC):
         That is the segmentation, the special tokens, the encoding and the template; not the path,
         nor settings that change no token. So an exported copy has its original's fingerprint.
         """
-        parts = {
+        parts: dict[str, Any] = {
             "model": self.segmentation,
             "special": [self.bos_id, self.eos_id, self.unk_id, self.pad_id, self.pad_piece],
             "encoding": self.encoding,
-            "template": TEMPLATE_VERSION,
+            "template": self.template.version,
         }
+        if self.template.tokens:
+            parts["markers"] = [self.token_id(piece) for piece in self.template.tokens]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def template_ids(self) -> dict[str, int]:
+        """The special tokens that the chat template writes, besides BOS and EOS.
+
+        Raises:
+            TokenizerError: the tokenizer lacks one.
+        """
+        ids = {piece: self.token_id(piece) for piece in self.template.tokens}
+        lacking = [piece for piece, token in ids.items() if token is None]
+        if lacking:
+            raise TokenizerError(
+                f"chat template {self.template.name!r} needs tokens that the tokenizer lacks",
+                got="no " + ", ".join(lacking),
+                at=self.path,
+                expected="tokens of their own",
+                do="add them with ADD_TOKENS='template' (--add_tokens template), or choose "
+                "another CHAT_TEMPLATE",
+            )
+        return {piece: token for piece, token in ids.items() if token is not None}
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer: EOS, or the one that the chat template has for it."""
+        end = self.template.end
+        return self.eos_id if end is None else self.template_ids[end]
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text when generating: the template's, and EOS."""
+        return tuple(dict.fromkeys((self.end_id, self.eos_id)))
+
+    def id_of(self, segment: Segment) -> list[int]:
+        """The id of a segment that is a special token; nothing for BOS where there is none."""
+        if segment.kind == "bos":
+            return self.start_ids
+        return [self.eos_id if segment.kind == "eos" else self.template_ids[segment.text]]
 
     @cached_property
     def named_ids(self) -> dict[str, int]:
@@ -135,6 +205,14 @@ class Tokenizer(ABC):
         if token == self.pad_id and self.pad_piece is not None:
             return self.pad_piece
         return self._piece(int(token))
+
+    def opens_text(self, token: int) -> bool:
+        """Whether a text that follows this special token has the tokens of a new text.
+
+        In Tülu's format it has after BOS; the paper's encoding starts anew after every one.
+        """
+        at_bos = token == self.bos_id and self.template.name == "tulu"
+        return at_bos or self.encoding == "paper"
 
     def byte_names(self, token: int) -> str:
         """A piece that is not text by itself, as bytes: `<0xF0>`."""
@@ -166,8 +244,7 @@ class Tokenizer(ABC):
         for special, run in self._runs(ids):
             if special:
                 texts.append("" if skip_special else "".join(map(self.piece, run)))
-                # The paper's encoding starts anew after every special token.
-                at_start = run[-1] == self.bos_id or self.encoding == "paper"
+                at_start = self.opens_text(run[-1])
             else:
                 texts.append(self._decode_run(run, at_start))
         return "".join(texts)
@@ -187,3 +264,18 @@ class Tokenizer(ABC):
             last = special
         if run:
             yield last, run
+
+
+def check_special_text(tokenizer: Tokenizer) -> None:
+    """Passes when the template's tokens are there, and the text of special tokens stays text.
+
+    Raises: TokenizerError.
+    """
+    for text in (*tokenizer.special_strings, *tokenizer.template_ids):
+        if tokenizer.special_ids.intersection(tokenizer.encode_text(text)):
+            raise TokenizerError(
+                "tokenizer cannot keep the text of a special token as text",
+                got=repr(text),
+                at=tokenizer.path,
+                expected="a special token that no text becomes",
+            )

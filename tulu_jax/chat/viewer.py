@@ -44,7 +44,7 @@ def spans(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer) -> list[Span]
         ids = [token for token, _ in group]
         text = tokenizer.decode(ids, skip_special=False, after=not at_start)
         result.append(Span(text, flag, special))
-        at_start = special and (ids[-1] == tokenizer.bos_id or tokenizer.encoding == "paper")
+        at_start = special and tokenizer.opens_text(ids[-1])
     return result
 
 
