@@ -150,12 +150,13 @@ def _print_next(console: Console, folder: Path, run_dir: Path, export: Path) -> 
     console.rule("Where everything lies, and what to try next")
     console.print(
         f"""\
-{folder / "data"}      tokenized data: tulu data inspect tulu_demo --tokenizer tasks/demo_tokenizer
+{folder / "data"}      tokenized data
 {run_dir}       checkpoints, settings.gin, metrics.jsonl, loss.png, tensorboard/
 {export}        config.json, model.safetensors, tokenizer.json: what transformers loads
 
   tulu chat --model {export}                      talk to it
   tulu generate --model {export} --prompt "What comes right after 41?"
+  tulu data inspect tulu_demo --tokenizer {run_dir / "tokenizer"}
   tulu export --help                              other dtypes, shards, checkpoints
-  tulu train --help                               train on real data: README.md has the command"""
+  tulu train --help                               train on real data: the README has the command"""
     )

@@ -115,6 +115,14 @@ def row_length(feature_lengths: dict[str, int]) -> int:
     return feature_lengths["targets"]
 
 
+@gin.configurable
+def demo_tokenizer() -> str:
+    """The folder of the demo's tokenizer, wherever the package is installed."""
+    from tasks.demo_tokenizer import folder
+
+    return folder()
+
+
 for _configurable in CONFIGURABLES:
     gin.external_configurable(_configurable, _configurable.__name__)
 

@@ -1,0 +1,49 @@
+"""The package as `pip install` lays it out, for tests of what must work without the repository."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+BUILT_FROM = ("tulu_jax", "tasks", "gin_configs", "pyproject.toml", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The folder of an unpacked wheel, made from a copy of the tracked and the new files."""
+    work = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *BUILT_FROM],
+        cwd=ROOT, capture_output=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (work / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / "source" / name).write_bytes((ROOT / name).read_bytes())
+    build = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", build, str(work)],
+        cwd=work / "source", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(work / done.stdout.split()[-1]) as wheel:
+        wheel.extractall(work / "installed")
+    return work / "installed"
+
+
+@pytest.fixture(scope="session")
+def away(installed):
+    """Runs a Python command line with the installed package, from a folder of its own."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
