@@ -1,6 +1,7 @@
 """Training that starts from a Hugging Face folder, without `tulu import`."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.errors import CheckpointError
 from tulu_jax.models import config_to_dict
 
 from .small import MESHES, MODEL, assert_same_state, final_state, random_params, run, run_config
@@ -45,3 +47,21 @@ def test_rows_are_added_for_a_model_with_more_tokens(monkeypatch, tmp_path, fold
     state, _ = trained(monkeypatch, tmp_path / "a", initial_checkpoint=str(folder), model=larger)
     assert state["['params']['embedding']"].shape == (72, 32)
     assert state["['params']['lm_head']"].shape == (32, 72)
+
+
+@pytest.mark.parametrize("named", ["model", "nothing"])
+def test_an_imported_model_is_no_run_to_go_on_with(monkeypatch, tmp_path, folder, named):
+    opened, path = hf.open_folder(folder), tmp_path / "imported"
+    source = {"format": "hf", "folder": "x"}
+    meta = {"model": config_to_dict(MODEL), "step": 0, "source": source}
+    save_params(path, opened.lazy_params(), meta)
+    changes = {"initial_checkpoint": str(path), "model": None} if named == "nothing" else {}
+    config = run_config(path, **COMMON, **changes)
+    message = (
+        r"MODEL_DIR is the folder of an imported model, .* - got a checkpoint made from hf, .*"
+        r"set INITIAL_CHECKPOINT_PATH=\S+imported and another MODEL_DIR"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        run(monkeypatch, config)
+    assert not (path / "settings.gin").exists()
+    assert not Path(config.data.data_dir).exists(), "before any data are read"

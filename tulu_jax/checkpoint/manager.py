@@ -291,6 +291,29 @@ def refuse_adapters(run: str | Path) -> None:
         )
 
 
+def refuse_imported(run: str | Path) -> None:
+    """Refuses to train in the folder of a model that was imported or put together, not trained.
+
+    A folder without a readable checkpoint passes: it is for `Checkpoints` to say what is wrong.
+
+    Raises:
+      CheckpointError: the newest checkpoint is of no training run.
+    """
+    try:
+        reader = CheckpointReader(run)
+    except CheckpointError:
+        return
+    if "stores" not in reader.meta:
+        made = (reader.meta.get("source") or {}).get("format", "another tool")
+        raise CheckpointError(
+            "MODEL_DIR is the folder of an imported model, which no run can go on from",
+            got=f"a checkpoint made from {made}, without data or optimizer",
+            at=reader.path,
+            expected="a new folder, or that of the run that is to go on",
+            do=f"set INITIAL_CHECKPOINT_PATH={run} and another MODEL_DIR",
+        )
+
+
 def saved_model_config(run: str | Path) -> ModelConfig:
     """The model a run's newest checkpoint is of.
 

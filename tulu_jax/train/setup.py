@@ -20,6 +20,7 @@ from tulu_jax.checkpoint.manager import (
     DamagedCheckpointError,
     is_run,
     refuse_adapters,
+    refuse_imported,
     restore_params,
     saved_model_config,
 )
@@ -139,6 +140,7 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     Raises:
       TuluError: whatever does not fit, before anything is allocated.
     """
+    refuse_imported(config.model_dir)
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     layout = layout_for(
         model,
