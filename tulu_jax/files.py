@@ -29,6 +29,7 @@ _STARTS = (
     (b"\xfe\xff", "UTF-16 text"),
     (b"%PDF-", "a PDF file"),
     (b"GGUF", "a GGUF file"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
 )
 
 

@@ -1,6 +1,7 @@
 """Adapters go to PEFT and back, and merge into the weights that give the same logits."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,16 @@ def test_bases_that_are_not_the_same(tmp_path):
         saved_lora({})
 
 
+STARTS_THAT_CHANGE_THE_BASE = (
+    "pissa", "pissa_niter_16", "PiSSA", "olora", "corda", "loftq", "lora_ga", "other", None, 1, {},
+)  # fmt: skip
+
+START_MESSAGE = (
+    r".* expected true, false or 'gaussian': this start changes the base's weights, .* - in PEFT "
+    r"convert it: save_pretrained\(DIR, path_initial_model_for_weight_conversion=START\)"
+)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -87,12 +98,43 @@ def test_bases_that_are_not_the_same(tmp_path):
         ({"bias": "all"}, "bias of the adapter"),
         ({"rank_pattern": {"x": 1}}, "rank_pattern of the adapter"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save of the adapter"),
-        ({"target_modules": ["lm_head"]}, "config is not understood - got LoraConfig.targets"),
-        ({"target_modules": ["fc1", "dense"]}, "adapter has tensors that its config does not"),
+        (
+            {"target_modules": ["q_proj", "lm_head"]},
+            "target_modules of the adapter is not supp.* lm_head",
+        ),
+        (
+            {"target_modules": ["fc1"]},
+            r"names no module of the base - got \['fc1'\] .* check that --base",
+        ),
+        ({"target_modules": ["q_proj"]}, "adapter has tensors that its config does not tell of"),
+        ({"target_modules": r".*\.0\..*q_proj"}, "not supported - got q_proj in 1 of 2 layers"),
+        (
+            {"target_modules": "(q_proj"},
+            "target_modules of the adapter is malformed - got .*unt",
+        ),
+        ({"target_modules": {"q_proj": 1}}, "target_modules of the adapter is malformed - got"),
         ({"r": 4}, "adapter does not fit the model - got .*lora_A"),
-        ({"r": None}, "config is not understood"),
+        (
+            {"r": None},
+            "r is missing - at .* adapter_config.json to name r: it is not guessed",
+        ),
+        ({"r": "4"}, "r is malformed - got '4' .* an integer"),
+        ({"r": 0}, "config is not understood - got LoraConfig.rank is out of range - got 0"),
+        ({"lora_alpha": None}, "lora_alpha is missing .* copy it from the original adapter_config"),
+        ({"lora_alpha": 0}, "config is not understood - got LoraConfig.alpha is out of range"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is malformed - got nan .* a finite number"),
+        ({"lora_dropout": 1.0}, "config is not understood - got LoraConfig.dropout is out of"),
+        ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens of the adapter is not sup"),
+        ({"exclude_modules": ["q_proj"]}, "exclude_modules of the adapter is not supported"),
+        ({"layers_to_transform": [0]}, "layers_to_transform of the adapter is not supported"),
+        ({"alpha_pattern": {"q_proj": 1}}, "alpha_pattern of the adapter is not supported"),
+        ({"use_rslora": 1}, "use_rslora of the adapter is not supported - got 1"),
+        ({"kasa_config": {"beta": 1}}, "kasa_config is not known .* remove it from adapter_config"),
+        ({"new_trick": "x", "other": 0}, 'new_trick is not known - got {"new_trick": "x"}'),
+        *(({"init_lora_weights": start}, re.escape(f"{start!r} at ") + START_MESSAGE)
+          for start in STARTS_THAT_CHANGE_THE_BASE),
     ],
-)
+)  # fmt: skip
 def test_adapters_of_other_kinds(tmp_path, changes, message):
     save_peft(tmp_path / "a", CONFIG, LORA, draw(LORA), base="base")
     path = tmp_path / "a" / "adapter_config.json"

@@ -44,7 +44,7 @@ from tulu_jax.checkpoint.diff_parts import (
     places_of_extras,
     read_record,
 )
-from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, plan_shards, write_shard
 from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, cast, numpy_dtype, read_tensor
 from tulu_jax.checkpoint.whole_folder import whole_folder

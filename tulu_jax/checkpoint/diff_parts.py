@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.hf.config import read_json
 from tulu_jax.checkpoint.hf.files import find_tensors
+from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.names import HARMLESS
 from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, read_tensor
 from tulu_jax.errors import CheckpointError

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.load import HfFolder, checked_folder
 from tulu_jax.checkpoint.hf.tensors import Stored, TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file

@@ -19,44 +19,40 @@ Source: peft 0.21 `tuners/lora/{config,layer}.py`, `utils/save_and_load.py`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.load import param_shapes, put
-from tulu_jax.checkpoint.hf.names import tensors_of
+from tulu_jax.checkpoint.hf.names import FAMILIES
+from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, read_header, write_shard
-from tulu_jax.checkpoint.hf.tensors import TensorSpec, read_tensor
+from tulu_jax.checkpoint.hf.tensors import TensorSpec, all_finite, not_finite, read_tensor
+from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.checkpoint.hf.weights import Tensor
+from tulu_jax.checkpoint.peft_config import (
+    NEUTRAL,
+    Note,
+    module_name,
+    modules_of,
+    patterns,
+    read_adapter_config,
+)
 from tulu_jax.checkpoint.whole_folder import whole_folder
-from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, at
 
-CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+TORCH_NAME = "adapter_model.bin"
 PREFIX = "base_model.model."
+INNER_NAME = re.compile(r"(lora_[AB])\.([^.]+)\.weight$")
+"""The end of a tensor's name that has the adapter's own name in it."""
 F32 = np.dtype(np.float32)
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "fan_in_fan_out": (False,),
-    "use_rslora": (False,),
-    "use_dora": (False,),
-    "use_qalora": (False,),
-    "lora_bias": (False,),
-    "modules_to_save": (None, []),
-    "layers_to_transform": (None, []),
-    "layer_replication": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None, []),
-}
-"""Fields of PEFT's config that would change the arithmetic -> values at which they do not."""
 
 
 def save_peft(
@@ -79,7 +75,7 @@ def save_peft(
     Raises:
       CheckpointError: the folder is in use.
     """
-    modules = _modules(config, lora)
+    modules = modules_of(config, lora)
     tensors: dict[str, np.ndarray] = {}
     for holder in modules:
         factors = _joined(holder, config, lora, adapters)
@@ -95,32 +91,39 @@ def save_peft(
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": sorted({_module(holder) for holder in modules}),
+        "target_modules": sorted({module_name(holder) for holder in modules}),
         "init_lora_weights": True,
         **{name: values[0] for name, values in NEUTRAL.items()},
-        **_patterns(modules, lora),
+        **patterns(modules, lora),
     }
     with whole_folder(path) as folder:
         shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
         write_shard(folder / WEIGHTS_NAME, shard, F32, iter(tensors.items()))
-        (folder / CONFIG_NAME).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     return Path(path)
 
 
-def load_peft(path: str | Path, config: ModelConfig) -> tuple[LoraConfig, dict[str, Any]]:
+def load_peft(
+    path: str | Path, config: ModelConfig, *, note: Note = lambda _: None
+) -> tuple[LoraConfig, dict[str, Any]]:
     """The settings and the tree of adapters, float32 host arrays, in a folder of PEFT's.
 
+    Args:
+      path: the folder.
+      config: the model they belong to.
+      note: told what was understood that is not as it should be, and adapters that do nothing.
+
     Raises:
-      CheckpointError: files are missing or damaged, the adapter is of a kind we do not have, or it
-        does not fit the model. Nothing is guessed.
+      CheckpointError: files are missing or damaged, the adapter is of a kind we do not have, has
+        numbers that are not finite, or does not fit the model. Nothing is guessed.
     """
     folder = Path(path)
-    fields = read_json(folder / CONFIG_NAME)
-    lora = _lora_from(fields, config, folder / CONFIG_NAME)
-    specs = read_header(folder / WEIGHTS_NAME)
+    lora, ours = read_adapter_config(folder, config, note)
+    modules = modules_of(config, lora)
+    specs = _named_specs(folder, modules, config, note)
     tree, used = {}, set()
-    for holder in _modules(config, lora):
-        blocks = bool(fields.get("rank_pattern")) and len(holder.paths) > 1
+    for holder in modules:
+        blocks = ours and len(holder.paths) > 1
         stacked, names = _stacked(holder, config, lora, specs, len(holder.paths) if blocks else 1)
         used.update(names)
         for part, weight in enumerate(holder.paths):
@@ -130,9 +133,64 @@ def load_peft(path: str | Path, config: ModelConfig) -> tuple[LoraConfig, dict[s
         raise CheckpointError(
             "adapter has tensors that its config does not tell of",
             got=more[:3],
-            at=folder / WEIGHTS_NAME,
+            at=specs[more[0]].file,
         )
+    if not any(np.any(at(tree, path)["a"]) and np.any(at(tree, path)["b"])
+               for holder in modules for path in holder.paths):  # fmt: skip
+        note("every product of the adapters is zero: they change nothing (saved before training?)")
     return lora, tree
+
+
+def _named_specs(
+    folder: Path, modules: list[Tensor], config: ModelConfig, note: Note
+) -> dict[str, TensorSpec]:
+    """The folder's tensors under the names that PEFT gives them today.
+
+    The name of the adapter inside (`lora_A.default.weight`), wrappers, and PEFT's own prefix may
+    be there or not, if they are alike in all names.
+    """
+    specs = _read_specs(folder)
+    expected = {
+        f"{name.removesuffix('.weight')}.{factor}.weight"
+        for holder in modules for name in holder.hf_names(config) for factor in ("lora_A", "lora_B")
+    }  # fmt: skip
+    whole = FAMILIES[config.family].PREFIX  # what the bare model lacks
+    bare = {name.removeprefix(whole) for name in expected}
+    plain = {name: INNER_NAME.sub(r"\1.weight", name) for name in specs}
+    inner = {match[2] for name in specs if (match := INNER_NAME.search(name))}
+    if len(inner) > 1:
+        raise CheckpointError(
+            "file holds several adapters", got=sorted(inner), at=folder, expected="one",
+            do="save the one that is meant with PEFT's save_pretrained(selected_adapters=[NAME])",
+        )  # fmt: skip
+    short, _ = without_wrappers(plain.values(), expected | bare)
+    short = {name: whole + own if own in bare else own for name, own in short.items()}
+    renamed = {name: PREFIX + short[plain[name]] for name in specs}
+    if any(name != usual for name, usual in renamed.items()):
+        first = min(specs)
+        note(f"names of tensors are not PEFT's ({first}): taken as {renamed[first]}")
+    if len(set(renamed.values())) != len(specs):
+        raise CheckpointError("tensor is there twice", got=sorted(specs)[:3], at=folder)
+    return {renamed[name]: spec for name, spec in specs.items()}
+
+
+def _read_specs(folder: Path) -> dict[str, TensorSpec]:
+    """The tensors in the folder's weights file, safetensors or torch's."""
+    if (folder / WEIGHTS_NAME).is_file():
+        specs = read_header(folder / WEIGHTS_NAME)
+    elif (folder / TORCH_NAME).is_file():
+        specs = read_torch_file(folder / TORCH_NAME)
+    else:
+        raise CheckpointError(
+            "adapter's weights are missing",
+            got=sorted(child.name for child in folder.iterdir())[:5],
+            at=folder,
+            expected=f"{WEIGHTS_NAME} or {TORCH_NAME}",
+            do="copy the file that lay beside adapter_config.json",
+        )
+    if not specs:
+        raise CheckpointError("adapter holds no tensors", at=folder, do="save it anew with PEFT")
+    return specs
 
 
 def _stacked(
@@ -156,13 +214,21 @@ def _stacked(
             if found != wanted:
                 raise CheckpointError(
                     "adapter does not fit the model",
-                    got=f"{tensor} {None if found is None else list(found)}",
-                    at=next(iter(specs.values())).file if specs else None,
+                    got=f"{tensor} {list(found)}" if found else f"no {tensor}, but {min(specs)}",
+                    at=next(iter(specs.values())).file,
                     expected=list(wanted),
+                    do="check r and target_modules of its config, and that --base is its base",
                 )
-        stacked[factor] = np.stack([read_tensor(specs[name]).astype(F32).T for name in names])
+        stacked[factor] = np.stack([_read(specs[name], name).T for name in names])
         used += names
     return stacked, used
+
+
+def _read(spec: TensorSpec, name: str) -> np.ndarray:
+    numbers = read_tensor(spec)
+    if not all_finite(numbers):
+        raise not_finite(numbers, name, spec.file)
+    return numbers.astype(F32)
 
 
 def _joined(
@@ -219,51 +285,6 @@ def _heads(holder: Tensor, config: ModelConfig) -> tuple[int, ...]:
     return param_shapes(config)[holder.paths[0]][-2:]
 
 
-def _patterns(modules: list[Tensor], lora: LoraConfig) -> dict[str, dict[str, Any]]:
-    """PEFT's fields for modules whose adapter has another rank, and the same scale."""
-    fused = {_module(holder): len(holder.paths) for holder in modules if len(holder.paths) > 1}
-    return {
-        "rank_pattern": {name: count * lora.rank for name, count in fused.items()},
-        "alpha_pattern": {name: count * lora.alpha for name, count in fused.items()},
-    }
-
-
-def _lora_from(fields: Mapping[str, Any], config: ModelConfig, where: Path) -> LoraConfig:
-    targets = fields.get("target_modules")
-    targets = [targets] if isinstance(targets, str) else targets
-    try:
-        lora = LoraConfig(
-            rank=fields["r"],
-            alpha=float(fields["lora_alpha"]),
-            dropout=float(fields.get("lora_dropout", 0.0)),
-            targets=tuple(targets or ()),
-            base_dtype="float32",
-        )
-        patterns = _patterns(_modules(config, lora), lora)
-    except (KeyError, TypeError, TuluError) as error:
-        raise CheckpointError("adapter's config is not understood", got=error, at=where) from error
-    ours = all(fields.get(name) == value for name, value in patterns.items())
-    allowed = {"peft_type": ("LORA",), **NEUTRAL}
-    for name, values in allowed.items():
-        found = fields.get(name, values[0])
-        if found not in values and not (ours and name in patterns):
-            raise CheckpointError(
-                f"{name} of the adapter is not supported", got=repr(found), at=where,
-                expected=repr(values[0]),
-            )  # fmt: skip
-    return lora
-
-
-def _modules(config: ModelConfig, lora: LoraConfig) -> list[Tensor]:
-    """The tensors of the modules with an adapter: those that hold a weight with one."""
-    adapted = adapter_shapes(config, lora)
-    return [holder for holder in tensors_of(config) if any(p in adapted for p in holder.paths)]
-
-
 def _name(holder: Tensor) -> str:
     """The torch module that holds a tensor; `{layer}` stands for the layer's number."""
     return holder.pattern.removesuffix(".weight")
-
-
-def _module(holder: Tensor) -> str:
-    return _name(holder).rsplit(".", 1)[1]

@@ -219,11 +219,12 @@ def test_other_bad_folders(sharded):
 def test_folders_without_weights_say_what_they_hold(tmp_path):
     (tmp_path / "model.gguf").touch()
     with pytest.raises(
-        CheckpointError, match=r"holds no weights - got \['model.gguf'\].*model.safetensors"
+        CheckpointError,
+        match=r"weights of a model, but a GGUF file .*\['model.gguf'\].*model.safe",
     ):
         find_tensors(tmp_path)
     (tmp_path / "params.json").touch()
-    with pytest.raises(CheckpointError, match="this is Meta's layout: use tulu import --meta"):
+    with pytest.raises(CheckpointError, match=r"but a model in Meta's layout .* tulu import --me"):
         find_tensors(tmp_path)
 
 

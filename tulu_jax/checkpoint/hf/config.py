@@ -8,13 +8,14 @@ text that is only slightly worse.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.families import llama, neox, opt
 from tulu_jax.checkpoint.hf.fields import Fields
+from tulu_jax.checkpoint.hf.json_file import read_json
+from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.models import LlamaConfig, ModelConfig, NeoxConfig, OptConfig
 
@@ -28,37 +29,9 @@ def read_config(folder: Path) -> ModelConfig:
       CheckpointError: the file is missing, malformed, or describes a model we do not have.
     """
     path = folder / "config.json"
+    if not path.is_file():
+        raise no_model(folder)
     return from_hf(read_json(path), at=path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a Hugging Face folder.
-
-    Raises:
-      CheckpointError: no such file, not UTF-8, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path.name} is missing",
-            at=path.parent,
-            expected="a folder in Hugging Face format",
-            do="give the folder that holds config.json and *.safetensors",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.name} is unreadable",
-            got=error,
-            at=path,
-            expected="a JSON object in UTF-8",
-            do="download the file again",
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path.name} is malformed", got=type(value).__name__, at=path, expected="a JSON object"
-        )
-    return value
 
 
 def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfig:
@@ -84,6 +57,9 @@ def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfi
         )
     reader = Fields(fields, at)
     reader.only("model_type", family.ARCHITECTURES[name])
+    for unused in ("quantization_config", "pruned_heads"):
+        if value := reader.take(unused, default=None):
+            raise reader.refusal(unused, repr(value), expected="null")
     try:
         config = family.from_hf(reader)
     except CheckpointError:

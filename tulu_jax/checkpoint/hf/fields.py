@@ -1,8 +1,12 @@
-"""The fields of a `config.json`, each read once and checked; what nobody reads is refused."""
+"""The fields of a JSON file of settings, each read once and checked; what nobody reads is refused.
+
+`config.json` and `adapter_config.json` are read through it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,13 +36,26 @@ HARMLESS = frozenset(
 weights, dropout (which training here does not have), and settings of generation."""
 
 
-class Fields:
-    """A parsed `config.json` that notes which of its fields have been read."""
+MAX_NUMBER = 1e30
+"""No setting of a model comes near."""
 
-    def __init__(self, fields: Mapping[str, Any], at: object) -> None:
-        """Takes the fields, and where they came from, for messages."""
+
+class Fields:
+    """A parsed file of settings that notes which of its fields have been read."""
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        at: object,
+        *,
+        file: str = "config.json",
+        harmless: frozenset[str] = HARMLESS,
+    ) -> None:
+        """Takes the fields, where they came from, its name, and the fields that change nothing."""
         self._fields = fields
         self._at = at
+        self._file = file
+        self._harmless = harmless
         self._read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -92,6 +109,10 @@ class Fields:
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong_type(name, value, "a number")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._wrong_type(name, value, "a finite number")
+        if abs(value) > MAX_NUMBER:
+            raise self._wrong_type(name, value, f"a number up to {MAX_NUMBER:g}")
         return float(value)
 
     def flag(self, name: str, *, default: bool) -> bool:
@@ -143,11 +164,7 @@ class Fields:
         Raises:
           CheckpointError: naming the fields.
         """
-        for name in ("quantization_config", "pruned_heads"):
-            value = self.take(name, default=None)
-            if value:
-                raise self.refusal(name, repr(value), expected="null")
-        unread = set(self._fields) - self._read - HARMLESS
+        unread = set(self._fields) - self._read - self._harmless
         unknown = {name: self._fields[name] for name in sorted(unread) if self._fields[name]}
         if unknown:
             raise CheckpointError(
@@ -155,7 +172,7 @@ class Fields:
                 got=json.dumps(unknown)[:300],
                 at=self._at,
                 expected="only fields whose meaning is implemented",
-                do="remove it from config.json if the model is right without it",
+                do=f"remove it from {self._file} if the model is right without it",
             )
 
     def refusal(
@@ -173,8 +190,8 @@ class Fields:
             raise CheckpointError(
                 f"{name} is missing",
                 at=self._at,
-                expected=f"config.json to name {name}: it is not guessed",
-                do="copy it from the model's original config.json",
+                expected=f"{self._file} to name {name}: it is not guessed",
+                do=f"copy it from the original {self._file}",
             )
         return value
 

@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tulu_jax.checkpoint.hf.config import read_json
+from tulu_jax.checkpoint.hf.json_file import read_json
+from tulu_jax.checkpoint.hf.kinds import other_kind
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, SINGLE_NAME, read_header
-from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, TensorSpec
+from tulu_jax.checkpoint.hf.tensors import TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError
 
@@ -55,13 +56,13 @@ def find_tensors(folder: Path) -> dict[str, TensorSpec]:
             return _find_in_shards(folder, kind, _read_index(index, kind))
     suffixes = ("safetensors", "bin", "pth", "pt", "h5", "msgpack", "gguf")
     others = sorted(path.name for end in suffixes for path in folder.glob(f"*.{end}"))
-    meta = (folder / "params.json").is_file()
+    what, do = other_kind(folder) or (None, None)
     raise CheckpointError(
-        "folder holds no weights",
+        "folder holds no weights" + (f" of a model, but {what}" if what else ""),
         got=others[:5] or None,
         at=folder,
         expected=" or ".join(name for kind in FORMATS for name in (kind.single, kind.index)),
-        do="this is Meta's layout: use tulu import --meta" if meta else DOWNLOAD_AGAIN,
+        do=do or "copy or download the weights beside config.json",
     )
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.files import find_tensors
+from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
-    canonical_names,
     embedding_name,
     expected_tensors,
     head_name,
+    tensor_names,
     weights_of,
 )
 from tulu_jax.checkpoint.hf.tensors import (
@@ -76,10 +77,6 @@ def open_folder(path: str | Path, dtype: str | None = "float32") -> HfFolder:
       CheckpointError: as `load`; every name, shape and size is checked here, before any read.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(
-            "no such folder", got=str(path), expected="a Hugging Face folder with config.json"
-        )
     config = read_config(folder)
     return checked_folder(folder, config, find_tensors(folder), dtype)
 
@@ -92,12 +89,16 @@ def checked_folder(
     Raises:
       CheckpointError: a tensor is missing, misshapen, of a wrong dtype or not part of the model.
     """
-    names = canonical_names(config, stored)
+    names, prefix = tensor_names(config, stored)
     tensors = {names[name]: tensor for name, tensor in stored.items()}
     if len(tensors) != len(stored):
         twice = sorted(name for name in names if list(names.values()).count(names[name]) > 1)
         raise CheckpointError("tensor is there twice", got=twice[:5], at=folder)
     notes = _check_tensors(config, tensors, folder)
+    if prefix is not None:
+        notes.insert(0, f"the names of all tensors have {prefix} in them: read without it")
+    if (folder / ADAPTER_CONFIG).is_file():
+        notes.append("an adapter (adapter_config.json) lies beside the model: it is not read")
     return HfFolder(folder, config, tensors, None if dtype is None else numpy_dtype(dtype), notes)
 
 
@@ -150,7 +151,8 @@ class HfFolder:
         """A part of one weight; of the files only its own bytes are read.
 
         Raises:
-          CheckpointError: a file shrank since it was opened, or a weight does not fit float16.
+          CheckpointError: a file shrank since it was opened, a weight does not fit float16, or is
+            NaN or infinite.
         """
         row, shape = self._weights[path], self._shapes[path]
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
@@ -167,7 +169,8 @@ class HfFolder:
     def _fill(
         self, target: np.ndarray, row: Weight, name: str, shape: tuple[int, ...], index: Index
     ) -> None:
-        copy_cast(target, row.from_hf(self.specs[name].view(), shape)[index], name)
+        stored = self.specs[name]
+        copy_cast(target, row.from_hf(stored.view(), shape)[index], name, where=stored.file)
 
     def lazy_params(self) -> dict[str, Any]:
         """The tree of weights with a `LazyArray` at every leaf."""
@@ -208,12 +211,16 @@ def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Pat
     )
     missing = sorted(set(expected) - set(specs))
     if missing:
+        found = sorted(specs) if len(missing) > len(expected) / 2 else []
         raise CheckpointError(
             f"{_tensors(missing)} missing",
-            got=f"none named {_some(missing)}",
+            got=f"none named {_some(missing)}" + (f"; there are {_some(found)}" if found else ""),
             at=folder,
             expected=model,
-            do="check that the download is complete and config.json belongs to it",
+            do="merge it in the program that made it, and give the whole model: these are weights "
+            "with adapters beside them"
+            if any(".lora_" in name or ".base_layer." in name for name in specs)
+            else "check that no file is missing and config.json belongs to these weights",
         )
     extra = sorted(set(specs) - set(expected))
     harmless = {name: found[2] for name in extra if (found := HARMLESS.search(name))}

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from tulu_jax.checkpoint.arrays import ParamPath
 from tulu_jax.checkpoint.hf.families import llama, neox, opt
+from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.weights import Shape, Tensor, Weight
 from tulu_jax.models import ModelConfig
 
@@ -49,6 +50,18 @@ def embedding_name(config: ModelConfig) -> str:
 def head_name(config: ModelConfig) -> str:
     """The tensor of the output head, which a tied model's file may hold as well."""
     return FAMILIES[config.family].HEAD.pattern
+
+
+def tensor_names(config: ModelConfig, names: Iterable[str]) -> tuple[dict[str, str], str | None]:
+    """Name in a file -> name in the table, and what all names had before or in them, if anything.
+
+    See `renaming` and `canonical_names`.
+    """
+    expected, family = set(expected_tensors(config)), FAMILIES[config.family]
+    bare = {name.removeprefix(family.PREFIX) for name in expected}
+    short, taken = without_wrappers(names, expected | bare | {family.HEAD.pattern})
+    table = canonical_names(config, short.values())
+    return {name: table[plain] for name, plain in short.items()}, taken
 
 
 def canonical_names(config: ModelConfig, names: Iterable[str]) -> dict[str, str]:

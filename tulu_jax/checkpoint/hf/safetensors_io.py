@@ -28,9 +28,11 @@ from tulu_jax.checkpoint.hf.tensors import (
     ITEM_BYTES,
     TensorSpec,
     copy_cast,
+    refuse_other_kinds,
 )
 from tulu_jax.checkpoint.parts import made_ahead, write_bytes
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import HEAD_BYTES
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -67,6 +69,8 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
 
 
 def _header_length(path: Path, file: BinaryIO, file_bytes: int) -> int:
+    head = file.read(HEAD_BYTES)
+    refuse_other_kinds(path, head, "a safetensors file")
     if file_bytes < 8:
         raise CheckpointError(
             "safetensors file is truncated",
@@ -75,7 +79,7 @@ def _header_length(path: Path, file: BinaryIO, file_bytes: int) -> int:
             expected="at least the 8 bytes of the header's length",
             do=DOWNLOAD_AGAIN,
         )
-    length = int.from_bytes(file.read(8), "little")
+    length = int.from_bytes(head[:8], "little")
     if length > min(file_bytes - 8, MAX_HEADER_BYTES):
         raise CheckpointError(
             "safetensors header claims more bytes than there are",
@@ -84,6 +88,7 @@ def _header_length(path: Path, file: BinaryIO, file_bytes: int) -> int:
             expected=f"at most {min(file_bytes - 8, MAX_HEADER_BYTES):,}",
             do=DOWNLOAD_AGAIN,
         )
+    file.seek(8)
     return length
 
 

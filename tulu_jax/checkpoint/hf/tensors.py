@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import kind_of
 
 DOWNLOAD_AGAIN = "download or copy the file again"
 
@@ -107,6 +108,29 @@ def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
         raise CheckpointError("weights file cannot be read", got=error, at=file) from error
 
 
+def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
+    """Says what a weights file is by its first bytes, if that is something else that is known.
+
+    Raises:
+      CheckpointError: it is a Git LFS pointer, a web page, an archive.
+    """
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        kind = None if "safetensors" in expected else "a safetensors file"
+    else:
+        kind = kind_of(head)
+    if kind is None or not head:
+        return  # an empty file is said to be cut short
+    if "LFS" in kind:
+        do = f"fetch the file itself: git lfs pull, in the clone, for {path.name}"
+    elif kind in ("a safetensors file", "a zip archive"):
+        ends = {"a safetensors file": ".safetensors", "a zip archive": ".bin (torch) or unpack it"}
+        do = f"if it is whole, give it its true name: {ends[kind]}"
+    else:
+        do = DOWNLOAD_AGAIN
+    raise CheckpointError(f"{path.name} holds no weights", got=kind, at=path, expected=expected,
+                          do=do)  # fmt: skip
+
+
 def read_tensor(tensor: Stored) -> np.ndarray:
     """One tensor in its stored dtype, in memory of its own; reads just its bytes.
 
@@ -137,27 +161,76 @@ _TILE_ROW_BYTES = 1024
 """A tile of 512 KiB, which stays in the processor's second cache while it is turned."""
 _PADDING_BYTES = 64
 """Put after each row of a tile: rows whose distance is a power of two share few cache lines."""
-_BLOCK_ELEMENTS = 2**22
+_BLOCK_ELEMENTS = 2**18
 """Elements copied at a time where both sides are dense."""
+_INFINITY = {DTYPES["F32"]: 0x7F800000, DTYPES["BF16"]: 0x7F80, DTYPES["F16"]: 0x7C00}
+"""The bits of infinity; those of NaN are more."""
 _UNSIGNED = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32)}
 
 
-def copy_cast(target: np.ndarray, source: np.ndarray, name: str) -> None:
+def copy_cast(
+    target: np.ndarray, source: np.ndarray, name: str, *, where: Path | None = None
+) -> None:
     """Copies `source` into `target`, rounding to nearest even; quick for transposed matrices too.
 
+    Args:
+      target: written.
+      source: read once.
+      name: of the tensor, for messages.
+      where: the file the tensor comes from: its numbers are then looked at as they pass.
+
     Raises:
-      CheckpointError: a finite weight would become infinite, as above 65,504 in float16.
+      CheckpointError: a finite weight would become infinite, as above 65,504 in float16; or, with
+        `where`, one is NaN or infinite.
     """
+    if not _copy(target, source, name, look=where is not None):
+        if np.all(np.isfinite(np.asarray(source, np.float32))):
+            raise _overflow(target.dtype, source, name)
+        raise not_finite(source, name, where)
+
+
+def not_finite(numbers: np.ndarray, name: str, where: Path | None) -> CheckpointError:
+    """The error of a tensor that holds NaN or infinities; counts them."""
+    wide = np.asarray(numbers, np.float32)
+    return CheckpointError(
+        "weights are not finite numbers",
+        got=f"{np.count_nonzero(np.isnan(wide)):,} NaN and {np.count_nonzero(np.isinf(wide)):,} "
+        f"infinite of {wide.size:,} in {name}",
+        at=where,
+        do="take the weights of before its training went wrong; if the original has none of these, "
+        "copy the file again",
+    )
+
+
+def _copy(target: np.ndarray, source: np.ndarray, name: str, *, look: bool) -> bool:
+    """Copies; False as soon as a number that was copied is not finite, if it is to look."""
     target, source = _merged(target, source)
     along, across = _dense_axis(source), _dense_axis(target)
     if along != across:
         axes = (across, along), (-2, -1)
-        _copy_turned(np.moveaxis(target, *axes), np.moveaxis(source, *axes), name)
-        return
+        return _copy_turned(np.moveaxis(target, *axes), np.moveaxis(source, *axes), name, look)
     step = max(1, _BLOCK_ELEMENTS // max(1, math.prod(source.shape[1:])))
     for start in range(0, len(source), step):
         block = slice(start, start + step)
         _copy_part(target[block], source[block], name)
+        if look and not all_finite(target[block]):
+            return False
+    return True
+
+
+def all_finite(numbers: np.ndarray) -> bool:
+    """Whether none of the floats is NaN or infinite; quick, and without memory of its own.
+
+    These have all bits of the exponent set. Read as whole numbers with a sign they are those from
+    `least` on, if positive, and as numbers without one the greatest of all, if negative.
+    """
+    if not numbers.size:
+        return True
+    width = numbers.dtype.itemsize
+    least = _INFINITY[numbers.dtype]
+    if numbers.view(f"i{width}").max() >= least:
+        return False
+    return bool(numbers.view(f"u{width}").max() < least + 2 ** (8 * width - 1))
 
 
 def _dense_axis(array: np.ndarray) -> int:
@@ -168,7 +241,7 @@ def _dense_axis(array: np.ndarray) -> int:
     return int(np.argmin(steps))
 
 
-def _copy_turned(target: np.ndarray, source: np.ndarray, name: str) -> None:
+def _copy_turned(target: np.ndarray, source: np.ndarray, name: str, look: bool) -> bool:
     """Copies arrays [..., row, column], rows dense in the source and columns in the target.
 
     Tile by tile: a tile is read row by row into a small array, and that column by column into the
@@ -186,7 +259,10 @@ def _copy_turned(target: np.ndarray, source: np.ndarray, name: str) -> None:
                 part = of[place]
                 tile = memory[: part.shape[0], : part.shape[1]]
                 _copy_part(tile, part, name)
+                if look and not all_finite(tile):
+                    return False
                 _copy_part(to[place], tile, name)
+    return True
 
 
 def _merged(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +307,15 @@ def cast(tensor: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 
 def _check_overflow(result: np.ndarray, source: np.ndarray, name: str) -> None:
     if np.any(np.isinf(result) & np.isfinite(source)):
-        raise CheckpointError(
-            "weights do not fit float16",
-            got=f"largest magnitude {np.max(np.abs(source.astype(np.float32))):g}",
-            at=name,
-            expected="at most 65504",
-            do="use --dtype bfloat16 or float32",
-        )
+        raise _overflow(result.dtype, source, name)
+
+
+def _overflow(dtype: np.dtype, source: np.ndarray, name: str) -> CheckpointError:
+    wider = "bfloat16 or float32" if dtype == np.float16 else "float32"
+    return CheckpointError(
+        f"weights do not fit {dtype}",
+        got=f"largest magnitude {np.max(np.abs(source.astype(np.float32))):g}",
+        at=name,
+        expected=f"at most {float(ml_dtypes.finfo(dtype).max):.6g}",
+        do=f"use --dtype {wider}",
+    )

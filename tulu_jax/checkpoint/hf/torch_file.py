@@ -14,9 +14,16 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from tulu_jax.checkpoint.hf.tensors import DOWNLOAD_AGAIN, ITEM_BYTES, TensorSpec, num_elements
+from tulu_jax.checkpoint.hf.tensors import (
+    DOWNLOAD_AGAIN,
+    ITEM_BYTES,
+    TensorSpec,
+    num_elements,
+    refuse_other_kinds,
+)
 from tulu_jax.checkpoint.hf.torch_pickle import PickleError, StoredTensor, read_pickle
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import HEAD_BYTES
 
 MAX_PICKLE_BYTES = 16 * 2**20
 """Longest data.pkl that is read: a few hundred bytes a tensor."""
@@ -63,8 +70,8 @@ def _damaged(path: Path, what: str) -> CheckpointError:
 
 
 def _check_is_zip(path: Path, file: BinaryIO) -> None:
-    start = file.read(len(_LEGACY_START))
-    if start == _LEGACY_START or start[:1] == b"\x80":
+    start = file.read(HEAD_BYTES)
+    if start.startswith(_LEGACY_START) or start[:1] == b"\x80":
         raise CheckpointError(
             "torch file is a bare pickle, as torch before 1.6 wrote",
             at=path,
@@ -72,6 +79,7 @@ def _check_is_zip(path: Path, file: BinaryIO) -> None:
             do=_CONVERT,
         )
     if start[:4] != b"PK\x03\x04":
+        refuse_other_kinds(path, start, "a zip as torch.save writes it")
         raise _damaged(path, f"first bytes {start[:4]!r}")
 
 
