@@ -1,5 +1,7 @@
 """Adapters on the command line: PEFT folder -> run -> PEFT folder, or one model."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -50,6 +52,35 @@ def test_generates_with_its_base(run, capsys):
     words = ["generate", "--model", str(run[0]), "--prompt", "Hi", "--max_new_tokens", "2"]
     assert main(words) == 0
     assert "tokens in" in capsys.readouterr().err
+
+
+def test_what_is_not_as_usual_is_said(run, tmp_path, capsys):
+    from checkpoint.hf.small import read_tensors, write_tensors
+
+    shutil.copytree(run[0].parent / "peft", tmp_path / "peft")
+    file = tmp_path / "peft" / "adapter_model.safetensors"
+    plain = {n.removeprefix("base_model.model."): x for n, x in read_tensors(file).items()}
+    write_tensors(file, plain)
+    words = ["adapter", "--base", str(run[0].parent / "base"), "--model_dir", str(tmp_path / "run")]
+    assert main([*words, "--peft", str(tmp_path / "peft")]) == 0
+    assert "note names of tensors are not PEFT's (model.layers.0" in capsys.readouterr().out
+    write_tensors(file, {name: tensor * np.nan for name, tensor in plain.items()})
+    words[-1] += "2"
+    assert main([*words, "--peft", str(tmp_path / "peft")]) == 2
+    assert "weights are not finite numbers - got" in capsys.readouterr().err
+    assert not (tmp_path / "run2").exists()
+
+
+def test_an_adapter_is_no_model(run, tmp_path, capsys):
+    peft, out = str(run[0].parent / "peft"), str(tmp_path / "x")
+    for words in (
+        ["import", "--hf", peft, "--model_dir", out],
+        ["generate", "--model", peft, "--prompt", "x"],
+        ["adapter", "--peft", peft, "--base", peft, "--model_dir", out],
+    ):
+        assert main(words) == 2
+        wanted = f"holds an adapter (PEFT), not a whole model - at {peft} - make it a run"
+        assert wanted in capsys.readouterr().err
 
 
 def test_nothing_to_merge(run, tmp_path, capsys):

@@ -102,7 +102,7 @@ def test_a_short_model_answers_without_being_told_how_long(model, capsys):
 def test_other_mistakes(model, tmp_path):
     with pytest.raises(DataError, match="input cannot be read"):
         tulu("generate", "--model", model, "--input", tmp_path / "none.jsonl")
-    with pytest.raises(CheckpointError, match="no model - at"):
+    with pytest.raises(CheckpointError, match=r"config.json is missing .* or a run \("):
         tulu("generate", "--model", tmp_path, "--prompt", "x")
     with pytest.raises(ConfigError, match="--batch_size is impossible - got 0"):
         tulu("generate", "--model", model, "--prompt", "x", "--batch_size", "0")

@@ -16,6 +16,7 @@ from tulu_jax.checkpoint.hf.load import open_folder, put
 from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
 from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters
 from tulu_jax.checkpoint.peft import load_peft
+from tulu_jax.checkpoint.peft_config import Note
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
@@ -145,14 +146,20 @@ def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str
         yield "/".join(path), found.text
 
 
-def import_peft(folder: str | Path, base: str | Path, run: str | Path) -> Path:
+def import_peft(
+    folder: str | Path, base: str | Path, run: str | Path, *, note: Note = lambda _: None
+) -> Path:
     """Makes an adapter of PEFT's checkpoint 0 of a new run beside `base`; returns its folder.
+
+    `note` is told what people should know of the base and the adapter.
 
     Raises:
       CheckpointError: it does not fit the base, or the run folder holds checkpoints already.
     """
     reader = _open_base(base)
-    lora, adapters = load_peft(folder, reader.config)
+    for line in getattr(reader, "notes", []):
+        note(line)
+    lora, adapters = load_peft(folder, reader.config, note=note)
     meta = {
         "model": config_to_dict(reader.config),
         "step": 0,

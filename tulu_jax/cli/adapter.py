@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tulu_jax.cli.paths import path_argument
+
 DESCRIPTION = """\
-Turns an adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) into checkpoint 0
-of a run folder beside its base. `tulu export` writes it back, or with --merge as a whole model;
-`tulu generate` and `tulu chat` run it. Kinds of adapters we do not have are refused by name.
+Turns an adapter in PEFT's format (adapter_config.json beside adapter_model.safetensors or .bin)
+into checkpoint 0 of a run folder beside its base. `tulu export` writes it back, or with --merge as
+a whole model; `tulu generate` and `tulu chat` run it. What its config says and we do not do is
+refused by name.
 """
 
 EPILOG = """\
@@ -26,9 +29,15 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--peft", required=True, metavar="DIR", help="the adapter's folder")
-    parser.add_argument("--base", required=True, metavar="DIR", help="the base model's folder")
-    parser.add_argument("--model_dir", required=True, metavar="OUT", help="run folder to make")
+    parser.add_argument(
+        "--peft", type=path_argument, required=True, metavar="DIR", help="the adapter's folder"
+    )
+    parser.add_argument(
+        "--base", type=path_argument, required=True, metavar="DIR", help="the base model's folder"
+    )
+    parser.add_argument(
+        "--model_dir", type=path_argument, required=True, metavar="OUT", help="run folder to make"
+    )
     parser.set_defaults(func=run)
 
 
@@ -37,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.merged import import_peft
     from tulu_jax.console import plain_console
 
-    step = import_peft(args.peft, args.base, args.model_dir)
-    plain_console(soft_wrap=True).print(f"checkpoint {step}")
+    console = plain_console(soft_wrap=True)
+
+    def note(text: str) -> None:
+        console.print(f"note {text}", style="yellow")
+
+    step = import_peft(args.peft, args.base, args.model_dir, note=note)
+    console.print(f"checkpoint {step}")
     return 0

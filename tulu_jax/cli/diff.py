@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tulu_jax.cli.paths import path_argument
+
 DESCRIPTION = """\
 make:  writes tuned - base, tensor by tensor, as a Hugging Face folder that may be published where
        the base may not. Checksums of both go with it, and the few numbers that addition would not
@@ -35,11 +37,23 @@ def add_parser(subparsers: Any) -> None:
     make = actions.add_parser("make", help="tuned - base", description="Writes tuned - base.")
     apply = actions.add_parser("apply", help="base + diff", description="Writes base + diff.")
     for action in (make, apply):
-        action.add_argument("--base", required=True, metavar="DIR", help="the base model's folder")
-        action.add_argument("--output", required=True, metavar="DIR", help="folder to make")
+        action.add_argument(
+            "--base",
+            type=path_argument,
+            required=True,
+            metavar="DIR",
+            help="the base model's folder",
+        )
+        action.add_argument(
+            "--output", type=path_argument, required=True, metavar="DIR", help="folder to make"
+        )
         action.set_defaults(func=run)
-    make.add_argument("--tuned", required=True, metavar="DIR", help="the tuned model's folder")
-    apply.add_argument("--diff", required=True, metavar="DIR", help="the diff's folder")
+    make.add_argument(
+        "--tuned", type=path_argument, required=True, metavar="DIR", help="the tuned model's folder"
+    )
+    apply.add_argument(
+        "--diff", type=path_argument, required=True, metavar="DIR", help="the diff's folder"
+    )
     apply.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.paths import path_argument, path_or_none
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model_dir", required=True, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--model_dir", type=path_argument, required=True, metavar="RUN", help="run folder"
+    )
     parser.add_argument("--step", type=int, metavar="N", help="step to export (default: newest)")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder to make"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -58,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--tokenizer",
+        type=path_or_none,
         metavar="PATH",
         help="folder with a tokenizer (default: the run's own; 'none': weights only)",
     )
@@ -71,7 +77,10 @@ def add_parser(subparsers: Any) -> None:
         "(default: write the adapters alone, in PEFT's format)",
     )
     parser.add_argument(
-        "--base", metavar="DIR", help="where the adapters' base lies now (default: as in training)"
+        "--base",
+        type=path_argument,
+        metavar="DIR",
+        help="where the adapters' base lies now (default: as in training)",
     )
     parser.add_argument(
         "--pad_vocab_to",
@@ -152,7 +161,7 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
 
 
 def find_tokenizer(
-    run_dir: str | Path, given: str | None, meta: dict[str, Any]
+    run_dir: str | Path, given: str | Path | None, meta: dict[str, Any]
 ) -> Tokenizer | None:
     """The tokenizer given, else the run's own (in its folder, or where it was trained from).
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tulu_jax.cli.paths import path_argument
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def add_parser(subparsers: Any) -> None:
     add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", help="one prompt; the answer is printed")
-    source.add_argument("--input", metavar="JSONL", help="file of prompts")
-    parser.add_argument("--output", metavar="JSONL", help="file to write answers to")
+    source.add_argument("--input", type=path_argument, metavar="JSONL", help="file of prompts")
+    parser.add_argument(
+        "--output", type=path_argument, metavar="JSONL", help="file to write answers to"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     parser.add_argument("--raw", action="store_true", help="continue prompts as plain text")
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at a time (default 8)")
@@ -58,9 +61,20 @@ def add_parser(subparsers: Any) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that `generate` and `chat` share."""
-    parser.add_argument("--model", required=True, metavar="PATH", help="Hugging Face or run folder")
+    parser.add_argument(
+        "--model",
+        type=path_argument,
+        required=True,
+        metavar="PATH",
+        help="Hugging Face or run folder",
+    )
     parser.add_argument("--step", type=int, help="checkpoint of a run folder (default: newest)")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer (default: the model's own)")
+    parser.add_argument(
+        "--tokenizer",
+        type=path_argument,
+        metavar="PATH",
+        help="tokenizer (default: the model's own)",
+    )
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)"
     )
@@ -140,11 +154,12 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     import jax.numpy as jnp
 
     from tulu_jax.checkpoint.hf import open_folder
+    from tulu_jax.checkpoint.hf.kinds import no_model
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.merged import open_weights
     from tulu_jax.cli.exporter import find_tokenizer
-    from tulu_jax.errors import CheckpointError
+    from tulu_jax.console import WARNING, plain_console, print_line
     from tulu_jax.generate import Generator
     from tulu_jax.models import ComputeConfig
 
@@ -156,15 +171,13 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         reader, meta = open_folder(path, args.dtype), {}
         config = reader.config
     else:
-        raise CheckpointError(
-            "no model",
-            at=path,
-            expected="a Hugging Face folder (config.json) or a run folder (checkpoints/)",
-        )
+        raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
     tokenizer = find_tokenizer(path, args.tokenizer, meta)
     if tokenizer is None:
         raise ConfigError("no tokenizer", got="--tokenizer none", expected="a path")
     params: dict[str, Any] = {}
+    for note in getattr(reader, "notes", []):
+        print_line(plain_console(stderr=True), f"note {note}", WARNING)
     with console.status(f"loading {config.num_params:,} weights"):
         for name in reader.paths():
             array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.cli import verify
+from tulu_jax.cli.paths import path_argument
 from tulu_jax.errors import ConfigError
 
 DESCRIPTION = """\
@@ -52,9 +53,15 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--hf", metavar="DIR", help="folder in Hugging Face's layout")
-    source.add_argument("--meta", metavar="DIR", help="folder in Meta's original layout")
-    parser.add_argument("--model_dir", required=True, metavar="OUT", help="run folder to make")
+    source.add_argument(
+        "--hf", type=path_argument, metavar="DIR", help="folder in Hugging Face's layout"
+    )
+    source.add_argument(
+        "--meta", type=path_argument, metavar="DIR", help="folder in Meta's original layout"
+    )
+    parser.add_argument(
+        "--model_dir", type=path_argument, required=True, metavar="OUT", help="run folder to make"
+    )
     parser.add_argument(
         "--dtype",
         default="float32",

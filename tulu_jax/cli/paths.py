@@ -19,3 +19,8 @@ def path_argument(text: str) -> Path:
         return user_path(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path_or_none(text: str) -> Path | str:
+    """The same, but `none` stays the word."""
+    return text if text == "none" else path_argument(text)

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.paths import path_argument
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import kind_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +45,16 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--hf", required=True, metavar="DIR", help="folder in Hugging Face format")
-    parser.add_argument("--model_dir", required=True, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--hf",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="folder in Hugging Face format",
+    )
+    parser.add_argument(
+        "--model_dir", type=path_argument, required=True, metavar="RUN", help="run folder"
+    )
     parser.add_argument("--step", type=int, metavar="N", help="step to read (default: newest)")
     add_limits(parser)
     parser.set_defaults(func=run)
@@ -54,7 +64,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Adds what is run and how far it may differ; `tulu import --verify` takes the same."""
     group = parser.add_argument_group("comparison")
     group.add_argument(
-        "--prompts", metavar="FILE", help="texts to run, one a line (default: five built-in ones)"
+        "--prompts",
+        type=path_argument,
+        metavar="FILE",
+        help="texts to run, one a line (default: five built-in ones)",
     )
     group.add_argument(
         "--max_difference",
@@ -135,16 +148,20 @@ def _prompts(
     return [[*bos, *tokenizer.encode_text(text)][:longest] for text in texts]
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: Path) -> list[str]:
     """The lines of the file that hold text.
 
     Raises:
       ConfigError: there are none, or it is not UTF-8.
     """
     try:
-        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+        data = path.read_bytes()
+        lines = [line for line in data.decode("utf-8-sig").splitlines() if line]
+    except OSError as error:
+        raise ConfigError("--prompts cannot be read", got=error.strerror, at=path) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("--prompts is not UTF-8 text", got=error.reason, at=path) from error
+        found = kind_of(data) or error.reason
+        raise ConfigError("--prompts is not UTF-8 text", got=found, at=path) from error
     if not lines:
         raise ConfigError(
             "--prompts holds no text", got="an empty file", at=path, expected="one prompt a line"

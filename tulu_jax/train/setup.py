@@ -255,7 +255,9 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
         console.print(f"Starting from fresh weights, seed {run.config.seed}")
         return create_state(run.model, run.optimizer, run.layout, seed=run.config.seed)
     console.print(f"Starting from the weights of {path}", soft_wrap=True)
-    return create_state(run.model, run.optimizer, run.layout, params=_load_params(run, path))
+    return create_state(
+        run.model, run.optimizer, run.layout, params=_load_params(run, path, console)
+    )
 
 
 def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> TrainState:
@@ -306,7 +308,7 @@ def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
     lora, path = run.config.lora, run.config.initial_checkpoint
     if lora is None or path is None:
         return run, ()
-    base = _load_params(run, path, dtype=lora.read_dtype)
+    base = _load_params(run, path, console, dtype=lora.read_dtype)
     count = num_adapter_params(run.model, lora)
     console.print(
         f"LoRA: {count:,} weights in adapters of rank {lora.rank} on "
@@ -338,7 +340,7 @@ def make_steps(run: Run) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return train_step, eval_step
 
 
-def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
+def _load_params(run: Run, path: str, console: Console, *, dtype: str = "float32") -> Any:
     """Weights of a run folder or Hugging Face folder, each slice straight onto its devices.
 
     A Hugging Face folder may have fewer tokens than the model: rows are added as `resize` says.
@@ -364,4 +366,6 @@ def _load_params(run: Run, path: str, *, dtype: str = "float32") -> Any:
             at=path,
             expected=run.model,
         )
+    for note in folder.notes:
+        print_line(console, f"note {note}", WARNING)
     return read_sharded(folder, run.layout.params(run.model))

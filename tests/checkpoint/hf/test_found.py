@@ -200,7 +200,7 @@ def test_every_place_is_looked_at(of, to, tmp_path):
 
 def test_the_greatest_float32_does_not_fit_bfloat16(tmp_path):
     source = np.array([np.finfo(np.float32).max], np.float32)
-    with pytest.raises(CheckpointError, match="do not fit bfloat16 .* - use --dtype float32"):
+    with pytest.raises(CheckpointError, match=r"do not fit bfloat16 .* - use --dtype float32"):
         copy_cast(np.empty(1, ml_dtypes.bfloat16), source, "w", where=tmp_path)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from tulu_jax.errors import CheckpointError
 
 ADAPTER_CONFIG = "adapter_config.json"
+MODEL_FOLDER = "a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin"
 SOME = 20
 """Most folders inside that are looked into."""
 
 
-def no_model(folder: Path) -> CheckpointError:
+def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
     """The error of a path at which there is no model in Hugging Face format; says what is."""
     what, do = other_kind(folder) or (None, None)
     if what is not None:
@@ -22,14 +23,14 @@ def no_model(folder: Path) -> CheckpointError:
             "no such folder",
             got=found,
             at=folder,
-            expected="a Hugging Face folder with config.json",
+            expected=expected,
             do="give the folder, not a file in it" if found else None,
         )
     return CheckpointError(
         "config.json is missing",
         got=sorted(child.name for child in folder.iterdir())[:5] or "an empty folder",
         at=folder,
-        expected="a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin",
+        expected=expected,
         do=_inside(folder),
     )
 
