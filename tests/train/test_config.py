@@ -41,7 +41,7 @@ def test_optimizer_fields(name, value, expected):
         ("checkpoint_period", 0, "a whole number above 0"),
         ("keep_checkpoints", 0, "a whole number above 0"),
         ("eval_period", -1, "0 or more"),
-        ("loss_normalization", "sum", "token or paper"),
+        ("loss_normalization", "sum", "token or paper or paper_accumulate"),
     ],
 )
 def test_train_fields(tmp_path, name, value, expected):

@@ -9,7 +9,13 @@ import pytest
 
 from train.small import MODEL, random_params, two_a_row
 from tulu_jax.models import ComputeConfig, forward
-from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
+from tulu_jax.train.loss import (
+    NORMALIZATIONS,
+    loss_weights,
+    position_nll,
+    targets_and_mask,
+    weighted_loss,
+)
 
 COMPUTE = ComputeConfig()
 
@@ -49,11 +55,13 @@ def test_padding_never_carries_loss():
 
 
 def test_weights_docstring_example():
-    mask = jnp.array([[1.0, 1, 1, 0], [1, 0, 0, 0]])
-    token = loss_weights(mask, normalization="token", paper_rows=1)
-    np.testing.assert_allclose(token, mask / 4)
-    paper = loss_weights(mask, normalization="paper", paper_rows=1)
-    np.testing.assert_allclose(paper, [[1 / 6, 1 / 6, 1 / 6, 0], [1 / 2, 0, 0, 0]])
+    mask = jnp.array([[1.0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    paper = np.array([[1 / 6, 1 / 6, 1 / 6, 0], [1 / 2, 0, 0, 0], [0] * 4, [0] * 4])
+    expected = {"token": mask / 4, "paper": paper, "paper_accumulate": paper / 2}
+    assert set(expected) == set(NORMALIZATIONS)
+    for normalization, weights in expected.items():
+        got = loss_weights(mask, normalization=normalization, paper_rows=1)
+        np.testing.assert_allclose(got, weights)
 
 
 def float64_nll(params, batch):
@@ -87,7 +95,7 @@ def test_token_and_paper_loss_equal_float64(params):
     np.testing.assert_array_equal(got_mask, mask)
 
 
-@pytest.mark.parametrize("normalization", ["token", "paper"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_batch_without_loss_gives_zero_and_zero_gradients(params, normalization):
     batch = jax.tree.map(jnp.asarray, two_a_row()) | {"loss_mask": jnp.zeros((8, 32), jnp.int32)}
     weights = loss_weights(targets_and_mask(batch)[1], normalization=normalization, paper_rows=2)
@@ -97,7 +105,20 @@ def test_batch_without_loss_gives_zero_and_zero_gradients(params, normalization)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
-def test_group_without_loss_counts_as_zero():
-    mask = jnp.array([[1.0, 1], [0, 0]])
-    weights = loss_weights(mask, normalization="paper", paper_rows=1)
-    np.testing.assert_allclose(weights, [[1 / 4, 1 / 4], [0, 0]])
+def test_loss_and_gradient_of_a_part_batch(params):
+    """The last batch of an epoch: 3 of 8 rows. `paper` is the mean of the micro-batches there are;
+    torch's accumulation over 4 micro-batches, two of them empty, gives half of that."""
+    whole = jax.tree.map(np.asarray, two_a_row())
+    part = {name: np.where(np.arange(8)[:, None] < 3, rows, 0) for name, rows in whole.items()}
+    nll, mask = float64_nll(params, part)
+    means = [nll[i : i + 2][mask[i : i + 2]].mean() for i in (0, 2)]
+    gradients = {}
+    for normalization, value in (("paper", np.mean(means)), ("paper_accumulate", sum(means) / 4)):
+        weights = loss_weights(
+            targets_and_mask(part)[1], normalization=normalization, paper_rows=2
+        )
+        loss_of = partial(weighted_loss, MODEL, COMPUTE)
+        loss, gradients[normalization] = jax.value_and_grad(loss_of)(params, part, weights)
+        np.testing.assert_allclose(loss, value, rtol=2e-6)
+    for one, half in zip(*map(jax.tree.leaves, gradients.values()), strict=True):
+        np.testing.assert_allclose(half, one / 2, rtol=1e-4, atol=1e-7)

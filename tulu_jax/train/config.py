@@ -10,6 +10,7 @@ from tulu_jax.fields import check_field_types
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
+from tulu_jax.train.loss import NORMALIZATIONS
 
 
 def _check(config: object, name: str, ok: bool, expected: str) -> None:
@@ -103,7 +104,8 @@ class TrainConfig:
     """Parts into which a batch is cut, their gradients added: less memory, the same result."""
     loss_normalization: str = "token"
     """`token`: mean over the loss tokens of the global batch. `paper`: mean within each group of
-    `paper_rows` rows, then over groups, as the paper's per-device micro-batches gave."""
+    `paper_rows` rows, then over the groups that have loss, as the paper's per-device micro-batches
+    gave. `paper_accumulate`: as `paper`, over all groups of a full batch."""
     paper_rows: int = 2
     eval_period: int = 100
     """Steps between held-out losses; 0 never."""
@@ -154,12 +156,12 @@ class TrainConfig:
         _check(self, "on_bad_step", self.on_bad_step in ("stop", "skip"), "stop or skip")
         norm = self.bad_grad_norm
         _check(self, "bad_grad_norm", norm is None or norm > 0, "above 0, or None")
-        known = ("token", "paper")
+        known = NORMALIZATIONS
         _check(self, "loss_normalization", self.loss_normalization in known, " or ".join(known))
         rows = self.data.batch_size
         _check(self, "micro_batches", rows % self.micro_batches == 0,
                f"a divisor of the batch size {rows}")  # fmt: skip
-        if self.loss_normalization == "paper":
+        if self.loss_normalization != "token":
             _check(self, "paper_rows", rows % self.paper_rows == 0,
                    f"a divisor of the batch size {rows}")  # fmt: skip
         if self.model is None and self.initial_checkpoint is None:

@@ -38,25 +38,35 @@ def _left(x: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
 
 
+NORMALIZATIONS = ("token", "paper", "paper_accumulate")
+"""Ways to divide the loss of a batch; `loss_weights` says what each does."""
+
+
 def loss_weights(
     mask: Float[Array, "B T"], *, normalization: str, paper_rows: int
 ) -> Float[Array, "B T"]:
     """What each position counts, so that the loss is the plain sum of weight x nll.
 
     `token`: 1 / all loss tokens of the global batch. `paper`: 1 / (loss tokens of its group of
-    `paper_rows` rows x groups), the mean of per-micro-batch means. Rows of 3 and 1 loss tokens:
+    `paper_rows` rows x groups that have any), the mean of per-micro-batch means. Rows of 3 and 1
+    loss tokens, and two empty ones, as in the last batch of an epoch:
 
-        mask                1 1 1 .   1 . . .
-        token               1/4 each
-        paper, paper_rows=1 1/6 1/6 1/6   1/2
+        mask                            1 1 1 .         1 . . .   . . . .   . . . .
+        token                           1/4 each
+        paper, paper_rows=1             1/6 1/6 1/6     1/2
+        paper_accumulate, paper_rows=1  1/12 1/12 1/12  1/4
+
+    `paper_accumulate` divides by all groups, empty ones too: what gradient accumulation by a fixed
+    number of micro-batches does to a batch that is not full (huggingface/accelerate, `accumulate`).
 
     Since denominators are fixed before any splitting, micro-batches, devices and hosts cannot
     change the loss. A batch or group without loss tokens has weight 0 throughout.
     """
     rows = mask.shape[0] if normalization == "token" else paper_rows
     groups = mask.reshape(-1, rows * mask.shape[1])
-    counts = jnp.maximum(groups.sum(axis=1, keepdims=True), 1.0)
-    return (groups / (counts * groups.shape[0])).reshape(mask.shape)
+    counts = groups.sum(axis=1, keepdims=True)
+    filled = jnp.sum(counts > 0) if normalization == "paper" else groups.shape[0]
+    return (groups / (jnp.maximum(counts, 1.0) * jnp.maximum(filled, 1))).reshape(mask.shape)
 
 
 def weighted_loss(
