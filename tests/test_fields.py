@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import pytest
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import LARGEST, check_field_types, set_paths
+
+Mode = Literal["a", "b"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +21,32 @@ class Sample:
     rate: float | None = 0.5
     name: str = "a"
     on: bool = False
-    other: list[int] = dataclasses.field(default_factory=list)
+    other: Sequence[int] = ()
+    table: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    mode: Mode = "a"
+    nested: Inner | None = None
+    path: str | None = None
 
 
-@pytest.mark.parametrize("changes", [{}, {"rate": 2}, {"rate": None}, {"other": "anything"}])
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rate": 2},
+        {"rate": None},
+        {"other": [1, 2]},
+        {"other": (1,)},
+        {"mode": "b"},
+        {"table": {"a": 1, "b": None}},
+        {"nested": Inner()},
+        {"count": LARGEST},
+    ],
+)
 def test_right_types_pass(changes):
     check_field_types(Sample(**changes))
 
@@ -36,8 +63,29 @@ def test_right_types_pass(changes):
         ({"rate": "2"}, r"Sample.rate is not a number - got '2' - expected a number, or None"),
         ({"name": 3}, r"Sample.name is not text - got 3"),
         ({"on": 1}, r"Sample.on is not True or False - got 1"),
+        ({"other": "ab"}, r"Sample.other is not a list, each item a whole number - got 'ab'"),
+        ({"other": [1, "a"]}, r"Sample.other is not a list, each item a whole number"),
+        ({"table": {"a": "x"}}, r"Sample.table is not a mapping \{name: value\} - got"),
+        ({"table": [1]}, r"Sample.table is not a mapping"),
+        ({"mode": 3}, r"Sample.mode is not text - got 3"),
+        (
+            {"nested": True},
+            r"Sample.nested is not @Inner\(\) - got True - expected @Inner\(\), or ",
+        ),
+        ({"rate": float("nan")}, r"Sample.rate is out of range - got nan - expected a finite"),
+        ({"rate": float("inf")}, r"Sample.rate is out of range - got inf"),
+        ({"count": LARGEST + 1}, r"Sample.count is out of range - got 4294967296 - expected a"),
     ],
 )
 def test_wrong_types_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         check_field_types(Sample(**changes))
+
+
+def test_paths_become_what_users_mean(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    sample = Sample(name="~/x/../y")
+    set_paths(sample, name="NAME", path="PATH")
+    assert sample.name == os.path.realpath("/home/me/y") and sample.path is None
+    with pytest.raises(ConfigError, match="NAME names no file or folder - got ''"):
+        set_paths(Sample(name=""), name="NAME")

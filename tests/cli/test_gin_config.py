@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -64,7 +65,7 @@ def load(*overrides, files=DEMO):
 
 def test_demo_loads():
     config = load()
-    assert config.model_dir == "x" and config.data.mixture == "tulu_demo"
+    assert config.model_dir == str(Path.cwd() / "x") and config.data.mixture == "tulu_demo"
     assert config.optimizer.learning_rate == 3e-3 and config.compute.dtype == "float32"
     assert config.seed == config.data.seed == 42
 
@@ -153,12 +154,17 @@ def test_resolved_settings_of_every_family_load_again(tmp_path, name):
     check_settings_load_again(tmp_path, load(files=[*DEMO, f"models/{name}.gin"]))
 
 
+NOT_READ = (
+    r"setting has no effect - got MODEL_DIR = 'y' - expected TrainConfig.model_dir to read it, "
+    r"which is set by itself - set --gin.TrainConfig.model_dir=\.\.\., or leave the other out"
+)
+
+
 def check_settings_load_again(tmp_path, config):
     (tmp_path / "settings.gin").write_text(to_gin(config))
-    again = tmp_path / "again.gin"
-    again.write_text("MODEL_DIR = 'x'\n" + to_gin(config))
-    assert load_train_config([str(again)], []) == config
-    assert load_train_config([str(tmp_path / "settings.gin")], ["MODEL_DIR = 'x'"]) == config
+    assert load_train_config([str(tmp_path / "settings.gin")], []) == config
+    with pytest.raises(ConfigError, match=NOT_READ):
+        load_train_config([str(tmp_path / "settings.gin")], ["MODEL_DIR = 'y'"])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -229,6 +235,19 @@ MISTAKES = {
     "--gin.LlamaConfig.num_heads=5": "query heads cannot share key/value heads evenly",
     "--gin.MIXTURE_OR_TASK_NAME=None": "mixture is not set - got None",
     "--gin.MODEL=None": "the run has no model",
+    "--gin.MODEL=llama_7b": r"MODEL is a name, not a model's config - got 'llama_7b' - expected "
+    r"@LlamaConfig\(\) .* - add --gin_file=models/llama_7b.gin in place of it",
+    "--gin.LORA=True": r"TrainConfig.lora is not @LoraConfig\(\) - got True - expected @LoraConf",
+    "--gin.LORA_RANK=8": r"setting has no effect - got LORA_RANK = 8 - expected a run with "
+    r"LoraConfig, which alone reads it - add --gin.LORA=@LoraConfig\(\), or leave the setting out",
+    "--gin.LoraConfig.rank=8": "setting has no effect - got LoraConfig.rank = 8 - expected a run ",
+    "--gin.train/OptimizerConfig.b1=0.5": "setting has no effect - got train/OptimizerConfig.b1 = "
+    "0.5 - expected no scope: nothing in the run is in scope 'train' - leave the scope out",
+    "--gin.RopeScaling.factor=2.0": "setting has no effect .* RopeScaling",
+    "--gin.MODEL_DIR=gs://bucket/run": "MODEL_DIR is an address, not a path of this machine",
+    "--gin.RANDOM_SEED=36893488147419103232": "seed is out of range - got 36893488147419103232",
+    "--gin.LEARNING_RATE=1e999": "OptimizerConfig.learning_rate is out of range - got inf",
+    "--gin.MODEL=%MODEL": "gin settings cannot be read",
     "--gin.MODEL_DIR=None": "MODEL_DIR is not set - expected run folder .* --gin.MODEL_DIR=",
     "--lr=1": "unknown argument - got '--lr=1' - expected --gin.NAME=VALUE",
 }
@@ -239,6 +258,36 @@ def test_mistakes_are_named(override):
     with pytest.raises(ConfigError, match=MISTAKES[override]) as error:
         load(override)
     assert "\n" not in str(error.value)
+
+
+def test_a_setting_that_another_overrides_is_refused(tmp_path):
+    own = tmp_path / "own.gin"
+    own.write_text("OptimizerConfig.learning_rate = 1e-4\n")
+    with pytest.raises(
+        ConfigError, match=r"no effect - got LEARNING_RATE = 1e-3 - expected Optimi"
+    ):
+        load("--gin.LEARNING_RATE=1e-3", files=[*DEMO, str(own)])
+
+
+def test_a_file_of_ones_own_may_not_set_what_nothing_reads(tmp_path):
+    inner, own = tmp_path / "inner.gin", tmp_path / "own.gin"
+    inner.write_text("LORA_ALPHA = 3\n")
+    own.write_text(f"include '{inner}'\n")
+    with pytest.raises(ConfigError, match="no effect - got LORA_ALPHA = 3"):
+        load(files=[*DEMO, str(own)])
+    inner.write_text("LORA_ALPHA = 3\nLORA = @LoraConfig()\nINITIAL_CHECKPOINT_PATH = 'b'\n")
+    assert load(files=[*DEMO, str(own)]).lora.alpha == 3
+
+
+def test_a_byte_order_mark_in_a_file_is_none_of_its_text(tmp_path):
+    (tmp_path / "own.gin").write_bytes(b"\xef\xbb\xbfBATCH_SIZE = 64\r\n")
+    assert load(files=[*DEMO, str(tmp_path / "own.gin")]).data.batch_size == 64
+
+
+def test_files_are_found_as_users_name_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own [1].gin").write_text("BATCH_SIZE = 64\n")
+    assert load(files=[*DEMO, "~/x/../own [1].gin"]).data.batch_size == 64
 
 
 def test_model_dir_is_required():

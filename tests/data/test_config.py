@@ -18,6 +18,12 @@ from tulu_jax.errors import ConfigError
         ("encoding", "HF", "unknown encoding - got 'HF' - expected hf or paper"),
         ("mixture", "", "mixture is not set"),
         ("tokenizer", None, "tokenizer is not set"),
+        ("tokenizer", "gs://bucket/tok", "TOKENIZER is an address, not a path of this machine"),
+        ("data_dir", " ", "DATA_DIR names no file or folder"),
+        ("raw_dir", 5, "DataConfig.raw_dir is not text - got 5"),
+        ("seed", 2**65, "DataConfig.seed is out of range"),
+        ("seeds", {"tulu_dolly": 1}, "seeds are given but not used - got seeds of tulu_dolly"),
+        ("rate_scale", float("inf"), "rate_scale is out of range"),
     ],
 )
 def test_impossible_values(field, value, message):

@@ -51,7 +51,7 @@ def params():
 def test_impossible_sizes(name, value):
     with pytest.raises(
         ConfigError, match=rf"{name} of the model is impossible - got {value} - expected a number "
-        rf"above 0 - set LlamaConfig.{name} in the model's gin file"
+        rf"above 0 - look at LlamaConfig.{name} or the model's config.json"
     ):  # fmt: skip
         dataclasses.replace(CONFIG, **{name: value})
 

@@ -63,7 +63,7 @@ def test_a_run_fits_its_mesh_and_keeps_the_papers_settings(name):
     )
     assert config.optimizer.learning_rate == (1e-5 if run.large else 2e-5)
     assert data.length == (1024 if run.large else 2048)
-    assert data.tokenizer == "llama"
+    assert data.tokenizer == str(Path("llama").absolute())
     assert config.compute.dtype == "bfloat16"
     assert data.encoding == ("hf" if "pythia" in name else "paper")
     padded = kind == "paper"

@@ -39,13 +39,13 @@ def main(arguments: list[str]) -> None:
             f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10
         )
     from train import toy
-    from train.small import leave_out_what_others_test, run_config, training_data
+    from train.small import leave_out_what_others_test, model_of, run_config, training_data
     from tulu_jax.checkpoint.manager import Checkpoints
     from tulu_jax.errors import TuluError
     from tulu_jax.parallel import MeshConfig
     from tulu_jax.train import loop, setup
 
-    setup.open_training_data = training_data
+    setup.open_training_data, setup.check_before_data = training_data, model_of
     is_toy, bare = options.pop("toy", False), options.pop("bare", False)
     if is_toy:
         toy.install(loop, setup)

@@ -19,9 +19,9 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import TrainingData, assemble
 from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
-from tulu_jax.models import LlamaConfig
+from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train import feed, loop, reporter, setup
+from tulu_jax.train import checks, feed, loop, reporter, setup
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
 MODEL = LlamaConfig(
@@ -103,6 +103,11 @@ def training_data(config: DataConfig) -> TrainingData:
     return assemble(config, [part], {"tulu_small": {"train": store}}, TOKENIZER)
 
 
+def model_of(config: TrainConfig) -> ModelConfig:
+    """What `check_before_data` gives; the small store has no tokenizer's files to look at."""
+    return config.model or checks.initial_model_config(config.initial_checkpoint)
+
+
 def run_config(folder: Path, **changes) -> TrainConfig:
     """A run in `folder` over the store beside it; changes may name fields of DataConfig too."""
     names = {field.name for field in dataclasses.fields(DataConfig)} - {"seed"}
@@ -141,6 +146,7 @@ def patched(monkeypatch, *, devices: int | None = 1):
     """Runs read the small store, on `devices` devices (None: all)."""
     with monkeypatch.context() as patch:
         patch.setattr(setup, "open_training_data", training_data)
+        patch.setattr(setup, "check_before_data", model_of)
         if devices is not None:
             patch.setattr(setup, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:devices]))
         yield patch

@@ -13,7 +13,7 @@ from tulu_jax.train.config import OptimizerConfig
     ("name", "value", "expected"),
     [
         ("learning_rate", 0.0, "a number above 0"),
-        ("learning_rate", float("nan"), "a number above 0"),
+        ("learning_rate", float("nan"), "a finite number"),
         ("warmup_ratio", 1.0, r"a share in \[0, 1\)"),
         ("warmup_ratio", -0.1, r"a share in \[0, 1\)"),
         ("weight_decay", -1e-3, "0 or more"),
@@ -52,7 +52,6 @@ def test_train_fields(tmp_path, name, value, expected):
 
 
 def test_paper_groups_must_divide_the_batch(tmp_path):
-    run_config(tmp_path, paper_rows=3)
     with pytest.raises(
         ConfigError, match=r"TrainConfig.paper_rows .* a divisor of the batch size 8"
     ):
@@ -71,3 +70,30 @@ def test_a_run_needs_a_model(tmp_path):
 def test_configs_are_frozen(tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         run_config(tmp_path).seed = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"paper_rows": 4}, "LOSS_NORMALIZATION='token'"),
+        ({"bad_steps_limit": 3}, "ON_BAD_STEP='stop'"),
+        ({"stall_factor": 0.0, "stall_ends": True}, "STALL_FACTOR=0"),
+        ({"stall_factor": 0.0, "stall_minimum_s": 5.0}, "STALL_FACTOR=0"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(tmp_path, changes, reason):
+    name, value = list(changes.items())[-1]
+    with pytest.raises(
+        ConfigError,
+        match=rf"TrainConfig.{name} has no effect - got {value} with {reason} - expected its def",
+    ):
+        run_config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("adafactor", {"b2": 0.9}), ("adafactor", {"eps": 1e-6}), ("adamw", {"factor_min_size": 8})],
+)
+def test_settings_of_another_optimizer_are_refused(name, changes):
+    with pytest.raises(ConfigError, match=rf"OptimizerConfig.{next(iter(changes))} has no effect"):
+        OptimizerConfig(name=name, **changes)

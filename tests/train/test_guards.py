@@ -87,6 +87,10 @@ def test_not_finite_names_step_and_checkpoint(name, value):
         check_finite(12, metrics, last_checkpoint=10)
     with pytest.raises(GuardError, match=r"last good checkpoint: none yet"):
         check_finite(12, metrics, last_checkpoint=None)
+    with pytest.raises(
+        GuardError, match=rf"{name} is not finite .* at step 1 .* the weights that the run starts"
+    ):
+        check_finite(1, metrics, last_checkpoint=None)
 
 
 def test_finite_passes():

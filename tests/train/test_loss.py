@@ -114,9 +114,7 @@ def test_loss_and_gradient_of_a_part_batch(params):
     means = [nll[i : i + 2][mask[i : i + 2]].mean() for i in (0, 2)]
     gradients = {}
     for normalization, value in (("paper", np.mean(means)), ("paper_accumulate", sum(means) / 4)):
-        weights = loss_weights(
-            targets_and_mask(part)[1], normalization=normalization, paper_rows=2
-        )
+        weights = loss_weights(targets_and_mask(part)[1], normalization=normalization, paper_rows=2)
         loss_of = partial(weighted_loss, MODEL, COMPUTE)
         loss, gradients[normalization] = jax.value_and_grad(loss_of)(params, part, weights)
         np.testing.assert_allclose(loss, value, rtol=2e-6)

@@ -200,7 +200,7 @@ class CheckpointReader:
             )
         self.step = steps[-1] if step is None else step
         self.path = folder / str(self.step)
-        self.meta: dict[str, Any] = _read_meta(self.path / "meta" / "metadata")
+        self.meta: dict[str, Any] = read_meta(self.path / "meta" / "metadata")
         self._handler = ocp.PyTreeCheckpointHandler()
         self._state = epath.Path(self.path / "state")
         self._tree = self._metadata()
@@ -280,7 +280,12 @@ class CheckpointReader:
             ) from error
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint's metadata file says.
+
+    Raises:
+      CheckpointError: it cannot be read, or holds no object.
+    """
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

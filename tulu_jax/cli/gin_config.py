@@ -10,14 +10,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gin
 from gin import config as gin_internals
 
 import gin_configs
+from tulu_jax.cli.gin_effect import check_effect
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import user_path
 from tulu_jax.models import ComputeConfig, LlamaConfig, NeoxConfig, OptConfig, RopeScaling
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
@@ -167,13 +169,17 @@ def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainCon
       ConfigError: a file that is not there, malformed gin, an unknown name (the nearest ones are
         given), or a value out of range.
     """
+    files = [_as_given(file) for file in files]
     gin.clear_config()
     try:
         with _include_from(config_folder()):
             gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
-        _check_macros(files)
-        _require("MODEL_DIR")
-        return gin.get_configurable("TrainConfig")()
+            _check_macros(files)
+            _require_folder()
+            _check_model()
+            config = gin.get_configurable("TrainConfig")()
+            check_effect(files, bindings, shipped=config_folder())
+        return config
     except ConfigError as error:
         # gin appends where it was called from, which says nothing to a user.
         raise ConfigError(_first_line(error)) from None
@@ -184,8 +190,36 @@ def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainCon
             got=missing[1] if missing else _first_line(error),
             expected=f"a file, or one of {_run_files()}",
         ) from error
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, RuntimeError, AttributeError, KeyError) as error:
         raise _readable(error) from error
+
+
+def _as_given(file: str) -> str:
+    """The file that the user means; a name that is none is looked for among the recipes."""
+    path = user_path(file, name="--gin_file")
+    return str(path) if path.is_file() else file
+
+
+def _check_model() -> None:
+    """Refuses a model's name where its config is meant.
+
+    Raises:
+      ConfigError: MODEL is text.
+    """
+    model = gin.query_parameter("%MODEL") if "MODEL" in _macros() else None
+    if isinstance(model, str):
+        known = sorted(path.stem for path in (config_folder() / "models").glob("*.gin"))
+        near = difflib.get_close_matches(model, known, n=1) or known
+        raise ConfigError(
+            "MODEL is a name, not a model's config",
+            got=repr(model),
+            expected="@LlamaConfig() and its fields, as of a file of gin_configs/models",
+            do=f"add --gin_file=models/{near[0]}.gin in place of it",
+        )
+
+
+def _macros() -> set[str]:
+    return {scope for scope, selector in gin_internals._CONFIG if selector == "gin.macro"}
 
 
 @contextlib.contextmanager
@@ -197,11 +231,16 @@ def _include_from(folder: Path) -> Iterator[None]:
     """
     prefixes, readers = gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS
     gin_internals._LOCATION_PREFIXES = ["", str(folder)]
-    gin_internals._FILE_READERS = [(open, os.path.isfile)]
+    gin_internals._FILE_READERS = [(_open_text, os.path.isfile)]
     try:
         yield
     finally:
         gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS = prefixes, readers
+
+
+def _open_text(path: str) -> IO[str]:
+    """The file as text; a byte-order mark is left out."""
+    return open(path, encoding="utf-8-sig")
 
 
 def config_folder() -> Path:
@@ -233,7 +272,7 @@ def _write(config: Any, lines: list[str]) -> None:
 
 def _check_macros(files: Iterable[str]) -> None:
     """Refuses macros that nothing reads: a typo would otherwise change nothing, silently."""
-    defined = {scope for scope, selector in gin_internals._CONFIG if selector == "gin.macro"}
+    defined = _macros()
     read = set(re.findall(r"%([\w./]+)", "\n".join(_texts(files))))
     for name in sorted(defined - set(MACROS) - read):
         near = difflib.get_close_matches(name.upper(), MACROS, n=3)
@@ -246,17 +285,19 @@ def _check_macros(files: Iterable[str]) -> None:
 def _texts(files: Iterable[str]) -> Iterable[str]:
     for file in files:
         path = Path(file) if Path(file).exists() else config_folder() / file
-        yield path.read_text(encoding="utf-8") if path.exists() else ""
+        yield path.read_text(encoding="utf-8-sig") if path.is_file() else ""
 
 
-def _require(macro: str) -> None:
-    try:
-        value = gin.query_parameter(f"%{macro}")
-    except ValueError:
-        value = None
-    if value is None:
+def _require_folder() -> None:
+    """Refuses a run without a folder, which MODEL_DIR names, or a file of resolved settings."""
+    folder = None
+    for name in ("%MODEL_DIR", "TrainConfig.model_dir"):
+        with contextlib.suppress(ValueError):  # not bound
+            value = gin.query_parameter(name)
+            folder = value if isinstance(value, str | int) else folder
+    if folder is None:
         raise ConfigError(
-            f"{macro} is not set", expected=MACROS[macro], do=f"add --gin.{macro}=..."
+            "MODEL_DIR is not set", expected=MACROS["MODEL_DIR"], do="add --gin.MODEL_DIR=..."
         )
 
 

@@ -45,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="one gin binding, quoted as gin wants it",
     )  # fmt: skip
     parser.add_argument(
-        "--print_config", action="store_true", help="print the resolved settings and stop"
+        "--print_config",
+        action="store_true",
+        help="print the resolved settings, check all that can be known before data, and stop",
     )
     parser.add_argument(
         "--profile", nargs="?", type=int, const=3, metavar="STEPS",
@@ -81,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
     console.rule("settings")
     console.print(settings, soft_wrap=True)
     if args.print_config:
+        from tulu_jax.train.checks import check_before_data
+
+        check_before_data(config)
+        console.print("Checked: settings, names of data, tokenizer, model and run folder fit.")
         return 0
     from tulu_jax.train.loop import train
 

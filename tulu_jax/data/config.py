@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tulu_jax.data.packing import PACKING_MODES, PackingMode
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import check_field_types, set_paths
 
 ENCODINGS = ("hf", "paper")
 Schedule = Literal["concat", "rates"]
@@ -91,10 +92,12 @@ class DataConfig:
                 got = repr(getattr(self, name))
                 raise ConfigError(f"{name} is not set", got=got, at="DataConfig", expected="text")
         _paths("exclude", self.exclude)
+        check_field_types(self)
+        set_paths(self, tokenizer="TOKENIZER", data_dir="DATA_DIR", raw_dir="RAW_DIR")
         self._check_rates_are_used()
 
     def _check_rates_are_used(self) -> None:
-        """Refuses rates that would change nothing."""
+        """Refuses rates and seeds that would change nothing."""
         plain = (self.rate_scale, self.rate_maximum, self.rate_temperature) == (1.0, None, 1.0)
         if self.schedule == "concat" and (self.rates or not plain):
             raise ConfigError(
@@ -102,6 +105,14 @@ class DataConfig:
                 got="schedule 'concat'",
                 expected="schedule 'rates'",
                 do="set DataConfig.schedule = 'rates', or leave the rates out",
+            )
+        useless = set(self.seeds) - set(self.max_examples)
+        if self.schedule == "concat" and useless:
+            raise ConfigError(
+                "seeds are given but not used",
+                got=f"seeds of {', '.join(sorted(useless))} with schedule 'concat'",
+                expected="seeds of tasks with max_examples, or schedule 'rates'",
+                do="leave them out: RANDOM_SEED decides the order of rows",
             )
 
 

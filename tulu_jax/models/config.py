@@ -83,7 +83,7 @@ def check_sizes(config: DecoderShape, *names: str) -> None:
                 f"{name} of the model is impossible",
                 got=getattr(config, name),
                 expected="a number above 0",
-                do=f"set {type(config).__name__}.{name} in the model's gin file",
+                do=f"look at {type(config).__name__}.{name} or the model's config.json",
             )
 
 

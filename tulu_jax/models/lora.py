@@ -83,16 +83,16 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges; makes a list of targets a tuple."""
-        check_field_types(self)
         if isinstance(self.targets, list):
             object.__setattr__(self, "targets", tuple(self.targets))
+        check_field_types(self)
         unknown = [name for name in self.targets if name not in TARGETS]
         for name, ok, expected in (
             ("rank", self.rank > 0, "a whole number above 0"),
             ("alpha", self.alpha > 0, "a number above 0"),
             ("dropout", 0 <= self.dropout < 1, "a share in [0, 1)"),
             ("base_dtype", self.base_dtype in BASE_DTYPES, " or ".join(BASE_DTYPES)),
-            ("targets", isinstance(self.targets, tuple) and bool(self.targets) and not unknown,
+            ("targets", bool(self.targets) and not unknown,
              f"one or more of {', '.join(TARGETS)}"),
         ):  # fmt: skip
             if not ok:

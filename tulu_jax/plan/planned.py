@@ -14,9 +14,10 @@ from tulu_jax.models import ModelConfig
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.plan.topology import Topology
 from tulu_jax.train.budget import frozen_weights, local_positions
+from tulu_jax.train.checks import initial_model_config
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.setup import Run, initial_model_config, make_steps
+from tulu_jax.train.setup import Run, make_steps
 from tulu_jax.train.state import abstract_state
 
 ANY_STEPS = 1000

@@ -6,7 +6,7 @@ import dataclasses
 
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import check_field_types, check_used, set_paths
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
@@ -76,6 +76,9 @@ class OptimizerConfig:
                 got=f"OPTIMIZER='adafactor' with MOMENT_DTYPE={self.moment_dtype!r}",
                 expected="MOMENT_DTYPE only with OPTIMIZER='adamw'",
             )
+        adam = self.name == "adamw"
+        check_used(self, "OPTIMIZER='adafactor'", "b1", "b2", "eps", unless=adam)
+        check_used(self, "OPTIMIZER='adamw'", "factor_min_size", unless=not adam)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +145,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks types and ranges."""
         check_field_types(self)
+        set_paths(self, model_dir="MODEL_DIR", initial_checkpoint="INITIAL_CHECKPOINT_PATH")
         _check(self, "train_steps", self.train_steps is None or self.train_steps > 0, "above 0")
         for name in ("micro_batches", "paper_rows", "log_period", "checkpoint_period"):
             _check(self, name, getattr(self, name) > 0, "a whole number above 0")
@@ -178,3 +182,8 @@ class TrainConfig:
                 expected="the model to adapt, as a run folder or a Hugging Face folder",
                 do="set INITIAL_CHECKPOINT_PATH",
             )
+        token = self.loss_normalization == "token"
+        check_used(self, "LOSS_NORMALIZATION='token'", "paper_rows", unless=not token)
+        check_used(self, "ON_BAD_STEP='stop'", "bad_steps_limit", unless=self.on_bad_step == "skip")
+        watched = self.stall_factor > 0
+        check_used(self, "STALL_FACTOR=0", "stall_minimum_s", "stall_ends", unless=watched)

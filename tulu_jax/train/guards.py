@@ -110,6 +110,15 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
       GuardError: naming the step and the checkpoint to go back to.
     """
     good = "none yet" if last_checkpoint is None else last_checkpoint
+    do = (
+        f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of that step "
+        "with `tulu data inspect`"
+    )
+    if step <= 1:  # weights as they were given: no rate has moved them
+        do = (
+            "nothing has been trained yet: the weights that the run starts from are at fault "
+            "(`tulu verify` compares them with transformers), or DTYPE is too narrow for them"
+        )
     for name in ("loss", "grad_norm"):
         value = float(metrics[name])
         if not np.isfinite(value):
@@ -118,8 +127,7 @@ def check_finite(step: int, metrics: dict[str, Any], *, last_checkpoint: int | N
                 got=value,
                 at=f"step {step}",
                 expected="a finite number",
-                do=f"last good checkpoint: {good}; lower LEARNING_RATE, or look at the rows of "
-                "that step with `tulu data inspect`",
+                do=do,
             )
 
 

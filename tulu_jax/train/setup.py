@@ -18,37 +18,26 @@ from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
     DamagedCheckpointError,
-    is_run,
-    refuse_adapters,
-    refuse_imported,
     restore_params,
-    saved_model_config,
 )
 from tulu_jax.checkpoint.owner import unwritable_run
 from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
-from tulu_jax.errors import CheckpointError, ConfigError
-from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
+from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import num_adapter_params, quantize_base
 from tulu_jax.parallel import Layout, layout_for, make_mesh, report_text, sharding_report
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
+from tulu_jax.train.checks import (
+    check_before_data,
+    check_not_beyond,
+    check_same_run,
+    open_initial,
+)
 from tulu_jax.train.config import TrainConfig
-from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import make_optimizer, state_form
 from tulu_jax.train.state import TrainState, abstract_state, create_state
 from tulu_jax.train.step import make_eval_step, make_train_step
-
-MUST_AGREE = {
-    "model": "model",
-    "tokenizer": "tokenizer",
-    "stores": "dataset",
-    "rows": "making of rows",
-    "lora": "adapter or base",
-    "optimizer_form": "kind of optimizer",
-}
-"""Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
-and what messages call them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +129,7 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     Raises:
       TuluError: whatever does not fit, before anything is allocated.
     """
-    refuse_imported(config.model_dir)
-    model = config.model or initial_model_config(str(config.initial_checkpoint))
+    model = check_before_data(config)
     layout = layout_for(
         model,
         make_mesh(config.mesh),
@@ -153,14 +141,6 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     )
     layout.check_length(config.data.length)
     data = open_training_data(config.data)
-    tokenizer = data.tokenizer.fitting(model.vocab_size)
-    check_model_fits_data(
-        model,
-        vocab_size=tokenizer.vocab_size,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        length=config.data.length,
-    )
     _print_data(config, data, console)
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
@@ -189,14 +169,7 @@ def _print_data(config: TrainConfig, data: TrainingData, console: Console) -> No
 
 def _total_steps(config: TrainConfig, data: TrainingData) -> int:
     """Optimizer steps of the whole run, from TRAIN_STEPS or EPOCHS."""
-    by_epochs = data.train.num_steps(config.data.batch_size)
-    if (config.train_steps is None) == (by_epochs is None):
-        raise ConfigError(
-            "the length of the run is not clear",
-            got=f"TRAIN_STEPS={config.train_steps} and EPOCHS={config.data.epochs}",
-            expected="one of them to be a number, the other None",
-        )
-    return config.train_steps or by_epochs or 0
+    return config.train_steps or data.train.num_steps(config.data.batch_size) or 0
 
 
 def keep_settings(run: Run) -> None:
@@ -216,17 +189,6 @@ def keep_settings(run: Run) -> None:
         copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise unwritable_run(run.folder, error) from error
-
-
-def initial_model_config(path: str) -> ModelConfig:
-    """The model of a run folder or a Hugging Face folder.
-
-    Raises:
-      CheckpointError: there is neither at `path`.
-    """
-    from tulu_jax.checkpoint import hf
-
-    return saved_model_config(path) if is_run(path) else hf.open_folder(path).config
 
 
 def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
@@ -262,7 +224,9 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
 
 def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> TrainState:
     saved, current = checkpoints.meta(step), run.meta()
-    check_same_run(saved, current, where=checkpoints.folder / str(step))
+    where = checkpoints.folder / str(step)
+    check_same_run(saved, current, where=where)
+    check_not_beyond(step, run.total_steps, where=where)
     for name in ("total_steps", "loss_normalization", "optimizer"):
         if saved.get(name) != current[name]:
             text = f"{name} changed: {saved.get(name)} when saved, {current[name]} from now on"
@@ -271,33 +235,6 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     state = checkpoints.restore(step, target)
     console.print(f"Resuming from step {step:,} of {checkpoints.folder}", soft_wrap=True)
     return state
-
-
-def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Path) -> None:
-    """Refuses to resume a checkpoint of another model, tokenizer or data.
-
-    Raises:
-      CheckpointError: naming the first part that differs, old and new.
-    """
-    for part, name in MUST_AGREE.items():
-        old, new = saved.get(part), current.get(part)
-        if part == "optimizer_form" and old is None:
-            old = state_form(saved.get("optimizer", {}))  # of before there was a choice
-        if part == "model" and isinstance(old, dict):
-            old = config_to_dict(config_from_dict(old))  # fills in fields that are newer
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-            old = {key: old.get(key) for key in changed}
-            new = {key: new.get(key) for key in changed}
-        raise CheckpointError(
-            f"checkpoint is of a run with another {name}",
-            got=f"{new} now",
-            at=where,
-            expected=f"{old}, as saved",
-            do="restore the old settings, or start a new run with another MODEL_DIR",
-        )
 
 
 def open_base(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
@@ -341,31 +278,12 @@ def make_steps(run: Run) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _load_params(run: Run, path: str, console: Console, *, dtype: str = "float32") -> Any:
-    """Weights of a run folder or Hugging Face folder, each slice straight onto its devices.
-
-    A Hugging Face folder may have fewer tokens than the model: rows are added as `resize` says.
-    """
-    if is_run(path):
-        saved = saved_model_config(path)
-        if saved != run.model:
-            raise CheckpointError(
-                "initial checkpoint is of another model", got=saved, at=path, expected=run.model
-            )
-        refuse_adapters(path)
+    """Weights of a run folder or Hugging Face folder, each slice straight onto its devices."""
+    folder = open_initial(run.model, path, dtype=dtype)
+    if folder is None:
         return restore_params(path, run.model, run.layout, dtype=dtype)
-    from tulu_jax.checkpoint import hf
-    from tulu_jax.checkpoint.resize import resized
     from tulu_jax.checkpoint.sharded import read_sharded
 
-    folder = resized(hf.open_folder(path, dtype), run.model.vocab_size)
-    # Which token pads is of no account in training: its id may differ, as it does among copies.
-    if dataclasses.replace(folder.config, pad_id=run.model.pad_id) != run.model:
-        raise CheckpointError(
-            "initial checkpoint is of another model",
-            got=folder.config,
-            at=path,
-            expected=run.model,
-        )
     for note in folder.notes:
         print_line(console, f"note {note}", WARNING)
     return read_sharded(folder, run.layout.params(run.model))

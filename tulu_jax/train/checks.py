@@ -1,0 +1,199 @@
+"""What settings, tokenizer, model and run folder tell before any data is read.
+
+Preparing data may take hours: whatever can be known to be wrong without it is refused first, by
+`tulu train` and by `tulu train --print_config` alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.checkpoint.arrays import checkpoints_dir, complete_steps, read_meta
+from tulu_jax.checkpoint.manager import (
+    is_run,
+    refuse_adapters,
+    refuse_imported,
+    saved_model_config,
+)
+from tulu_jax.data.config import DataConfig
+from tulu_jax.data.ensure import prepare_options
+from tulu_jax.data.mixtures import resolve
+from tulu_jax.data.specs import locate_raw_dir
+from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
+from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.guards import check_model_fits_data
+from tulu_jax.train.optimizer import state_form
+
+MUST_AGREE = {
+    "model": "model",
+    "tokenizer": "tokenizer",
+    "stores": "dataset",
+    "rows": "making of rows",
+    "lora": "adapter or base",
+    "optimizer_form": "kind of optimizer",
+}
+"""Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
+and what messages call them."""
+
+
+def check_before_data(config: TrainConfig) -> ModelConfig:
+    """The run's model, once all that can be known without reading data is known to fit.
+
+    Raises:
+      TuluError: the first thing that does not.
+    """
+    refuse_imported(config.model_dir)
+    _check_length(config)
+    _check_names(config.data)
+    model = config.model or initial_model_config(str(config.initial_checkpoint))
+    tokenizer = prepare_options(config.data).load_tokenizer().fitting(model.vocab_size)
+    check_model_fits_data(
+        model,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        length=config.data.length,
+    )
+    newest = _newest_meta(config)
+    if newest is not None:
+        _check_goes_on(config, model, tokenizer.fingerprint, *newest)
+    if config.initial_checkpoint is not None and (newest is None or config.lora is not None):
+        open_initial(model, config.initial_checkpoint)
+    return model
+
+
+def _check_length(config: TrainConfig) -> None:
+    if (config.train_steps is None) == (config.data.epochs is None):
+        raise ConfigError(
+            "the length of the run is not clear",
+            got=f"TRAIN_STEPS={config.train_steps} and EPOCHS={config.data.epochs}",
+            expected="one of them to be a number, the other None",
+        )
+
+
+def _check_names(data: DataConfig) -> None:
+    """Refuses datasets, options and raw folders that are not there."""
+    for spec in prepare_options(data).specs(data.mixture):
+        locate_raw_dir(spec, data.raw_dir)
+    resolve(data.mixture, max_examples=data.max_examples, rates=data.rates, seeds=data.seeds)
+
+
+def _newest_meta(config: TrainConfig) -> tuple[int, dict[str, Any]] | None:
+    """Step and metadata of the newest checkpoint; None where there is none that can be read.
+
+    A damaged one is set aside by the run itself, aloud, and the one before it taken.
+    """
+    steps = complete_steps(config.model_dir)
+    if not steps:
+        return None
+    path = checkpoints_dir(config.model_dir) / str(steps[-1]) / "meta" / "metadata"
+    try:
+        return steps[-1], read_meta(path)
+    except CheckpointError:
+        return None
+
+
+def _check_goes_on(
+    config: TrainConfig, model: ModelConfig, tokenizer: str, step: int, saved: dict[str, Any]
+) -> None:
+    """Refuses settings with which the run could not go on from its own newest checkpoint."""
+    where = checkpoints_dir(config.model_dir) / str(step)
+    known = {
+        "model": config_to_dict(model),
+        "tokenizer": tokenizer,
+        "optimizer_form": state_form(dataclasses.asdict(config.optimizer)),
+    }
+    check_same_run(saved, known, where=where)
+    if config.train_steps is not None:
+        check_not_beyond(step, config.train_steps, where=where)
+
+
+def check_not_beyond(step: int, total_steps: int, *, where: Path) -> None:
+    """Refuses to go on from a checkpoint that is past the end of the run.
+
+    Raises:
+      ConfigError: `step` is greater than `total_steps`.
+    """
+    if step > total_steps:
+        raise ConfigError(
+            "the run has gone further than it is to go",
+            got=f"step {step:,}",
+            at=where,
+            expected=f"at most the {total_steps:,} steps that are asked for",
+            do="raise TRAIN_STEPS or EPOCHS to go on, or start anew with another MODEL_DIR",
+        )
+
+
+def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Path) -> None:
+    """Refuses to resume a checkpoint of another model, tokenizer or data.
+
+    Parts that `current` does not name are not looked at.
+
+    Raises:
+      CheckpointError: naming the first part that differs, old and new.
+    """
+    for part, name in MUST_AGREE.items():
+        if part not in current:
+            continue
+        old, new = saved.get(part), current[part]
+        if part == "optimizer_form" and old is None:
+            old = state_form(saved.get("optimizer", {}))  # of before there was a choice
+        if part == "model" and isinstance(old, dict):
+            old = config_to_dict(config_from_dict(old))  # fills in fields that are newer
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            old = {key: old.get(key) for key in changed}
+            new = {key: new.get(key) for key in changed}
+        raise CheckpointError(
+            f"checkpoint is of a run with another {name}",
+            got=f"{new} now",
+            at=where,
+            expected=f"{old}, as saved",
+            do="restore the old settings, or start a new run with another MODEL_DIR",
+        )
+
+
+def initial_model_config(path: str) -> ModelConfig:
+    """The model of a run folder or a Hugging Face folder.
+
+    Raises:
+      CheckpointError: there is neither at `path`.
+    """
+    from tulu_jax.checkpoint import hf
+
+    return saved_model_config(path) if is_run(path) else hf.open_folder(path).config
+
+
+def open_initial(model: ModelConfig, path: str, *, dtype: str = "float32") -> Any:
+    """A reader of the Hugging Face folder that a run starts from; None for a run folder.
+
+    A Hugging Face folder may have fewer tokens than the model: rows are added as `resize` says.
+
+    Raises:
+      CheckpointError: it is of another model, or holds adapters only.
+    """
+    if is_run(path):
+        saved = saved_model_config(path)
+        if saved != model:
+            raise _of_another_model(saved, path, model)
+        refuse_adapters(path)
+        return None
+    from tulu_jax.checkpoint import hf
+    from tulu_jax.checkpoint.resize import resized
+
+    folder = resized(hf.open_folder(path, dtype), model.vocab_size)
+    # Which token pads is of no account in training: its id may differ, as it does among copies.
+    if dataclasses.replace(folder.config, pad_id=model.pad_id) != model:
+        raise _of_another_model(folder.config, path, model)
+    return folder
+
+
+def _of_another_model(found: ModelConfig, path: str, expected: ModelConfig) -> CheckpointError:
+    return CheckpointError(
+        "initial checkpoint is of another model", got=found, at=path, expected=expected
+    )
