@@ -215,15 +215,6 @@ def test_recompile_is_reported(tmp_path, monkeypatch):
     assert "compiled again before step 2" not in output
 
 
-@pytest.mark.parametrize("settings", [{"epochs": None}, {"train_steps": 5, "epochs": 2}])
-def test_length_of_the_run_must_be_clear(tmp_path, monkeypatch, settings):
-    with pytest.raises(
-        ConfigError, match=r"length of the run is not clear - got TRAIN_STEPS=.* and EPOCHS=.* - "
-        r"expected one of them"
-    ):  # fmt: skip
-        run(monkeypatch, run_config(tmp_path / "run", **settings))
-
-
 def test_wandb_must_be_installed(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"Weights & Biases is asked for but not installed .*pip"):
         run(monkeypatch, run_config(tmp_path / "run", wandb=True))
