@@ -105,6 +105,7 @@ def training_data(config: DataConfig) -> TrainingData:
 
 def model_of(config: TrainConfig) -> ModelConfig:
     """What `check_before_data` gives; the small store has no tokenizer's files to look at."""
+    checks.refuse_imported(config.model_dir)
     return config.model or checks.initial_model_config(config.initial_checkpoint)
 
 

@@ -92,7 +92,7 @@ def test_a_run_that_fits_passes(tmp_path, base):
         ({"model": dataclasses.replace(FITTING, eos_id=9)}, "tokenizer and model disagree on spec"),
         ({"model": dataclasses.replace(FITTING, max_length=8)}, "rows are longer than the model's"),
         ({"tokenizer": "/nowhere"}, "tokenizer folder does not exist - got /nowhere"),
-        ({"initial_checkpoint": "/nowhere"}, "no such folder - got /nowhere"),
+        ({"initial_checkpoint": "/nowhere"}, "no such folder - at /nowhere"),
     ],
 )
 def test_what_does_not_fit(tmp_path, changes, message):
