@@ -1,9 +1,11 @@
 """`tulu generate` and `tulu chat`."""
 
 import json
+import shutil
 
 import pytest
 
+from tulu_jax.chat import load_tokenizer
 from tulu_jax.cli.chat import HELP
 from tulu_jax.errors import CheckpointError, ConfigError, DataError
 
@@ -38,6 +40,28 @@ def test_one_prompt_from_both_kinds_of_folder(model, run, capsys):
         assert "tokens/s" in err
     assert printed[0].strip()
     assert printed[0] == printed[1]
+
+
+def test_stop_tokens_of_generation_config_end_an_answer_and_are_exported(model, tmp_path):
+    words = ("--input", tmp_path / "in.jsonl", "--output")
+    (tmp_path / "in.jsonl").write_text('{"prompt": "Name a colour."}')
+    tulu("generate", "--model", model, *words, tmp_path / "1", *SHORT)
+    answer = rows(tmp_path / "1")[0]
+    assert answer["stopped"] == "length"
+    third = load_tokenizer(model).encode_text(answer["output"])  # any token that it makes
+    stop = min(third)
+    shutil.copytree(model, tmp_path / "hf")
+    fields = {"eos_token_id": [2, stop], "temperature": 0.6}
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(fields))
+    (tmp_path / "hf" / "checksums.json").unlink()
+    tulu("import", "--hf", tmp_path / "hf", "--model_dir", tmp_path / "run")
+    for number, path in enumerate(("hf", "run")):
+        tulu("generate", "--model", tmp_path / path, *words, tmp_path / f"out{number}", *SHORT)
+        found = rows(tmp_path / f"out{number}")[0]
+        assert found["stopped"] == "eos" and found["output_tokens"] < 8
+    tulu("export", "--model_dir", tmp_path / "run", "--output", tmp_path / "back")
+    written = json.loads((tmp_path / "back" / "generation_config.json").read_text())
+    assert stop in written["eos_token_id"] and written["temperature"] == 0.6
 
 
 def rows(path):

@@ -9,6 +9,7 @@ import pytest
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.checkpoint.manager import saved_generation
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import config_to_dict
 
@@ -20,8 +21,20 @@ COMMON = {"epochs": None, "train_steps": 2, "checkpoint_period": 2, "heldout_exa
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "hf"
-    hf.save(path, MODEL, random_params(), dtype="bfloat16", max_shard_bytes=10_000)
+    hf.save(
+        path,
+        MODEL,
+        random_params(),
+        dtype="bfloat16",
+        max_shard_bytes=10_000,
+        generation={"eos_token_id": [2, 5], "temperature": 0.6},
+    )
     return path
+
+
+GENERATION = {
+    "bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": MODEL.pad_id, "temperature": 0.6,
+}  # fmt: skip
 
 
 def trained(monkeypatch, folder, **changes):
@@ -31,12 +44,16 @@ def trained(monkeypatch, folder, **changes):
 
 
 def test_the_state_is_that_of_import_then_train(monkeypatch, tmp_path, folder):
+    """And what the folder's generation_config.json asks for stays with the run."""
     direct, output = trained(monkeypatch, tmp_path / "a", initial_checkpoint=str(folder))
     assert f"Starting from the weights of {folder}" in output
+    assert saved_generation(tmp_path / "a") == GENERATION
     opened = hf.open_folder(folder)
-    save_params(tmp_path / "imported", opened.lazy_params(), {"model": config_to_dict(MODEL)})
+    meta = {"model": config_to_dict(MODEL), "generation": opened.generation}
+    save_params(tmp_path / "imported", opened.lazy_params(), meta)
     path = str(tmp_path / "imported")
     imported, _ = trained(monkeypatch, tmp_path / "b", initial_checkpoint=path)
+    assert saved_generation(tmp_path / "b") == GENERATION
     assert_same_state(direct, imported)
     start = jax.tree.leaves(hf.load(folder)[1])
     assert any(not np.array_equal(a, b) for a, b in zip(start, direct.values(), strict=False))

@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
+from tulu_jax.checkpoint.hf.config import read_config
+from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -321,6 +323,17 @@ def saved_model_config(run: str | Path) -> ModelConfig:
       CheckpointError: no complete checkpoint, or its metadata names no model.
     """
     return model_config(CheckpointReader(run))
+
+
+def saved_generation(path: str | Path) -> dict[str, Any]:
+    """The fields of `generation_config.json` that go with a run or a Hugging Face folder.
+
+    Raises:
+      CheckpointError: no complete checkpoint, or no model that can be read.
+    """
+    if is_run(path):
+        return dict(CheckpointReader(path).meta.get("generation") or {})
+    return read_generation(Path(path), read_config(Path(path)))
 
 
 def model_config(reader: CheckpointReader) -> ModelConfig:

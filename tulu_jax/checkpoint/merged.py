@@ -14,7 +14,7 @@ from tulu_jax.checkpoint.arrays import CheckpointReader, ParamPath, ParamsReader
 from tulu_jax.checkpoint.fingerprint import Fingerprint
 from tulu_jax.checkpoint.hf.load import open_folder, put
 from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
-from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters
+from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters, saved_generation
 from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.checkpoint.peft_config import Note
 from tulu_jax.errors import CheckpointError
@@ -169,6 +169,7 @@ def import_peft(
             "targets": sorted(lora.weights),
             "base_weights": dict(base_fingerprints(reader, lora.read_dtype)),
         },
+        "generation": saved_generation(base),
         "base_path": str(Path(base).absolute()),
         "tokenizer_path": str(Path(base).absolute() / ("tokenizer" if is_run(base) else "")),
     }

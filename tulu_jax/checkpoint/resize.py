@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,11 @@ class Resized:
         old, new = self.folder.config.vocab_size, self.config.vocab_size
         added = f"added {new - old} rows to the vocabulary of {old}: the mean of its rows"
         return [*self.folder.notes, added]
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """The fields of the folder's `generation_config.json`."""
+        return self.folder.generation
 
     @functools.cached_property
     def _shapes(self) -> dict[ParamPath, tuple[int, ...]]:

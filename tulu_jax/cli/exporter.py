@@ -126,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
             dtype=args.dtype,
             max_shard_bytes=max_shard_bytes,
             overwrite=args.overwrite,
+            generation=reader.meta.get("generation"),
             on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
         )
     if saved.kept:

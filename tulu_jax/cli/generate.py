@@ -154,6 +154,7 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     import jax.numpy as jnp
 
     from tulu_jax.checkpoint.hf import open_folder
+    from tulu_jax.checkpoint.hf.generation import all_stops
     from tulu_jax.checkpoint.hf.kinds import no_model
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
     from tulu_jax.checkpoint.manager import model_config
@@ -167,9 +168,10 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     if (path / "checkpoints").is_dir():
         reader: Any = open_weights(path, args.step)
         config, meta = model_config(reader), reader.meta
+        kept = meta.get("generation")
     elif (path / "config.json").is_file():
         reader, meta = open_folder(path, args.dtype), {}
-        config = reader.config
+        config, kept = reader.config, reader.generation
     else:
         raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
     tokenizer = find_tokenizer(path, args.tokenizer, meta)
@@ -182,7 +184,8 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         for name in reader.paths():
             array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))
             put(params, name, jnp.asarray(array))
-    return Generator(config, params, compute=ComputeConfig(dtype=args.dtype)), tokenizer
+    compute, stops = ComputeConfig(dtype=args.dtype), all_stops(config, kept)
+    return Generator(config, params, compute=compute, stop_ids=stops), tokenizer
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

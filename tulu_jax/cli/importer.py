@@ -133,6 +133,7 @@ def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tu
         "step": 0,
         "source": {"format": source, "folder": Path(args.hf or args.meta).name,
                    "dtype": args.dtype},
+        "generation": dict(reader.generation),
         "versions": {"tulu_jax": tulu_jax.__version__},
     }  # fmt: skip
     total = sum(_leaves(params, lambda lazy: lazy.nbytes))

@@ -59,7 +59,12 @@ class Generator:
     """
 
     def __init__(
-        self, config: ModelConfig, params: Any, *, compute: ComputeConfig | None = None
+        self,
+        config: ModelConfig,
+        params: Any,
+        *,
+        compute: ComputeConfig | None = None,
+        stop_ids: Sequence[int] | None = None,
     ) -> None:
         """Takes the weights, rounded once to the compute dtype.
 
@@ -68,7 +73,9 @@ class Generator:
           params: its weights, host or device arrays; sharded ones keep their sharding. Under
             `jax.set_mesh` with logical axis rules everything else follows them.
           compute: dtype of activations, cache and weights; float32 by default.
+          stop_ids: tokens that end a continuation; those of the config by default.
         """
+        self.stop_ids = tuple(config.stop_ids if stop_ids is None else stop_ids)
         self.config = config
         self.compute = compute or ComputeConfig()
         self.params = jax.tree.map(lambda w: jnp.asarray(w, self.compute.dtype), params)
@@ -184,7 +191,7 @@ class Generator:
         chunk_tokens: int,
     ) -> Iterator[list[list[int]]]:
         """One batch: after each dispatch, the new tokens of every prompt."""
-        stops = list(self.config.stop_ids) if stop_ids is None else list(stop_ids)
+        stops = list(self.stop_ids if stop_ids is None else stop_ids)
         tokens, lengths = _pad(prompts, num_rows, self.config.max_length)
         cache_length = bucket(int(lengths.max()) + max_new_tokens, self.config.max_length)
         rows = jnp.asarray([*indices, *[0] * (num_rows - len(indices))], jnp.uint32)

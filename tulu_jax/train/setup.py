@@ -14,11 +14,13 @@ import optax
 from rich.console import Console
 
 from tulu_jax.chat import copy_tokenizer_files
+from tulu_jax.checkpoint.arrays import complete_steps
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
     DamagedCheckpointError,
     restore_params,
+    saved_generation,
 )
 from tulu_jax.checkpoint.owner import unwritable_run
 from tulu_jax.console import WARNING, print_line
@@ -54,6 +56,8 @@ class Run:
     """The resolved gin settings, as saved and printed."""
     base_weights: dict[str, str] | None = None
     """With LoRA, the fingerprint of every frozen weight; set by `open_base`."""
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The `generation_config.json` of the model it starts from, which its exports keep."""
 
     @property
     def folder(self) -> Path:
@@ -92,6 +96,7 @@ class Run:
             "settings": self.settings,
             "lora": self._lora_meta(),
             "base_path": self._base_path(),
+            "generation": self.generation,
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("jax", "flax", "optax", "orbax-checkpoint")
@@ -144,7 +149,8 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     _print_data(config, data, console)
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
-    run = Run(config, model, data, layout, optimizer, total_steps, settings)
+    generation = _generation(config)
+    run = Run(config, model, data, layout, optimizer, total_steps, settings, None, generation)
     console.print(budget_text(memory_budget(run), device_limit()), soft_wrap=True)
     return run
 
@@ -189,6 +195,13 @@ def keep_settings(run: Run) -> None:
         copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise unwritable_run(run.folder, error) from error
+
+
+def _generation(config: TrainConfig) -> dict[str, Any]:
+    """What a run that goes on has of it, else the model it starts from."""
+    started = complete_steps(config.model_dir)
+    path = config.model_dir if started else config.initial_checkpoint
+    return {} if path is None else saved_generation(path)
 
 
 def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:

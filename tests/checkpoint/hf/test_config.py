@@ -4,7 +4,8 @@ import json
 import pytest
 
 from tulu_jax.checkpoint.hf import from_hf, to_hf
-from tulu_jax.checkpoint.hf.config import generation_config, read_config
+from tulu_jax.checkpoint.hf.config import read_config
+from tulu_jax.checkpoint.hf.generation import generation_config
 from tulu_jax.errors import CheckpointError
 
 from .small import CONFIG, TIED
@@ -131,6 +132,12 @@ LLAMA3_WITHOUT_LENGTH = {
         ({"eos_token_id": []}, r"eos_token_id is malformed - got \[\] .* one token id, or several"),
         ({"eos_token_id": [2, None]}, r"eos_token_id is malformed"),
         ({"eos_token_id": None}, r"eos_token_id is malformed"),
+        ({"eos_token_id": [2, 50]}, "eos_token_id names a token that the model does not have "
+         "- got 50 at config.json - expected ids below vocab_size=50"),
+        ({"pad_token_id": 50}, r"pad_token_id names a token .* - got 50 .* or null for no pad"),
+        ({"bos_token_id": 10**30}, "bos_token_id names a token that the model does not have"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is malformed - got nan .* a finite number"),
+        ({"rms_norm_eps": 10**400}, r"rms_norm_eps is malformed .* a number up to 1e\+30"),
         ({"bos_token_id": [1, 2]}, r"bos_token_id is malformed - got \[1, 2\] .* one token id"),
         ({"num_key_value_heads": 3}, "query heads cannot share"),
         ({"num_hidden_layers": 0}, "num_layers of the model is impossible"),

@@ -1,4 +1,4 @@
-"""`config.json` and `generation_config.json`, to and from the config of a family.
+"""`config.json`, to and from the config of a family.
 
 Whatever would change the arithmetic and is not implemented is refused by name, and so is a field
 that is not known; nothing that the arithmetic depends on is guessed. The norm's epsilon in
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.families import llama, neox, opt
-from tulu_jax.checkpoint.hf.fields import Fields
+from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
 from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.errors import CheckpointError, TuluError
@@ -67,6 +67,12 @@ def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfi
     except TuluError as error:
         raise CheckpointError(f"{error}", at=at) from error
     reader.finish()
+    for name, ids in (
+        ("eos_token_id", config.stop_ids),
+        ("bos_token_id", (config.bos_id,)),
+        ("pad_token_id", (config.pad_id,)),
+    ):
+        check_vocabulary(name, ids, config.vocab_size, at)
     return config
 
 
@@ -85,13 +91,3 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
         case NeoxConfig():
             fields = neox.to_hf(config)
     return {**fields, "torch_dtype": dtype, "use_cache": True}
-
-
-def generation_config(config: ModelConfig) -> dict[str, Any]:
-    """The fields of `generation_config.json`: where generation starts and stops."""
-    stops = list(config.stop_ids)
-    return {
-        "bos_token_id": config.bos_id,
-        "eos_token_id": stops if len(stops) > 1 else stops[0],
-        "pad_token_id": config.pad_id,
-    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tulu_jax.errors import CheckpointError
@@ -198,4 +198,21 @@ class Fields:
     def _wrong_type(self, name: str, value: Any, expected: str) -> CheckpointError:
         return CheckpointError(
             f"{name} is malformed", got=repr(value), at=self._at, expected=expected
+        )
+
+
+def check_vocabulary(name: str, ids: Iterable[int | None], vocab_size: int, at: object) -> None:
+    """Refuses ids of tokens that the model does not have; None is no id.
+
+    Raises:
+      CheckpointError: naming them.
+    """
+    outside = [token for token in ids if token is not None and token >= vocab_size]
+    if outside:
+        raise CheckpointError(
+            f"{name} names a token that the model does not have",
+            got=", ".join(map(str, outside)),
+            at=at,
+            expected=f"ids below vocab_size={vocab_size}",
+            do="write the id that is meant there, or null for no pad or BOS token",
         )

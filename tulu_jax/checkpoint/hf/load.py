@@ -14,6 +14,7 @@ import numpy as np
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.files import find_tensors
+from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
@@ -78,7 +79,8 @@ def open_folder(path: str | Path, dtype: str | None = "float32") -> HfFolder:
     """
     folder = Path(path)
     config = read_config(folder)
-    return checked_folder(folder, config, find_tensors(folder), dtype)
+    found = checked_folder(folder, config, find_tensors(folder), dtype)
+    return dataclasses.replace(found, generation=read_generation(folder, config))
 
 
 def checked_folder(
@@ -113,6 +115,8 @@ class HfFolder:
     """The dtype weights are given in; None: as stored."""
     notes: list[str]
     """What was left out and why, for people."""
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The fields of `generation_config.json`."""
 
     @functools.cached_property
     def _weights(self) -> dict[ParamPath, Weight]:

@@ -23,7 +23,8 @@ import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
-from tulu_jax.checkpoint.hf.config import generation_config, to_hf
+from tulu_jax.checkpoint.hf.config import to_hf
+from tulu_jax.checkpoint.hf.generation import GENERATION_CONFIG, generation_config
 from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
 from tulu_jax.checkpoint.hf.partial import (
@@ -76,6 +77,7 @@ def save(
     dtype: str | None = None,
     max_shard_bytes: float = MAX_SHARD_BYTES,
     overwrite: bool = False,
+    generation: Mapping[str, Any] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Saved:
     """Writes a folder that transformers, vLLM and llama.cpp load.
@@ -88,6 +90,7 @@ def save(
       dtype: float32, bfloat16 or float16; None keeps the embedding's.
       max_shard_bytes: tensor bytes in one file; above it the weights are split and indexed.
       overwrite: replace a model folder that is already there.
+      generation: fields of the `generation_config.json` it was made from, which are kept.
       on_progress: called with (tensor name, bytes up to its end, bytes in all).
 
     Raises:
@@ -108,7 +111,9 @@ def save(
     except OSError as error:
         raise unwritable(target, error) from error
     try:
-        saved = _fill(progress, _Job(config, reader, stored, shards), tokenizer, on_progress)
+        saved = _fill(
+            progress, _Job(config, reader, stored, shards, generation), tokenizer, on_progress
+        )
         rename(progress.folder, target)
     except OSError as error:
         shutil.rmtree(progress.folder, ignore_errors=True)
@@ -125,6 +130,7 @@ class _Job:
     reader: ParamsReader
     dtype: np.dtype
     shards: list[Shard]
+    generation: Mapping[str, Any] | None
 
     @property
     def num_bytes(self) -> int:
@@ -202,7 +208,7 @@ def _fill(
     checksums = _write_weights(progress, job, on_progress)
     name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == job.dtype)
     write_json(folder / "config.json", to_hf(job.config, name))
-    write_json(folder / "generation_config.json", generation_config(job.config))
+    write_json(folder / GENERATION_CONFIG, generation_config(job.config, job.generation))
     for path in sorted(folder.iterdir()):
         if path.name not in checksums and path.name != MARKER:
             checksums[path.name] = file_checksum(path)

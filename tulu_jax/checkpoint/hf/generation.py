@@ -1,0 +1,69 @@
+"""`generation_config.json`: the tokens at which a model stops, and what else it asks for.
+
+Chat models name their stop tokens here and not in `config.json` (Llama 3 Instruct: three of them,
+`config.json` one). They are joined to the model's own when it generates, go with it through
+training, and are written again by the export, like every other field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
+from tulu_jax.checkpoint.hf.json_file import read_json
+from tulu_jax.models import ModelConfig
+
+GENERATION_CONFIG = "generation_config.json"
+LEFT_OUT = ("_from_model_config",)
+"""Not kept: with it transformers takes the stop tokens of config.json alone."""
+
+
+def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
+    """The fields of a folder's `generation_config.json` as they are; empty where there is none.
+
+    Raises:
+      CheckpointError: it is unreadable, or names a token that the model does not have.
+    """
+    path = folder / GENERATION_CONFIG
+    if not path.is_file():
+        return {}
+    fields = read_json(path)
+    check_vocabulary("eos_token_id", generation_stops(fields, path), config.vocab_size, path)
+    return {name: value for name, value in fields.items() if name not in LEFT_OUT}
+
+
+def generation_stops(fields: Mapping[str, Any], at: Path | None = None) -> tuple[int, ...]:
+    """The stop tokens that the fields name: one, a list, or none.
+
+    Raises:
+      CheckpointError: they are no token ids.
+    """
+    if fields.get("eos_token_id") in (None, []):
+        return ()
+    reader = Fields(fields, at or GENERATION_CONFIG, file=GENERATION_CONFIG)
+    return reader.tokens("eos_token_id", default=0)
+
+
+def all_stops(config: ModelConfig, kept: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """The tokens that end a text: the model's own, then those that only `kept` names."""
+    return tuple(dict.fromkeys([*config.stop_ids, *generation_stops(kept or {})]))
+
+
+def generation_config(config: ModelConfig, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of `generation_config.json`: where generation starts and stops.
+
+    Args:
+      config: the model.
+      kept: the fields of the model it was made from, which stay as they are.
+    """
+    kept = dict(kept or {})
+    stops = list(all_stops(config, kept))
+    own = {
+        "bos_token_id": config.bos_id,
+        "eos_token_id": stops if len(stops) > 1 else stops[0],
+        "pad_token_id": config.pad_id,
+    }
+    own = {name: kept.get(name) if value is None else value for name, value in own.items()}
+    return {**kept, **own}
