@@ -5,17 +5,52 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from tulu_jax.errors import DataError
 
-_DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
 _PIECE_BYTES = 1 << 20
 _CUT_CHARS = 16
 """A parser's complaint this near the end of a piece may only mean that the piece ends there."""
+
+
+class RepeatedKey(Exception):
+    """A JSON object has a key twice, of which a parser would keep one value in silence."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a file is from: `advice` says what to do when it is broken.
+
+    With `unique_keys` an object that has a key twice is a bad record.
+    """
+
+    advice: str
+    decode: Callable[..., Any]
+    raw_decode: Callable[..., Any]
+
+    @staticmethod
+    def of(advice: str, *, unique_keys: bool) -> Origin:
+        """The origin with the parser of its records."""
+        decoder = json.JSONDecoder(object_pairs_hook=_unique if unique_keys else None)
+        return Origin(advice, decoder.decode, decoder.raw_decode)
+
+
+DOWNLOADED = Origin.of("download the file again", unique_keys=False)
+OWN = Origin.of("mend it there", unique_keys=True)
 
 
 class BadRecord(DataError):
@@ -29,15 +64,22 @@ class NotUtf8(BadRecord):
 class JsonWindow:
     """The piece of a large text file that is being parsed; it moves on and grows as needed."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        path: Path,
+        origin: Origin = DOWNLOADED,
+        *,
+        errors: Literal["strict", "replace"] = "strict",
+    ) -> None:
         self.text = ""
         self.position = 0
-        self._stream, self._path = stream, path
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._stream, self._path, self._origin = stream, path, origin
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors)
         self._line, self._counted = 1, 0
         self._more()
         if self.next_mark() == "":
-            raise empty_file(path)
+            raise empty_file(path, origin)
 
     def line(self) -> int:
         """The line of the current position, from 1."""
@@ -58,17 +100,16 @@ class JsonWindow:
     def value(self, at: str) -> Any:
         """The JSON value at the position, which is then after it.
 
-        Raises: BadRecord for one that is nested too deeply or has an endless number in it;
-            DataError for malformed JSON.
+        Raises: BadRecord for one that is nested too deeply, has an endless number in it, or, of a
+            user's own, a key twice; DataError for malformed JSON.
         """
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.position)
+                value, end = self._origin.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
-                cut = error.pos > len(self.text) - _CUT_CHARS or "Unterminated" in error.msg
-                if not (cut and self._more()):
+                if not self.more_after(error):
                     raise self.malformed(error.pos, expected_json(error)) from error
-            except (RecursionError, ValueError) as error:
+            except (RecursionError, ValueError, RepeatedKey) as error:
                 self._pass_over()
                 raise unreadable(error, at) from error
             else:
@@ -76,6 +117,11 @@ class JsonWindow:
                     continue
                 self.position = end
                 return value
+
+    def more_after(self, error: json.JSONDecodeError) -> bool:
+        """Whether the error may only mean that the piece ends, and there is more of it now."""
+        cut = error.pos > len(self.text) - _CUT_CHARS or "Unterminated" in error.msg
+        return cut and self._more()
 
     def expect(self, mark: str, expected: str) -> None:
         """Moves the position after `mark`, which must come next.
@@ -117,7 +163,7 @@ class JsonWindow:
             got=excerpt(self.text, position),
             at=f"{self._path}, line {self.line()}",
             expected=expected,
-            do="download the file again",
+            do=self._origin.advice,
         )
 
     def _more(self) -> bool:
@@ -159,15 +205,25 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def unreadable(error: Exception, at: str) -> BadRecord:
-    """The error of a record that is JSON, but more than Python can hold."""
+    """The error of a record that is JSON, but ambiguous or more than Python can hold."""
+    if isinstance(error, RepeatedKey):
+        return repeated_key(str(error), at)
     deep = isinstance(error, RecursionError)
     what = "record is nested too deeply" if deep else "record has a number of too many digits"
     return BadRecord(what, at=at)
 
 
-def empty_file(path: Path) -> DataError:
+def repeated_key(name: str, at: str) -> BadRecord:
+    """The error of an object that has a key twice."""
+    return BadRecord(
+        "object has a key twice", got=ascii(name)[:60], at=at, expected="each key once"
+    )
+
+
+def empty_file(path: Path, origin: Origin = DOWNLOADED) -> DataError:
     """The error of a file with nothing but space in it."""
-    return DataError("raw file is empty", at=path, do="download the file again")
+    again = "fill it or leave it out" if origin is OWN else origin.advice
+    return DataError("raw file is empty", at=path, do=again)
 
 
 def not_utf8(error: UnicodeDecodeError, at: str, kind: type[DataError] = NotUtf8) -> DataError:

@@ -1,4 +1,4 @@
-"""Anyone's own conversations: JSON files train without any code.
+"""Anyone's own conversations: files train without any code.
 
 A file's path is its dataset's name, wherever a dataset is named; so is that of a folder of files:
 
@@ -12,64 +12,136 @@ the files in the folder `jsonl` of the raw folder, or else those in the raw fold
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tasks.convert import convert_rows
-from tasks.raw_files import Record, list_field, read_json_list, read_jsonl, text_field
+from tasks.own.files import SUFFIXES, files_at, plain_name
+from tasks.own.say import recognise
+from tasks.own.shapes import Converter, Shape, parse_columns, renamed
+from tasks.raw_files import strict_if_none, text_field
 from tasks.record_ids import DistinctIds
-from tulu_jax.chat import check_messages
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, add_resolver, register
-from tulu_jax.errors import DataError
+from tulu_jax.errors import ConfigError
+from tulu_jax.files import user_path
 
-SUFFIXES = (".jsonl", ".json")
 GENERIC = ("all", "chat", "conversations", "data", "dataset", "messages", "test", "train", "valid")
 """File names that say so little that the folder's name is put before them."""
 
+OPTIONS = {"columns": None, "tools": "refuse", "empty": "keep"}
+"""Reading options of a user's files: `columns` names those that hold the conversation
+(`shapes.parse_columns`), `tools` writes calls of tools as `text`, `empty` lets answers without text
+`drop` out of training."""
+
+DESCRIBED = 5
+"""Files of a folder that are described before they are read."""
+
+_CHOICES = {"tools": ("refuse", "text"), "empty": ("keep", "drop")}
+
 
 def read(
-    path: str | Path, *, name: str = "jsonl", faults: Faults | None = None, **_: Any
+    path: str | Path,
+    *,
+    name: str = "jsonl",
+    columns: Any = None,
+    tools: str = "refuse",
+    empty: str = "keep",
+    faults: Faults | None = None,
+    **_: Any,
 ) -> Iterator[Conversation]:
     """The conversations of a file, or of all files in a folder by name.
 
-    `.jsonl` has one record a line, `.json` a list of them. A record has `messages`, a list of
-    {role, content} whose roles are system, user and assistant; or else `prompt` and `completion`,
-    which become a message of the user and one of the assistant. Its `id`, if it has one, must be
-    text or a whole number; without, it is `<name>_<running number>`. Other fields are not used.
+    Formats are those of `tasks/own/files.py`, shapes of records those of `tasks/own/shapes.py`. A
+    record's `id`, if it has one, must be text or a whole number; without, it is
+    `<name>_<running number>`. What else a record holds is honoured, refused or counted
+    (`tasks/own/fields.py`).
 
     Differs from open-instruct: that trains `prompt` and `completion` as bare text, joined by a
     space where neither has one, without the chat format; here they are a conversation like others.
 
-    Raises: DataError for a path that cannot be read, and a folder without such files.
+    Raises: DataError for a path that cannot be read, a folder without such files, and records of
+        no known shape; ConfigError for an option that is not understood.
     """
+    options = _checked(columns=columns, tools=tools, empty=empty)
+    faults = strict_if_none(faults)
     distinct = DistinctIds()
+    converter = Converter(faults, tools=tools == "text")
+    columns = options["columns"]
+    found = (recognise(file, columns, tools=converter.tools) for file in files_at(Path(path)))
+    rows = ((at, (one.shape, row)) for one in found for at, row in one.file.records(faults))
 
-    def convert(index: int, row: dict[str, Any], *, at: str) -> Iterator[Conversation]:
-        messages = _messages(row, at)
+    def convert(
+        index: int, given: tuple[Shape, dict[str, Any]], *, at: str
+    ) -> Iterator[Conversation]:
+        row = renamed(given[1], columns, at)
+        messages = converter.messages(row, given[0], at)
+        own_id = _id(row, at)
+        if empty == "drop" and not _has_text_to_train(messages):
+            faults.leave_out("no answer with text")
+            return
         yield {
             "dataset": name,
-            "id": distinct(_id(row, at) or f"{name}_{index}"),
+            "id": distinct(own_id or f"{name}_{index}"),
             "messages": messages,
         }
 
-    rows = chain.from_iterable(_records(file, faults) for file in _files(Path(path)))
     return convert_rows(rows, convert, faults)
+
+
+def describe(path: str | Path, **options: Any) -> list[str]:
+    """What is recognised in a file, or in the first files of a folder; one or two lines each.
+
+    Raises: as `read`.
+    """
+    chosen = _checked(**options)
+    files = files_at(Path(path))
+    lines = []
+    for file in files[:DESCRIBED]:
+        tools = chosen["tools"] == "text"
+        lines += recognise(file, chosen["columns"], tools=tools).lines()
+    if len(files) > DESCRIBED:
+        lines.append(f"and {len(files) - DESCRIBED:,} files more")
+    return lines
+
+
+def _checked(**options: Any) -> dict[str, Any]:
+    """The options, `columns` taken apart.
+
+    Raises: ConfigError for one that is not understood.
+    """
+    for name, known in _CHOICES.items():
+        if options[name] not in known:
+            raise ConfigError(
+                f"unknown value of option {name}",
+                got=repr(options[name]),
+                expected=" or ".join(known),
+            )
+    return {**options, "columns": parse_columns(options["columns"])}
+
+
+def _has_text_to_train(messages: list[dict[str, Any]]) -> bool:
+    """Whether an answer that is trained has text; those without are from now on not trained."""
+    answers = [one for one in messages if one["role"] == "assistant" and one.get("train", True)]
+    for answer in answers:
+        if not answer["content"].strip():
+            answer["train"] = False
+    return not answers or any(answer.get("train", True) for answer in answers)
 
 
 def spec_for_jsonl(path: str | Path) -> DatasetSpec:
     """The dataset that a file or folder is; its task is `tulu_jsonl_<file name>`.
 
-    Raises: DataError when there is nothing that `read` could read.
+    Raises: DataError when there is nothing that `read` could read; ConfigError for what is no path.
     """
-    path = Path(path).expanduser().absolute()
-    _files(path)
-    return _spec(Path(os.path.normpath(path)))
+    found = user_path(path, name="path of conversations")
+    files_at(found)
+    return _spec(found)
 
 
 @dataclass(frozen=True)
@@ -79,10 +151,18 @@ class _ReadPath:
     filename: str
     name: str
 
-    def __call__(
-        self, raw_dir: Path, *, faults: Faults | None = None, **_: Any
-    ) -> Iterator[Conversation]:
-        return read(Path(raw_dir) / self.filename, name=self.name, faults=faults)
+    def __call__(self, raw_dir: Path, **options: Any) -> Iterator[Conversation]:
+        return read(Path(raw_dir) / self.filename, name=self.name, **options)
+
+
+@dataclass(frozen=True)
+class _DescribePath:
+    """`describe` of one path."""
+
+    filename: str
+
+    def __call__(self, raw_dir: Path, **options: Any) -> list[str]:
+        return describe(Path(raw_dir) / self.filename, **options)
 
 
 @functools.cache
@@ -96,77 +176,35 @@ def _spec(path: Path) -> DatasetSpec:
         licence="not known",
         homepage="",
         sources=(Source("", str(path)),),
+        options=OPTIONS,
         read=_ReadPath(path.name, name),
+        own=True,
+        describe=_DescribePath(path.name),
     )
 
 
 def _plain_name(path: Path) -> str:
     """A file's name in the letters that a task name may have."""
-    stem = path.stem if path.suffix in SUFFIXES else path.name
-    if stem.lower() in GENERIC and path.parent.name:
-        stem = f"{path.parent.name}_{stem}"
-    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "file"
+    name = plain_name(path)
+    stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
+    if stem in GENERIC and path.parent.name:
+        stem = f"{path.parent.name.lower()}_{stem}"
+    return re.sub(r"[^a-z0-9]+", "_", stem).strip("_") or "file"
 
 
 @add_resolver
 def _resolve(name: str) -> DatasetSpec | None:
     """The dataset of a name that is a path; None for other names."""
-    is_path = name.endswith(SUFFIXES) or "/" in name or os.sep in name
+    named = plain_name(Path(name)).endswith(SUFFIXES) or name.startswith("~")
+    is_path = named or "/" in name or os.sep in name or os.path.exists(name)
     return spec_for_jsonl(name) if is_path else None
-
-
-def _files(path: Path) -> list[Path]:
-    """The file itself, or the folder's files by name.
-
-    Raises: DataError when there are none.
-    """
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if found:
-            return found
-        raise DataError(
-            "folder has no conversations", at=path, expected="files that end in .jsonl or .json"
-        )
-    if not path.exists():
-        raise DataError(
-            "no such file of conversations", got=str(path), expected="a .jsonl file, or a folder"
-        )
-    if path.suffix not in SUFFIXES:
-        raise DataError(
-            "file of conversations has another format",
-            got=path.name,
-            at=path.parent,
-            expected="a name that ends in .jsonl or .json",
-            do="unpack or convert it",
-        )
-    return [path]
-
-
-def _records(path: Path, faults: Faults | None) -> Iterator[Record]:
-    return read_jsonl(path, faults) if path.suffix == ".jsonl" else read_json_list(path, faults)
-
-
-def _messages(row: dict[str, Any], at: str) -> list[dict[str, str]]:
-    if "messages" in row:
-        messages = list_field(row, "messages", at=at)
-        check_messages(messages, at)
-        return [{"role": message["role"], "content": message["content"]} for message in messages]
-    if "prompt" not in row and "completion" not in row:
-        raise DataError(
-            "record has no conversation",
-            got=f"fields {', '.join(ascii(name)[1:-1] for name in row)[:200] or 'none'}",
-            at=at,
-            expected="messages, or prompt and completion",
-        )
-    return [
-        {"role": "user", "content": text_field(row, "prompt", at=at)},
-        {"role": "assistant", "content": text_field(row, "completion", at=at)},
-    ]
 
 
 def _id(row: dict[str, Any], at: str) -> str:
     """The record's own id; "" when it has none."""
     given = row.get("id")
+    if isinstance(given, float) and (math.isnan(given) or given.is_integer()):
+        return "" if math.isnan(given) else str(int(given))  # as tables hold whole numbers
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     return text_field(row, "id", at=at, optional=True)
@@ -176,10 +214,10 @@ SPEC = register(
     DatasetSpec(
         name="jsonl",
         version="1.0.0",
-        description="Conversations of your own, from the .jsonl and .json files in a folder.",
+        description="Conversations of your own, from the files in a folder.",
         citation="",
         licence="not known",
-        homepage="docs/add_a_dataset.md",
+        homepage="docs/data.md",
         sources=(
             Source(
                 "",
@@ -187,6 +225,9 @@ SPEC = register(
                 manual="put .jsonl files into a folder of their own and name it with --raw_dir",
             ),
         ),
+        options=OPTIONS,
         read=read,
+        own=True,
+        describe=describe,
     )
 )

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from tasks.convert import convert_rows
 from tasks.name_filter import without_names
+from tasks.parquet import arrow_errors, batch_rows
 from tasks.raw_files import text_field
 from tasks.record_ids import DistinctIds
 from tasks.templates import SEED
@@ -101,26 +102,16 @@ def _spool(parquet: Any, wanted: set[int], spool: IO[bytes], path: Path) -> dict
     try:
         for batch in parquet.iter_batches(_BATCH, columns=list(COLUMNS)):
             chosen = [n for n in range(batch.num_rows) if seen + n in wanted]
-            rows = _rows(batch.take(chosen)) if chosen else []
+            rows = batch_rows(batch.take(chosen)) if chosen else []
             for n, row in zip(chosen, rows, strict=True):
                 where[seen + n] = spool.tell()
                 spool.write(json.dumps(row, default=_no_text).encode() + b"\n")
             seen += batch.num_rows
-    except _errors() as error:
+    except arrow_errors() as error:
         raise _damaged(error, path) from error
     if len(where) < len(wanted):
         raise _damaged(f"only {seen:,} of {parquet.metadata.num_rows:,} rows", path)
     return where
-
-
-def _rows(batch: Any) -> list[dict[str, Any] | None]:
-    """The rows of a batch; None for one with text that is not UTF-8."""
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for n in range(batch.num_rows) for row in _rows(batch.slice(n, 1))]
 
 
 def _no_text(value: object) -> dict[str, str]:
@@ -135,7 +126,7 @@ def _open(path: Path) -> Any:
         parquet = pyarrow_parquet.ParquetFile(path)
     except FileNotFoundError as error:
         raise DataError("cannot read raw file", got=error.strerror, at=path) from error
-    except _errors() as error:
+    except arrow_errors() as error:
         raise _damaged(error, path) from error
     missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
     if missing:
@@ -158,11 +149,6 @@ def _pyarrow(module: str) -> Any:
             got=error,
             do="pip install pyarrow",
         ) from error
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for a file that is damaged."""
-    return (_pyarrow("pyarrow").ArrowException, OSError, ValueError)
 
 
 def _damaged(error: object, path: Path) -> DataError:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tasks.json_window import (
+    DOWNLOADED,
     BadRecord,
     JsonWindow,
     NotUtf8,
+    Origin,
+    RepeatedKey,
     empty_file,
     excerpt,
     expected_json,
@@ -42,11 +45,18 @@ def read_json_list(path: str | Path, faults: Faults | None = None) -> Iterator[R
     Raises: DataError when the file is missing, empty, not UTF-8, malformed, cut off, or not a
         list: after malformed JSON there is no telling where the next record starts.
     """
-    with _open(Path(path)) as stream:
-        window = JsonWindow(stream, Path(path))
-        window.expect("[", "a JSON list, starting with [")
-        yield from _elements(window, Path(path), faults)
-        window.finish("]")
+    with open_file(Path(path)) as stream:
+        yield from json_list_records(stream, Path(path), faults)
+
+
+def json_list_records(
+    stream: BinaryIO, path: Path, faults: Faults | None, origin: Origin = DOWNLOADED
+) -> Iterator[Record]:
+    """`read_json_list` of what `stream` gives; `path` is what places name."""
+    window = JsonWindow(stream, path, origin)
+    window.expect("[", "a JSON list, starting with [")
+    yield from elements(window, path, faults)
+    window.finish("]")
 
 
 def read_json_object(
@@ -61,7 +71,7 @@ def read_json_object(
         `listed` is missing or is not a list.
     """
     path, fields = Path(path), {}
-    with _open(path) as stream:
+    with open_file(path) as stream:
         window = JsonWindow(stream, path)
         window.expect("{", "a JSON object, starting with {")
         while window.more_items("}", first=not fields):
@@ -72,7 +82,7 @@ def read_json_object(
             window.expect(":", "a colon")
             if name == listed and window.next_mark() == "[":
                 window.position += 1
-                fields[name] = list(_elements(window, path, faults))
+                fields[name] = list(elements(window, path, faults))
             else:
                 window.next_mark()
                 fields[name] = window.value(at)
@@ -88,26 +98,33 @@ def read_jsonl(path: str | Path, faults: Faults | None = None) -> Iterator[Recor
 
     Raises: DataError when the file is missing, empty, or has no line in UTF-8.
     """
-    path, faults = Path(path), _strict(faults)
+    with open_file(Path(path)) as stream:
+        yield from jsonl_records(stream, Path(path), faults)
+
+
+def jsonl_records(
+    stream: BinaryIO, path: Path, faults: Faults | None, origin: Origin = DOWNLOADED
+) -> Iterator[Record]:
+    """`read_jsonl` of what `stream` gives; `path` is what places name."""
+    faults = strict_if_none(faults)
     first_error: DataError | None = None
     decoded = False
-    with _open(path) as stream:
-        for number, raw in enumerate(stream, start=1):
-            if not raw.strip():
-                continue
-            at = f"{path}, line {number}"
-            try:
-                record = _parse_line(raw, at, first=number == 1)
-            except BadRecord as error:
-                first_error = first_error or error
-                decoded = decoded or not isinstance(error, NotUtf8)
-                faults.saw()
-                faults.skip(error)
-            else:
-                decoded = True
-                yield at, record
+    for number, raw in enumerate(stream, start=1):
+        if not raw.strip():
+            continue
+        at = f"{path}, line {number}"
+        try:
+            record = _parse_line(raw, at, origin, first=number == 1)
+        except BadRecord as error:
+            first_error = first_error or error
+            decoded = decoded or not isinstance(error, NotUtf8)
+            faults.saw()
+            faults.skip(error)
+        else:
+            decoded = True
+            yield at, record
     if not decoded:
-        raise first_error or empty_file(path)
+        raise first_error or empty_file(path, origin)
 
 
 def sample_jsonl(
@@ -126,13 +143,14 @@ def sample_jsonl(
     if count is None or len(offsets) <= count:
         yield from read_jsonl(path, faults)
         return
-    faults = _strict(faults)
-    with _open(path) as stream:
+    faults = strict_if_none(faults)
+    with open_file(path) as stream:
         for index in rng.sample(range(len(offsets)), count):
             stream.seek(offsets[index])
             at = f"{path}, line {numbers[index]}"
             try:
-                record = _parse_line(stream.readline(), at, first=numbers[index] == 1)
+                line = stream.readline()
+                record = _parse_line(line, at, DOWNLOADED, first=numbers[index] == 1)
             except BadRecord as error:
                 faults.saw()
                 faults.skip(error)
@@ -181,9 +199,13 @@ def as_object(value: Any, what: str, *, at: str) -> dict[str, Any]:
     return value
 
 
-def _elements(window: JsonWindow, path: Path, faults: Faults | None) -> Iterator[Record]:
-    """The objects of the list that the window has just entered; it then is after the list."""
-    faults, first = _strict(faults), True
+def elements(
+    window: JsonWindow, path: Path, faults: Faults | None, *, first: bool = True
+) -> Iterator[Record]:
+    """The objects of the list that the window has just entered, or, when it is not at the `first`
+    item, is in; it then is after the list.
+    """
+    faults = strict_if_none(faults)
     while window.more_items("]", first=first):
         first = False
         at = f"{path}, line {window.line()}"
@@ -196,7 +218,7 @@ def _elements(window: JsonWindow, path: Path, faults: Faults | None) -> Iterator
             yield at, record
 
 
-def _parse_line(raw: bytes, at: str, *, first: bool) -> dict[str, Any]:
+def _parse_line(raw: bytes, at: str, origin: Origin, *, first: bool) -> dict[str, Any]:
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -204,16 +226,16 @@ def _parse_line(raw: bytes, at: str, *, first: bool) -> dict[str, Any]:
     if first:
         line = line.removeprefix("\ufeff")
     try:
-        value = json.loads(line)
+        value = origin.decode(line)
     except json.JSONDecodeError as error:
         raise BadRecord(
             "malformed or truncated JSON",
             got=excerpt(line, error.pos),
             at=f"{at}, column {error.colno}",
             expected=expected_json(error),
-            do="download the file again",
+            do=origin.advice,
         ) from error
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, RepeatedKey) as error:
         raise unreadable(error, at) from error
     return as_object(value, "record", at=at)
 
@@ -221,7 +243,7 @@ def _parse_line(raw: bytes, at: str, *, first: bool) -> dict[str, Any]:
 def _line_places(path: Path) -> tuple[Sequence[int], Sequence[int]]:
     """The number and the offset of each line that is not blank."""
     numbers, offsets, offset = array("Q"), array("Q"), 0
-    with _open(path) as stream:
+    with open_file(path) as stream:
         for number, raw in enumerate(stream, start=1):
             if raw.strip():
                 numbers.append(number)
@@ -230,7 +252,8 @@ def _line_places(path: Path) -> tuple[Sequence[int], Sequence[int]]:
     return numbers, offsets
 
 
-def _strict(faults: Faults | None) -> Faults:
+def strict_if_none(faults: Faults | None) -> Faults:
+    """The faults, or, when there are none, such as raise the first one."""
     return Faults(strict=True) if faults is None else faults
 
 
@@ -247,7 +270,11 @@ def _wrong_type(what: str, value: Any, at: str, expected: str) -> BadRecord:
     return BadRecord(f"{what} has the wrong type", got=got, at=at, expected=expected)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """The file, open for reading bytes.
+
+    Raises: DataError when it cannot be opened.
+    """
     try:
         return open(path, "rb")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

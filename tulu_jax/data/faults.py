@@ -72,6 +72,7 @@ class Faults:
 
     def ignore_metadata(self, field: str) -> None:
         """Counts a field that is not used and says nothing about the conversation."""
+        field = field or "a column without a name"
         self.metadata[field] = self.metadata.get(field, 0) + 1
 
     def as_json(self) -> dict[str, Any]:
@@ -86,14 +87,14 @@ class Faults:
         """
         if self.skipped > LIMIT * max(self.records, 1):
             mend = "mend these records or take them out" if own else "download the files again"
-            kinds = f" ({kinds_text(self.kinds)})" if len(self.kinds) > 1 else ""
+            kinds = f"; in all {kinds_text(self.kinds)}" if len(self.kinds) > 1 else ""
             first = "; ".join(self.messages[:3])
             raise DataError(
                 "too many bad records",
-                got=f"{self.skipped:,} of {self.records:,}{kinds}; first: {first}",
+                got=f"{self.skipped:,} of {self.records:,}; first: {first}{kinds}",
                 at=at,
                 expected=f"at most {LIMIT:.0%}",
-                do=f"{mend}; --strict stops at the first bad record",
+                do=f"{mend}; `tulu data prepare --strict` stops at the first one",
             )
 
 
