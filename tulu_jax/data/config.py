@@ -20,8 +20,8 @@ class DataConfig:
     """What a training run reads.
 
     Attributes:
-        mixture: a mixture (`tulu_v1_human`), a task (`tulu_demo`), a path that ends in `.jsonl`,
-            or several of these joined by commas.
+        mixture: a mixture (`tulu_v1_human`), a task (`tulu_demo`), the path of files of
+            one's own, or several of these joined by commas.
         tokenizer: folder of the tokenizer.
         length: tokens in a row; longer conversations are cut there when prepared.
         batch_size: rows in a global batch.

@@ -1,7 +1,7 @@
 """What a mixture is: named tasks, with how many examples of each or how often it is drawn.
 
 Mixtures are registered by `tasks/mixtures.py` and found by name. A task's name is a mixture of
-that task alone; names joined by commas are a mixture of them all.
+that task alone, and so is a path; names joined by commas are a mixture of them all.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec, all_specs, get_spec, unknown_name
 from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.files import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,13 @@ def all_mixtures() -> dict[str, MixtureSpec]:
 def get_mixture(name: str) -> MixtureSpec:
     """The mixture `name`, or the one made of the tasks and mixtures that `name` joins by commas.
 
-    Names may leave out the prefix `tulu_`; a path that ends in `.jsonl` is a task too.
+    Names may leave out the prefix `tulu_`; the path of a user's own files is a task too, also one
+    with a comma in it.
 
     Raises: DataError naming the nearest tasks and mixtures for an unknown one; ConfigError for an
         empty list, or a task that occurs twice.
     """
-    names = [part.strip() for part in name.split(",") if part.strip()]
-    found = [_entry(part) for part in names]
+    found = [_entry(part) for part in split_names(name)]
     if len(found) == 1:
         return found[0]
     components = tuple(c for mixture in found for c in mixture.components)
@@ -103,6 +103,35 @@ def get_mixture(name: str) -> MixtureSpec:
             "not a mixture", got=repr(name), expected="different tasks, joined by commas"
         )
     return MixtureSpec(name=",".join(mixture.name for mixture in found), components=components)
+
+
+def split_names(joined: str) -> list[str]:
+    """The names that commas join; a path that exists is one name, with the commas in it.
+
+    Of several ways to read it the one is taken that makes the first name longest, and so on.
+
+    >>> split_names("tulu_demo, dolly")
+    ['tulu_demo', 'dolly']
+    """
+    parts = joined.split(",")
+    names: list[str] = []
+    start = 0
+    while start < len(parts):
+        stop = next(
+            (stop for stop in range(len(parts), start + 1, -1) if _exists(parts[start:stop])),
+            start + 1,
+        )
+        names.append(",".join(parts[start:stop]).strip())
+        start = stop
+    return [name for name in names if name]
+
+
+def _exists(parts: list[str]) -> bool:
+    joined = ",".join(parts)
+    try:
+        return user_path(joined).exists() or user_path(joined.strip()).exists()
+    except (ConfigError, OSError):
+        return False
 
 
 def _entry(name: str) -> MixtureSpec:
@@ -173,10 +202,12 @@ def resolve(
 def by_task(setting: str, values: Mapping[str, Any], specs: list[DatasetSpec]) -> dict[str, Any]:
     """`values` by full task name, where keys may leave out the prefix or be paths.
 
-    Raises: ConfigError naming the setting for a task that is not among `specs`.
+    What is given for a task under two such names is joined where it is a mapping.
+
+    Raises: ConfigError naming the setting for a task that is not among `specs`, or is named twice.
     """
     known = {name: spec.task_name for spec in specs for name in _names(spec)}
-    full = {key: known.get(key) or known.get(str(Path(key).absolute())) for key in values}
+    full = {key: known.get(key) or known.get(_as_path(key) or key) for key in values}
     for key, task in full.items():
         if task is None:
             raise ConfigError(
@@ -184,7 +215,22 @@ def by_task(setting: str, values: Mapping[str, Any], specs: list[DatasetSpec]) -
                 got=repr(key),
                 expected=" or ".join(spec.task_name for spec in specs),
             )
-    return {str(full[key]): value for key, value in values.items()}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        task = str(full[key])
+        if task in found and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{setting} names a task twice", got=repr(key), expected="each task once"
+            )
+        found[task] = {**found.get(task, {}), **value} if isinstance(value, Mapping) else value
+    return found
+
+
+def _as_path(key: str) -> str | None:
+    try:
+        return str(user_path(key))
+    except ConfigError:
+        return None
 
 
 def _names(spec: DatasetSpec) -> tuple[str, ...]:
