@@ -183,3 +183,44 @@ def test_seqio_gives_what_the_store_holds(glue, tmp_path, raw_dir):
     assert vocabulary.vocab_size == store.meta["vocab_size"]
     assert (vocabulary.bos_token_id, vocabulary.eos_id, vocabulary.unk_id) == (1, 2, 0)
     assert vocabulary.decode(vocabulary.encode("a cup")) == "a cup"
+
+
+def test_answers_that_are_not_trained_are_not_in_seqio_either(glue, tmp_path):
+    """The task of the fixed name, whose builder writes flags; and files of a builder without."""
+    import seqio
+
+    chat = [
+        {"role": "user", "content": "What is 1 plus 1?"},
+        {"role": "assistant", "content": "3", "weight": 0},
+        {"role": "user", "content": "Again?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    rows = [{"messages": chat}, {"messages": chat[:2]}, {"messages": chat[2:]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    data_dir, tokenizer = str(tmp_path / "data"), str(demo.TOKENIZER_DIR)
+    options = PrepareOptions(
+        tokenizer=tokenizer, max_length=256, data_dir=data_dir, raw_dir=str(tmp_path)
+    )
+    (store,) = prepare("tulu_jsonl", options)
+    assert store.meta["counts"]["dropped"] == {"no answer to train": 1}
+    (same,) = prepare(
+        "tulu_jsonl",
+        options,
+        reader=lambda spec, split: read_conversations("jsonl", tmp_path),
+        rebuild=True,
+    )
+    assert same.fingerprint == store.fingerprint
+    glue.configure(tokenizer=tokenizer, data_dir=data_dir, raw_dir=str(tmp_path))
+    task = seqio.get_mixture_or_task("tulu_jsonl")
+    dataset = task.get_dataset(sequence_length=LENGTHS, split="train", shuffle=False)
+    examples = list(dataset.as_numpy_iterator())
+    assert len(examples) == len(store) == 2
+    vocabulary = task.output_features["targets"].vocabulary
+    for example, (tokens, mask) in zip(examples, store, strict=True):
+        assert np.array_equal(example["targets"], tokens)
+        assert np.array_equal(example["loss_mask"], mask)
+        trained = example["targets"][example["loss_mask"] > 0]
+        assert vocabulary.decode(trained.tolist()).strip().startswith("2")
+    got = list(glue.read_prepared(get_spec("jsonl"), "train", data_dir=data_dir, raw_dir=tmp_path))
+    assert got == list(read_conversations("jsonl", tmp_path))
+    assert got[0]["messages"][1]["train"] is False and "train" not in got[0]["messages"][3]

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from tulu_jax.axes import Mask, TokenIds
-from tulu_jax.chat import Encoded, Tokenizer, encode_many
+from tulu_jax.chat import Encoded, Messages, Tokenizer, encode_many
 from tulu_jax.data.parts import count_answers, why_dropped
 from tulu_jax.data.rows import choose_examples
 from tulu_jax.data.specs import Conversation
@@ -139,6 +139,18 @@ class Filters:
             return True
         return bool(self._search.search(tokenizer.decode(shown.tokens, skip_special=False)))
 
+    def match_text(self, task: str, conversation: Conversation) -> bool:
+        """`match` of a conversation that is not encoded, by all that is not about tokens."""
+        if (self.tasks and task not in self.tasks) or (
+            self.ids and conversation["id"] not in self.ids
+        ):
+            return False
+        messages = conversation["messages"]
+        if self._roles is not None and not self._roles.fullmatch(_letters(messages)):
+            return False
+        texts = [message["content"] for message in messages]
+        return self._search is None or any(map(self._search.search, texts))
+
 
 def role_pattern(roles: str | None) -> re.Pattern | None:
     """The pattern over role letters that these words or letters mean.
@@ -216,11 +228,15 @@ def _shown(task: str, conversation: Conversation, encoded: Encoded | None) -> Sh
         conversation["id"],
         encoded.tokens,
         encoded.loss_mask,
-        "".join(ROLE_LETTERS[message["role"]] for message in messages),
+        _letters(messages),
         encoded.truncated,
         why_dropped(messages, encoded) if encoded.dropped else None,
         count_answers([messages]),
     )
+
+
+def _letters(messages: Messages) -> str:
+    return "".join(ROLE_LETTERS[message["role"]] for message in messages)
 
 
 def look_at_all(

@@ -161,7 +161,7 @@ def _notes(report: DatasetReport) -> list[str]:
         notes.append(f"{report.name}: {report.read:,} of {report.expected:,} upstream rows")
     notes += [f"{report.name}: {n:,} dropped, {why}" for why, n in report.dropped.items()]
     notes += [f"{report.name}: {n:,} left out, {why}" for why, n in report.left_out.items()]
-    notes += [f"{report.name}: {line}" for line in [*answer_lines(report.answers), *report.unused]]
+    notes += [f"{report.name}: {line}" for line in answer_lines(report.answers)]
     if report.excluded:
         notes.append(f"{report.name}: {excluded_text(report.excluded)}")
     if report.skipped:

@@ -164,6 +164,9 @@ def _print_data(config: TrainConfig, data: TrainingData, console: Console) -> No
         exclusion=data.exclusion,
     )
     console.print(report_table(reports))
+    for report in reports:
+        for line in report.unused:
+            print_line(console, f"{report.name}: {line}")
     if len(data.stores) > 1:
         mixed = mixture_report(
             data.train, batch_size=config.data.batch_size, exclusion=data.exclusion

@@ -206,7 +206,7 @@ def _check(
 ) -> tuple[CheckReport, list[DatasetSpec]]:
     """What was found, and in which datasets; they are read under a progress bar."""
     from tulu_jax.chat import load_tokenizer
-    from tulu_jax.cli.data.common import reading_options
+    from tulu_jax.cli.data.common import chosen_options, say_recognised
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.check.benchmarks import read_benchmarks
     from tulu_jax.data.check.run import check_mixture
@@ -216,7 +216,8 @@ def _check(
 
     tokenizer = load_tokenizer(args.tokenizer, args.encoding) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []
-    specs = mixture_specs(args.mixture, reading_options(args.option))
+    specs = mixture_specs(args.mixture, chosen_options(args))
+    say_recognised(specs, args.raw_dir)
     faults = {spec.task_name: Faults() for spec in specs}
     datasets = {
         spec.task_name: raw_conversations(

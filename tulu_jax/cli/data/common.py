@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
+import re
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.paths import path_argument
+from tulu_jax.console import write_verbatim
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.data.keys import PrepareOptions
+    from tulu_jax.data.specs import DatasetSpec
+
+_NAME = re.compile(r"\.([A-Za-z_]\w*)=")
 
 MIXTURE_HELP = (
-    "a mixture such as tulu_v1_human, a task such as tulu_demo, a path that ends in .jsonl, or "
-    "several of these joined by commas"
+    "a mixture such as tulu_v1_human, a task such as tulu_demo, the path of a file or folder of "
+    "your own conversations (.jsonl, .json, .csv, .parquet ...), or several joined by commas"
 )
 
 
@@ -45,6 +53,12 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         metavar="TASK.NAME=VALUE",
         help="a task's reading option, such as tulu_oasst1.rule=every; may be repeated",
     )
+    parser.add_argument(
+        "--columns",
+        metavar="FIELD=COLUMN,...",
+        help="which columns of your own file hold the conversation, where it is not recognised, "
+        "such as prompt=question,completion=answer",
+    )
 
 
 def add_exclude_option(parser: argparse.ArgumentParser) -> None:
@@ -62,18 +76,56 @@ def add_exclude_option(parser: argparse.ArgumentParser) -> None:
 def reading_options(arguments: list[str]) -> dict[str, dict[str, Any]]:
     """Options by task, from `TASK.NAME=VALUE` each; a VALUE that is no Python literal is text.
 
+    A TASK may be a path, which may have dots and equals signs of its own.
+
     Raises: ConfigError for an argument of another form.
     """
     options: dict[str, dict[str, Any]] = {}
     for argument in arguments:
-        left, equals, value = argument.partition("=")
-        task, dot, name = left.rpartition(".")
-        if not (equals and dot and task and name):
+        found = [(argument[: m.start()], m) for m in _NAME.finditer(argument) if m.start()]
+        if not found:
             raise ConfigError(
                 "--option is not understood", got=repr(argument), expected="TASK.NAME=VALUE"
             )
-        options.setdefault(task, {})[name] = _literal(value)
+        task, match = next((one for one in found if os.path.exists(one[0])), found[0])
+        options.setdefault(task, {})[match[1]] = _literal(argument[match.end() :])
     return options
+
+
+def chosen_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The reading options of the command line by task, `--columns` among them.
+
+    Raises: ConfigError for `--columns` where there is not one file of the user's own.
+    """
+    options = reading_options(args.option)
+    if args.columns is None:
+        return options
+    from tulu_jax.data.mixtures import get_mixture
+
+    own = [spec.task_name for spec in get_mixture(args.mixture).specs() if spec.own]
+    if len(own) != 1:
+        raise ConfigError(
+            "--columns is for one file of your own",
+            got=f"{len(own)} of them in {args.mixture!r}",
+            expected="one",
+            do="name them with --option FILE.columns=FIELD=COLUMN,... for each",
+        )
+    options.setdefault(own[0], {})["columns"] = args.columns
+    return options
+
+
+def say_recognised(specs: Iterable[DatasetSpec], raw_dir: str | None) -> None:
+    """Says on the error stream how a user's own files are read.
+
+    Raises: DataError for a file that cannot be read; ConfigError for its options.
+    """
+    from tulu_jax.data.specs import locate_raw_dir
+
+    for spec in specs:
+        folder = locate_raw_dir(spec, raw_dir) if spec.describe else None
+        if spec.describe and folder is not None:
+            for line in spec.describe(folder, **spec.options):
+                write_verbatim(line, file=sys.stderr)
 
 
 def _literal(text: str) -> Any:
@@ -93,5 +145,5 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
         max_length=args.max_length,
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,
-        options=reading_options(args.option),
+        options=chosen_options(args),
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
     MIXTURE_HELP,
     add_exclude_option,
     add_reading_options,
-    reading_options,
+    say_recognised,
 )
-from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.cli.data.inspected import InspectedMixture
+from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +25,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.data.faults import Faults
-    from tulu_jax.data.html import PackedRow
-    from tulu_jax.data.looking import Filters, LookedAt, Shown
-    from tulu_jax.data.specs import DatasetSpec
-    from tulu_jax.data.store import Store
 
 EPILOG = """\
 examples:
@@ -50,7 +47,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
-    parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
+    parser.add_argument(
+        "--tokenizer", help="folder of the tokenizer; without one, text is shown and no tokens"
+    )
     parser.add_argument("--encoding", choices=("hf", "paper"), default="hf")
     parser.add_argument(
         "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
@@ -107,13 +106,21 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is too small", got=value, expected="1 or more")
-    mixture = _Mixture(args)
+    if args.tokenizer is None:
+        from tulu_jax.cli.data.untokenized import check_flags
+
+        check_flags(args)
+    mixture = InspectedMixture(args)
     console = plain_console()
+    if not args.data_dir:
+        say_recognised(mixture.specs, args.raw_dir)
     if args.html:
         path = _write_html(args, mixture)
         console.print(f"{path}: open it with a browser", soft_wrap=True)
     elif args.packed:
         _print_rows(args, mixture, console)
+    elif args.tokenizer is None:
+        _print_conversations(args, mixture, console)
     else:
         _print_examples(args, mixture, console)
     for line in mixture.faults_found():
@@ -121,183 +128,45 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Mixture:
-    """The mixture that the command line names, and how it is read."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        from tulu_jax.data.exclude import read_exclusion
-        from tulu_jax.data.keys import PrepareOptions
-
-        self.args = args
-        self.exclusion = read_exclusion([str(path) for path in args.exclude])
-        self.options = PrepareOptions(
-            tokenizer=args.tokenizer,
-            encoding=args.encoding,
-            max_length=args.max_length,
-            data_dir=args.data_dir or "",
-            raw_dir=args.raw_dir,
-            options=reading_options(args.option),
-        )
-        self.tokenizer = self.options.load_tokenizer()
-        self.specs = self.options.specs(args.mixture)
-        self.exclusion.check_tasks(spec.task_name for spec in self.specs)
-        self.filters = self._filters()
-        self.faults: dict[str, Faults] = {}
-
-    def shown(self) -> Iterator[Shown]:
-        """The conversations that pass the filters, read as they are asked for."""
-        tasks = self.filters.tasks
-        wanted = [spec for spec in self.specs if not tasks or spec.task_name in tasks]
-        read = self._stored if self.options.data_dir else self._raw
-        every = chain.from_iterable(map(read, wanted))
-        out = {spec.task_name: self._excluded(spec) for spec in wanted}
-        kept = (one for one in every if one.id not in out[one.task])
-        return (one for one in kept if self.filters.match(one, self.tokenizer))
-
-    def look(self) -> list[LookedAt]:
-        """Every task, whole, with no more examples than the mixture takes of it."""
-        from tulu_jax.data.mixtures import resolve
-
-        parts = {part.task: part for part in resolve(self.args.mixture, seed=self.args.seed)}
-        looked = []
-        for spec in self.specs:
-            part = parts[spec.task_name]
-            task = self._look(spec).without(self._excluded(spec))
-            if part.max_examples is not None:
-                task = task.capped(part.max_examples, seed=part.seed or 0)
-            looked.append(task)
-        return looked
-
-    def rows(self) -> Iterator[PackedRow]:
-        """The packed rows in the order of training, those with a conversation that passes."""
-        from tulu_jax.data.html import packed_rows
-
-        args = self.args
-        rows = packed_rows(
-            self.look(), row_length=args.max_length, packing=args.packing, seed=args.seed
-        )
-        match = self.filters.match
-        return (row for row in rows if any(match(s, self.tokenizer) for s in row.segments))
-
-    def faults_found(self) -> Iterator[str]:
-        """A line for each task of which bad records were skipped."""
-        for task, faults in self.faults.items():
-            if faults.skipped:
-                first = faults.messages[0]
-                yield f"{task}: {faults.skipped:,} bad records skipped, the first: {first}"
-
-    def _look(self, spec: DatasetSpec) -> LookedAt:
-        from tulu_jax.data.looking import look_at_all, look_at_store
-
-        if self.options.data_dir:
-            return look_at_store(self._store(spec), self.tokenizer)
-        shown = list(self._raw(spec))
-        faults = self.faults[spec.task_name]
-        expected = spec.expected_examples.get(self.args.split)
-        return look_at_all(
-            spec.task_name,
-            shown,
-            expected=expected,
-            skipped=faults.skipped,
-            left_out=faults.left_out,
-        )
-
-    def _raw(self, spec: DatasetSpec) -> Iterator[Shown]:
-        """A task's conversations from its raw files."""
-        from tulu_jax.data.faults import Faults
-        from tulu_jax.data.looking import encode_shown
-        from tulu_jax.data.specs import locate_raw_dir
-
-        split = self._split(spec)
-        folder = locate_raw_dir(spec, self.args.raw_dir)
-        if folder is None and not spec.embedded:
-            raise DataError(
-                f"dataset {spec.name} is read from files",
-                do="name their folder with --raw_dir (`tulu data download` fetches them), or that "
-                "of prepared stores with --data_dir",
-            )
-        faults = self.faults[spec.task_name] = Faults()
-        conversations = spec.read(
-            folder, split_name=split, tokenizer=self.tokenizer, faults=faults, **spec.options
-        )
-        return encode_shown(
-            spec.task_name,
-            islice(conversations, self.args.limit),
-            self.tokenizer,
-            max_length=self.args.max_length,
-        )
-
-    def _stored(self, spec: DatasetSpec) -> Iterator[Shown]:
-        """A task's conversations from its prepared store."""
-        from tulu_jax.data.looking import look_at_store
-
-        looked = look_at_store(self._store(spec), self.tokenizer)
-        return map(looked.example, range(len(looked))[: self.args.limit])
-
-    def _store(self, spec: DatasetSpec) -> Store:
-        from tulu_jax.data.keys import store_keys
-        from tulu_jax.data.store import open_store
-
-        key = store_keys(spec, self.options, tokenizer=self.tokenizer)[self._split(spec)]
-        return open_store(key.folder(self.options.data_dir))
-
-    def _excluded(self, spec: DatasetSpec) -> dict[str, str]:
-        """Why ids of the task's split are left out."""
-        return self.exclusion.reasons(spec.task_name, self.args.split)
-
-    def _split(self, spec: DatasetSpec) -> str:
-        split = self.args.split
-        if split not in spec.splits:
-            raise DataError(
-                f"dataset {spec.name} has no such split",
-                got=repr(split),
-                expected=" or ".join(spec.splits),
-            )
-        return split
-
-    def _filters(self) -> Filters:
-        """The filters of the command line, its datasets found among the mixture's."""
-        from tulu_jax.data.looking import Filters
-        from tulu_jax.data.specs import unknown_name
-
-        args = self.args
-        known = {spec.task_name for spec in self.specs}
-        tasks = []
-        for name in (part.strip() for part in (args.dataset or "").split(",") if part.strip()):
-            found = next((task for task in (name, f"tulu_{name}") if task in known), None)
-            if found is None:
-                raise unknown_name(f"dataset of {args.mixture}", name, known)
-            tasks.append(found)
-        return Filters(
-            tasks=tuple(tasks),
-            ids=tuple(args.id),
-            min_tokens=args.min_tokens,
-            max_tokens=args.max_tokens,
-            roles=args.roles,
-            search=args.search,
-            only=args.only,
-        )
-
-
-def _print_examples(args: argparse.Namespace, mixture: _Mixture, console: Console) -> None:
+def _print_examples(args: argparse.Namespace, mixture: InspectedMixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_shown
     from tulu_jax.data.pieces import PieceMaker
 
     maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
-    _present(args, mixture.shown(), lambda one: render_shown(one, maker, colour=colour), console)
+    show = partial(render_shown, maker=maker, colour=colour)
+    _present(args, mixture, mixture.shown(), show, console)
 
 
-def _print_rows(args: argparse.Namespace, mixture: _Mixture, console: Console) -> None:
+def _print_conversations(
+    args: argparse.Namespace, mixture: InspectedMixture, console: Console
+) -> None:
+    from tulu_jax.cli.data.untokenized import render_conversation
+    from tulu_jax.console import print_line
+
+    colour = console.color_system is not None
+    shown = mixture.conversations()
+    _present(args, mixture, shown, lambda one: render_conversation(*one, colour=colour), console)
+    print_line(console, "no tokenizer is named, so this is text: --tokenizer DIR shows the tokens")
+
+
+def _print_rows(args: argparse.Namespace, mixture: InspectedMixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_row
     from tulu_jax.data.pieces import PieceMaker
 
     maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
-    _present(args, mixture.rows(), lambda row: render_row(row, maker, colour=colour), console)
+    show = partial(render_row, maker=maker, colour=colour)
+    _present(args, mixture, mixture.rows(), show, console)
 
 
-def _present(args: argparse.Namespace, items: Iterator, show: Any, console: Console) -> None:
+def _present(
+    args: argparse.Namespace,
+    mixture: InspectedMixture,
+    items: Iterator,
+    show: Any,
+    console: Console,
+) -> None:
     """Pages through the items in a terminal; prints some otherwise."""
     from tulu_jax.cli.data.pager import Pager
 
@@ -310,10 +179,11 @@ def _present(args: argparse.Namespace, items: Iterator, show: Any, console: Cons
         console.print(text, soft_wrap=True)
         console.print()
     if not some:
+        mixture.check_any()
         console.print("no conversation passes these filters")
 
 
-def _write_html(args: argparse.Namespace, mixture: _Mixture) -> Path:
+def _write_html(args: argparse.Namespace, mixture: InspectedMixture) -> Path:
     from tulu_jax.data.html import packed_rows, report_data, write_report
     from tulu_jax.data.looking import sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tulu_jax.cli.data.common import add_options, prepare_options
+from tulu_jax.cli.data.common import add_options, prepare_options, say_recognised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         beam_runner=args.beam_runner,
         beam_options=tuple(filter(None, args.beam_options.split(","))),
     )
+    say_recognised(options.specs(args.mixture), options.raw_dir)
     every = prepare_each(args.mixture, options, rebuild=args.rebuild, verify=args.verify)
     console = plain_console()
     stores = [prepared.store for prepared in every]
@@ -80,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(every: list[Prepared]) -> Iterator[str]:
-    """A line for each store, and lines for the records that were skipped or left out."""
+    """A line for each store, and lines for what was skipped, left out or not used of its files."""
+    from tulu_jax.data.faults import kinds_text, unused_lines
+
     for prepared in every:
         store = prepared.store
         what = "made" if prepared.made else "kept"
@@ -90,7 +93,11 @@ def summary(every: list[Prepared]) -> Iterator[str]:
         yield f"{name}: {store.path} ({what})"
         counts = store.meta["counts"]
         if counts.get("skipped"):
-            yield f"{name}: {counts['skipped']:,} bad records skipped, the first of them:"
+            kinds = counts.get("kinds", {})
+            which = f" ({kinds_text(kinds)})" if len(kinds) > 1 else ""
+            yield f"{name}: {counts['skipped']:,} bad records skipped{which}, the first of them:"
             yield from (f"    {message}" for message in counts["messages"][:3])
         for reason, count in counts.get("left_out", {}).items():
             yield f"{name}: {count:,} left out, {reason}"
+        for line in unused_lines(counts):
+            yield f"{name}: {line}"

@@ -48,7 +48,7 @@ def raw_conversations(
         yield from spec.read(
             folder, split_name=split, tokenizer=tokenizer, faults=faults, **spec.options
         )
-        faults.check(spec.name)
+        faults.check(spec.name, own=spec.own)
 
     return read()
 

@@ -87,6 +87,10 @@ def _footer(shown: Shown, colour: bool) -> Text:
     line.append(f"{trained} of {total} tokens carry loss ({100 * trained / max(total, 1):.0f} %)")
     if shown.truncated:
         line.append(", cut off at max_length", "bold red")
+    from tulu_jax.data.report import answer_lines
+
+    for note in answer_lines(shown.answers):
+        line.append(f"\n{note}", "yellow")
     if shown.dropped:
         line.append(f"\nDROPPED: no token carries loss ({shown.dropped})", "bold red")
     return line

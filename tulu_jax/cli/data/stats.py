@@ -10,6 +10,7 @@ from tulu_jax.cli.data.common import (
     add_exclude_option,
     add_reading_options,
     prepare_options,
+    say_recognised,
 )
 from tulu_jax.errors import ConfigError, DataError
 
@@ -77,13 +78,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The full-size mixture, from counts."""
-    from tulu_jax.cli.data.common import reading_options
+    from tulu_jax.cli.data.common import chosen_options
     from tulu_jax.data.dry_run import plan_mixture, plan_table
     from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.data.mixtures import mixture_specs, resolve
 
     exclusion = read_exclusion(_texts(args.exclude))
-    specs = {s.task_name: s for s in mixture_specs(args.mixture, reading_options(args.option))}
+    specs = {s.task_name: s for s in mixture_specs(args.mixture, chosen_options(args))}
     plan = plan_mixture(
         args.mixture,
         [(component, specs[component.task]) for component in resolve(args.mixture)],
@@ -111,6 +112,7 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     options = prepare_options(args)
     tokenizer = options.load_tokenizer()
     specs = options.specs(args.mixture)
+    say_recognised(specs, args.raw_dir)
     exclusion = read_exclusion(_texts(args.exclude))
     exclusion.check_tasks(spec.task_name for spec in specs)
     stores = _find_stores(specs, options)
@@ -203,7 +205,7 @@ def _texts(paths: list[Path]) -> list[str]:
 
 def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict[str, Any]:
     """What an epoch holds, with the mixture's own caps and rates."""
-    from tulu_jax.cli.data.common import reading_options
+    from tulu_jax.cli.data.common import chosen_options
     from tulu_jax.data.config import DataConfig
     from tulu_jax.data.ensure import assemble
     from tulu_jax.data.mixtures import resolve
@@ -220,7 +222,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,
         schedule=args.schedule,
-        options=reading_options(args.option),
+        options=chosen_options(args),
         exclude=_texts(args.exclude),
     )
     prepared = {
