@@ -274,6 +274,10 @@ def suggestion(row: Mapping[str, Any]) -> str | None:
     turns = [name for name in listed if isinstance(row[name][0], dict) and is_turn(row[name][0])]
     if turns:
         return f"if that is meant: --columns messages={ascii(turns[0])[1:-1]}"
+    if row and all(isinstance(value, dict) for value in row.values()):
+        return "write what is in these fields as a JSON list of records"
+    if {"columns", "data"} <= row.keys():
+        return "write one object a row (in pandas: orient='records')"
     if set(row) == {"text"}:
         return "text alone does not say who speaks and what is trained: split it into messages"
     return "say which columns hold question and answer: --columns prompt=NAME,completion=NAME"

@@ -114,6 +114,23 @@ def test_counts_and_histograms(payload):
         assert all(len(one) == len(edges) - 1 for one in counts)
 
 
+def test_what_is_unusual_about_a_dataset_is_noted():
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "No", "train": False},
+        {"role": "assistant", "content": " "},
+    ]
+    shown = encode_shown("tulu_a", [{"id": "a", "messages": messages}], TOKENIZER, max_length=64)
+    metadata = {"unused": {"a": {"field 'tools'": [2, "a, line 1"]}}, "metadata": {"source": 3}}
+    looked = [look_at_all("tulu_a", shown, not_used=metadata)]
+    assert report_data(looked, [], [], tokenizer=TOKENIZER)["tasks"][0]["notes"] == [
+        "1 of 2 answers are not trained, as their records say",
+        "1 of 1 answers are empty or blank: nothing but their end is trained",
+        "field 'tools' is not used: 2 times, first at a, line 1",
+        "not used: source (3)",
+    ]
+
+
 def test_rows_name_their_segments(payload):
     assert payload["rows"] and all(row["length"] == 192 for row in payload["rows"])
     for row in payload["rows"]:

@@ -246,8 +246,12 @@ def look_at_all(
     expected: int | None = None,
     skipped: int = 0,
     left_out: Mapping[str, int] | None = None,
+    not_used: Mapping[str, Any] | None = None,
 ) -> LookedAt:
-    """The task whose conversations these are, held in memory."""
+    """The task whose conversations these are, held in memory.
+
+    `skipped`, `left_out` and `not_used` (`unused` and `metadata`) are what `Faults` counted.
+    """
     kept: list[Shown] = []
     dropped: list[Shown] = []
     reasons: dict[str, int] = {}
@@ -264,6 +268,7 @@ def look_at_all(
         "answers": dict(answers),
         "skipped": skipped,
         "left_out": dict(left_out or {}),
+        **(not_used or {}),
     }
     return LookedAt(
         task,

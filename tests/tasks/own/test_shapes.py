@@ -117,6 +117,8 @@ def test_records_of_another_shape_than_the_first_are_faults(tmp_path):
         ({"dialog": CHAT}, "--columns messages=dialog"),
         ({"text": "a"}, "text alone does not say who speaks and what is trained"),
         ({"role": "user", "content": "q"}, r'put the messages of a conversation into a list: {"mes'),
+        ({"a": {"messages": CHAT}, "b": {"messages": CHAT}}, "write what is in these fields as a JSON list"),
+        ({"columns": ["prompt"], "index": [0], "data": [["q"]]}, "in pandas: orient='records'"),
         ({"x": "a", "y": 1}, "--columns prompt=NAME,completion=NAME"),
     ],
 )  # fmt: skip

@@ -140,6 +140,7 @@ class InspectedMixture:
             expected=expected,
             skipped=faults.skipped,
             left_out=faults.left_out,
+            not_used={"unused": faults.unused, "metadata": faults.metadata},
         )
 
     def _raw(self, spec: DatasetSpec) -> Iterator[Shown]:

@@ -49,6 +49,7 @@ function counts() {
     for (const [why, n] of Object.entries(task.excluded)) {
       notes.push(`${task.name}: ${count(n)} excluded, ${why}`);
     }
+    for (const line of task.notes) notes.push(`${task.name}: ${line}`);
     if (task.skipped) notes.push(`${task.name}: ${plural(task.skipped, "bad record")} skipped`);
   }
   return make("section", { class: "card" }, make("h2", {}, "Datasets"),

@@ -14,9 +14,11 @@ from typing import Any, cast
 import numpy as np
 
 from tulu_jax.chat import Tokenizer
+from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.looking import LookedAt, Shown
 from tulu_jax.data.packing import PackingMode
 from tulu_jax.data.pieces import PieceMaker
+from tulu_jax.data.report import answer_lines
 from tulu_jax.data.rows import make_rows
 from tulu_jax.data.store import Store
 
@@ -105,6 +107,7 @@ def task_counts(task: LookedAt) -> dict[str, Any]:
         "dropped": dict(task.counts["dropped"]),
         "skipped": int(task.counts.get("skipped", 0)),
         "left_out": dict(task.counts.get("left_out", {})),
+        "notes": [*answer_lines(task.counts.get("answers", {})), *unused_lines(task.counts)],
         "excluded": dict(task.counts.get("excluded", {})),
         "tokens": int(task.lengths.sum()),
         "loss_tokens": int(task.loss_tokens.sum()),
