@@ -48,7 +48,7 @@ MACROS = {
     "LORA_TARGETS": "weights to adapt: ['q_proj', 'v_proj'] or ['all-linear']",
     "LORA_BASE_DTYPE": "'bfloat16', 'float32', 'int8' or 'nf4': what frozen weights are kept in",
     "INITIAL_CHECKPOINT_PATH": "run folder or Hugging Face folder to start from; None: random",
-    "MIXTURE_OR_TASK_NAME": "a mixture, a task, a path ending in .jsonl, or several, by commas",
+    "MIXTURE_OR_TASK_NAME": "a mixture, a task, the path of your own files, or several, by commas",
     "TASK_FEATURE_LENGTHS": "{'targets': tokens in a row}",
     "TOKENIZER": "folder of the tokenizer",
     "ENCODING": "'hf', or 'paper' (token for token the paper's slow tokenizer)",
