@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -43,11 +44,11 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
     PosixPath('/tmp/my run [1], new')
 
     Raises:
-        ConfigError: an empty text, one with a NUL, an address such as gs://bucket/folder, or `~`
-            of nobody known.
+        ConfigError: an empty text, one with a NUL or a lone surrogate, an address such as
+            gs://bucket/folder, or `~` of nobody known.
     """
     given = os.fspath(text)
-    if not given.strip() or "\0" in given:
+    if not given.strip() or "\0" in given or not _encodable(given):
         raise ConfigError(
             f"{name} names no file or folder", got=repr(given), expected="a path", do="name one"
         )
@@ -69,6 +70,15 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
         )
     steps_up = ".." in Path(expanded).parts
     return Path(os.path.realpath(expanded) if steps_up else os.path.abspath(expanded))
+
+
+def _encodable(text: str) -> bool:
+    """Whether the operating system can have a file of this name."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def kind_of(head: bytes) -> str | None:
@@ -99,6 +109,30 @@ def kind_of_file(path: Path) -> str | None:
     """
     with open(path, "rb") as stream:
         return kind_of(stream.read(HEAD_BYTES))
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space: a quota is used up",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EEXIST: "move away what lies there",
+    errno.ENOTDIR: "move away the file that is in place of a folder",
+    errno.EISDIR: "move away the folder that is in place of the file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "see who takes folders away while they are written to",
+}
+
+
+def advice(error: OSError) -> str | None:
+    """What to do about an error of writing, if its number tells.
+
+    >>> advice(OSError(errno.ENOSPC, "No space left on device"))
+    'free some space'
+    """
+    return _ADVICE.get(error.errno or 0)
 
 
 def publish_text(path: Path, pieces: Iterable[str]) -> None:

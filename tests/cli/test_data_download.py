@@ -141,11 +141,16 @@ def test_retries_are_told(sets, tulu):
     assert "trying again in 1 s (1/5)" in out
 
 
-@pytest.mark.parametrize("wrong", [["--jobs", "0"], ["--retries", "-1"], ["--timeout", "0"]])
-def test_impossible_options(sets, tulu, wrong):
-    code, out = tulu(*wrong)
-    assert code == 2 and "impossible option - got --jobs" in out
-    assert "expected jobs from 1, retries from 0, a timeout above 0" in out
+@pytest.mark.parametrize("flag", ["jobs", "retries", "timeout"])
+def test_impossible_options(sets, tulu, flag):
+    code, out = tulu(f"--{flag}", "-1")
+    assert code == 2 and f"--{flag} is out of range - got -1" in out
+
+
+def test_mirrors_that_are_none(sets, tulu):
+    for root, words in (("", "--from names no file"), ("gs://bucket/x", "--from is an address")):
+        code, out = tulu("--from", root)
+        assert code == 2 and words in out
 
 
 def test_bars_in_a_terminal():

@@ -172,13 +172,15 @@ def test_kinds_are_chosen(tmp_path, chat, capsys):
     assert set(rows_of(path)[1]) == {"copy", "again", "cut", "no"}
     assert "evaluation items were not looked for (--eval_data)" in capsys.readouterr().out
     for kind, flag in (("contaminated", "eval_data"), ("over_max_length", "tokenizer")):
-        with pytest.raises(ConfigError, match=rf"what is not looked for: .* - add --{flag}"):
+        with pytest.raises(ConfigError, match=rf"what is not looked for - got .* - add --{flag}"):
             tulu("check", str(chat), *write, "--exclude_kinds", kind)
     with pytest.raises(ConfigError, match=r"--exclude_kinds without a file to write"):
         tulu("check", str(chat), "--exclude_kinds", "broken")
     before = chat.read_bytes()
-    with pytest.raises(DataError, match=r"what lies there is no exclude file"):
+    with pytest.raises(DataError, match=r"--write_exclude would replace a file that is read"):
         tulu("check", str(chat), "--write_exclude", str(chat), *ONE)
+    with pytest.raises(DataError, match=r"what lies there is no exclude file"):
+        tulu("check", "tulu_demo", "--write_exclude", str(chat), *ONE)
     assert chat.read_bytes() == before
 
 

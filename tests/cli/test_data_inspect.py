@@ -155,7 +155,7 @@ def test_bad_records_are_counted(tmp_path, capsys):
 
 
 def test_mistakes(chat):
-    with pytest.raises(ConfigError, match="--n is too small - got 0"):
+    with pytest.raises(ConfigError, match="--n is out of range - got 0 - expected a whole"):
         inspect(chat, *TOKENIZER, "--n", "0")
     with pytest.raises(DataError, match="has no such split - got 'dev'"):
         inspect(chat, *TOKENIZER, "--split", "dev")

@@ -87,5 +87,5 @@ def test_strict(tmp_path, small):
 
 
 def test_no_process(tmp_path, small):
-    with pytest.raises(ConfigError, match=r"--num_processes is out of range - got 0 .* at least 1"):
+    with pytest.raises(ConfigError, match=r"--num_processes is out of range - got 0 .* from 1 to"):
         prepare(tmp_path, "--num_processes", "0")

@@ -110,6 +110,18 @@ def test_rules_that_are_none(size, threshold):
 def test_an_empty_folder(tmp_path):
     with pytest.raises(DataError, match=r"no evaluation data - at .* folders such as mmlu"):
         read_benchmarks(tmp_path)
+    with pytest.raises(DataError, match=r"no evaluation data - got no such folder at .*none"):
+        read_benchmarks(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"no evaluation data - got a file at .*file"):
+        read_benchmarks(tmp_path / "file")
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    (tmp_path / "gsm").mkdir()
+    row = '{"question": "How many?", "answer": "#### 4"}'
+    (tmp_path / "gsm" / "test.jsonl").write_text(row, encoding="utf-8-sig")
+    assert read_benchmarks(tmp_path)[0].answer == "4"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +135,22 @@ def test_an_empty_folder(tmp_path):
         ("bbh/bbh/a.json", "[1]", r"TypeError"),
         ("bbh/bbh/a.json", "", r"JSONDecodeError"),
         ("bbh/bbh/a.json", '{"examples": []}', r"benchmark without an item"),
-        ("codex_humaneval/HumanEval.jsonl.gz", "no gzip", r"BadGzipFile"),
+        (
+            "codex_humaneval/HumanEval.jsonl.gz",
+            "no gzip",
+            r"cannot be read - got BadGzipFile: .*"
+            "make it readable, or fetch it again",
+        ),
+        (
+            "gsm/test.jsonl",
+            "version https://git-lfs.github.com/spec/v1\n",
+            r"got a Git LFS pointer"
+            r" .* at .*test.jsonl - expected the files as the benchmark's authors published",
+        ),
+        ("mmlu/test/x_test.csv", "<!doctype html>", r"got a web page .*x_test.csv"),
+        ("gsm/test.jsonl", '{"question": 3, "answer": "4"}\n', r"got 3 in place of text"),
+        ("gsm/test.jsonl", "[" * 100_000, r"got RecursionError"),
+        ("human_eval/instances.jsonl", '{"prompt": "x"}', r"KeyError: 'id'"),
     ],
 )
 def test_broken_files_are_named(tmp_path, path, content, message):

@@ -65,10 +65,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_dashes(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuses `--flag=--`, of which argparse makes an empty list whatever the flag takes."""
+    for argument in arguments:
+        if argument.startswith("-") and argument.endswith("=--"):
+            parser.error(f"argument {argument[:-3]}: has no value - got '--'")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 done, 2 a mistake the message explains, 130 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = make_parser()
+    _refuse_dashes(parser, sys.argv[1:] if argv is None else argv)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in ("train", "plan"):  # They take --gin.NAME=VALUE
         parser.error(f"unknown arguments: {' '.join(rest)}")

@@ -24,3 +24,14 @@ def path_argument(text: str) -> Path:
 def path_or_none(text: str) -> Path | str:
     """The same, but `none` stays the word."""
     return text if text == "none" else path_argument(text)
+
+
+def path_text(text: str) -> str:
+    """The same as text: as it was typed, unless it has `~` or `..` in it.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no path.
+    """
+    path = path_argument(text)
+    plain = not text.startswith("~") and ".." not in Path(text).parts
+    return text if plain else str(path)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from tulu_jax.data.specs import TASK_PREFIX
 from tulu_jax.errors import DataError
-from tulu_jax.files import kind_of_file, publish_text
+from tulu_jax.files import advice, kind_of_file, publish_text
 
 FORMAT, VERSION = "tulu-exclude", 1
 LISTED = "listed"
@@ -76,7 +76,9 @@ def write_exclusion(
         publish_text(path, lines())
     except OSError as error:
         got = error.strerror or str(error)
-        raise DataError("cannot write the exclude file", got=got, at=path) from error
+        raise DataError(
+            "cannot write the exclude file", got=got, at=path, do=advice(error)
+        ) from error
 
 
 def refuse_to_replace(path: Path) -> None:

@@ -168,7 +168,7 @@ def role_pattern(roles: str | None) -> re.Pattern | None:
         if not re.fullmatch(r"[sua.()|*+?{}0-9,\[\]^]+", letters):
             raise re.error("only roles or their letters s, u, a and ()|*+?.{} are known")
         return re.compile(letters)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(
             "not a pattern of roles",
             got=f"{roles!r} ({error})",
@@ -193,7 +193,7 @@ def search_pattern(search: str | None) -> re.Pattern | None:
         expression = search[1:-1]
     try:
         return re.compile(expression, re.IGNORECASE | re.MULTILINE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(
             "not a regular expression",
             got=f"{search!r} ({error})",

@@ -241,5 +241,10 @@ def check_ids(hashes: list[np.ndarray], part_ids: Callable[[int], list[str]], at
         for place in suspects[(suspects >= starts[number]) & (suspects < starts[number + 1])]:
             name = ids[int(place) - int(starts[number])]
             if name in seen:  # otherwise two ids have one hash
-                raise DataError("two conversations have one id", got=repr(name), at=at)
+                raise DataError(
+                    "two conversations have one id",
+                    got=repr(name),
+                    at=at,
+                    do="look for rows that occur twice in the raw files",
+                )
             seen.add(name)

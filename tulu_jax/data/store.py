@@ -107,7 +107,11 @@ def open_store(path: str | Path, *, verify: bool | None = None) -> Store:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError("no tokenized store", at=path, do="run `tulu data prepare`")
+        raise DataError(
+            "no tokenized store",
+            at=path,
+            do="run `tulu data prepare` with the same tokenizer, encoding, length and options",
+        )
     meta = _read_meta(path)
     for name, facts in meta["files"].items():
         size = (path / name).stat().st_size if (path / name).is_file() else None

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from tulu_jax.errors import DataError
+from tulu_jax.files import advice
 
 FORMAT_VERSION = 1
 TOKENS_FILE, INDEX_FILE, META_FILE = "tokens.array_record", "index.npz", "meta.json"
@@ -147,10 +148,14 @@ def corrupt(path: Path, got: str, expected: str) -> DataError:
 
 
 def unwritable(path: Path, error: OSError) -> DataError:
-    """The error for a store that cannot be written."""
+    """The error for a store that cannot be written; one without a number is ArrayRecord's."""
+    first = "free some space" if error.errno is None else advice(error)
     return DataError(
         "cannot write the store",
         got=error.strerror or str(error),
         at=path,
-        do="free some space or choose another folder with --data_dir",
+        do=" or ".join(filter(None, [first, OTHER_FOLDER])),
     )
+
+
+OTHER_FOLDER = "choose another folder with --data_dir (DATA_DIR in training)"

@@ -11,6 +11,8 @@ from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options
 from tulu_jax.cli.paths import path_argument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
     from tulu_jax.data.check.options import CheckOptions
@@ -36,8 +38,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--split", default="train", help="which split to read (default train)")
     check.add_argument("--eval_data", help="folder with one folder a benchmark: mmlu, gsm, bbh ...")
     check.add_argument("--tokenizer", help="count what exceeds --max_length; ShareGPT needs it")
-    check.add_argument("--encoding", choices=("hf", "paper"), default="hf")
-    check.add_argument("--max_length", type=int, default=2048, help="in tokens (default 2048)")
+    check.add_argument("--encoding", choices=("hf", "paper"), help="of the tokenizer (default hf)")
+    check.add_argument("--max_length", type=int, help="in tokens (default 2048)")
     _add_thresholds(check)
     _add_exclude(check)
     check.add_argument("--json", help="write everything to this file")
@@ -64,13 +66,10 @@ def _add_exclude(check: argparse.ArgumentParser) -> None:
 
 
 def _add_thresholds(check: argparse.ArgumentParser) -> None:
-    check.add_argument(
-        "--ngram", type=int, default=8, help="overlap: words in a shared run (default 8)"
-    )
+    check.add_argument("--ngram", type=int, help="overlap: words in a shared run (default 8)")
     check.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
         help="overlap: share of an evaluation item's words that one conversation's shared runs "
         "must cover (default 0.5)",
     )
@@ -99,17 +98,22 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.data.check.options import CheckOptions, parse_limit
     from tulu_jax.data.check.show import report_sections, report_tables
 
+    _refuse_idle_flags(args)
     limits = [parse_limit(text) for text in args.fail_above]
+    _refuse_unseen(args, "--fail_above", [kind for kind, _ in limits])
     kinds = _exclude_kinds(args)
+    given = {
+        "ngram": args.ngram,
+        "overlap": args.threshold,
+        "encoding": args.encoding,
+        "max_length": args.max_length,
+    }
     options = CheckOptions(
-        ngram=args.ngram,
-        overlap=args.threshold,
         jaccard=args.jaccard,
         worst=args.worst,
         tokenizer=args.tokenizer,
-        encoding=args.encoding,
-        max_length=args.max_length,
         exclude=kinds,
+        **{name: value for name, value in given.items() if value is not None},
     )
     report, specs = _check(args, options)
     console = plain_console()
@@ -150,20 +154,47 @@ def _exclude_kinds(args: argparse.Namespace) -> tuple[str, ...]:
             )
         return ()
     refuse_to_replace(args.write_exclude)
-    needed = {"overlap": "eval_data", "over_max_length": "tokenizer"}
-    unseen = {kind for kind, flag in needed.items() if getattr(args, flag) is None}
     if args.exclude_kinds is None:
         kinds = excluded_kinds(",".join(GROUPS))
-        return tuple(kind for kind in kinds if kind not in unseen)
+        return tuple(kind for kind in kinds if kind not in NEEDED or _named(args, NEEDED[kind]))
     kinds = excluded_kinds(args.exclude_kinds)
-    for kind in kinds:
-        if kind in unseen:
-            raise ConfigError(
-                f"--exclude_kinds names what is not looked for: {kind}",
-                got=repr(args.exclude_kinds),
-                do=f"add --{needed[kind]}, or leave it out",
-            )
+    _refuse_unseen(args, "--exclude_kinds", kinds)
     return kinds
+
+
+NEEDED = {"overlap": "eval_data", "over_max_length": "tokenizer"}
+"""Kinds of findings that are looked for only with a flag."""
+
+
+def _named(args: argparse.Namespace, flag: str) -> bool:
+    return getattr(args, flag) is not None
+
+
+def _refuse_unseen(args: argparse.Namespace, flag: str, kinds: Iterable[str]) -> None:
+    """Refuses kinds that are not looked for: of these nothing would ever be found."""
+    from tulu_jax.errors import ConfigError
+
+    for kind in kinds:
+        if kind in NEEDED and not _named(args, NEEDED[kind]):
+            raise ConfigError(
+                f"{flag} names what is not looked for",
+                got=kind,
+                do=f"add --{NEEDED[kind]}, or leave it out",
+            )
+
+
+def _refuse_idle_flags(args: argparse.Namespace) -> None:
+    """Refuses flags that would change nothing."""
+    from tulu_jax.errors import ConfigError
+
+    for flag, other in (("ngram", "eval_data"), ("threshold", "eval_data"),
+                        ("max_length", "tokenizer"), ("encoding", "tokenizer")):  # fmt: skip
+        if _named(args, flag) and not _named(args, other):
+            raise ConfigError(
+                f"--{flag} without --{other} changes nothing",
+                got=getattr(args, flag),
+                do=f"add --{other}, or leave it out",
+            )
 
 
 def _write_exclude(
@@ -214,7 +245,7 @@ def _check(
     from tulu_jax.data.mixtures import mixture_specs
     from tulu_jax.data.workers import all_cores
 
-    tokenizer = load_tokenizer(args.tokenizer, args.encoding) if args.tokenizer else None
+    tokenizer = load_tokenizer(args.tokenizer, options.encoding) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []
     specs = mixture_specs(args.mixture, chosen_options(args))
     say_recognised(specs, args.raw_dir)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tulu_jax.data.download import Expected, FetchOptions, Result
+    from tulu_jax.data.download import Expected, Result
     from tulu_jax.data.specs import DatasetSpec
 
 DESCRIPTION = """\
@@ -72,9 +72,8 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         retries=args.retries,
         timeout_s=args.timeout,
-        mirror_root=args.mirror_root,
+        mirror_root=_mirror(args.mirror_root),
     )
-    _check_options(options)
     downloads = plan(chosen_specs(args.names, args.only), args.raw_dir)
     console = plain_console()
     if not downloads:
@@ -88,6 +87,14 @@ def run(args: argparse.Namespace) -> int:
     _print_results(console, results, args.raw_dir)
     raise_failures(results)
     return 0
+
+
+def _mirror(named: str | None) -> str | None:
+    """An address of the web as it is, a folder as its path."""
+    from tulu_jax.data.download.plan import is_url
+    from tulu_jax.files import user_path
+
+    return named if named is None or is_url(named) else str(user_path(named, name="--from"))
 
 
 def chosen_specs(names: Sequence[str], only: str | None) -> list[DatasetSpec]:
@@ -111,17 +118,6 @@ def chosen_specs(names: Sequence[str], only: str | None) -> list[DatasetSpec]:
             raise unknown_name("dataset in --only", name, {spec.name for spec in specs})
         chosen += found
     return chosen
-
-
-def _check_options(options: FetchOptions) -> None:
-    from tulu_jax.errors import ConfigError
-
-    if options.jobs < 1 or options.retries < 0 or options.timeout_s <= 0:
-        raise ConfigError(
-            "impossible option",
-            got=f"--jobs {options.jobs} --retries {options.retries} --timeout {options.timeout_s}",
-            expected="jobs from 1, retries from 0, a timeout above 0",
-        )
 
 
 def _print_expected(console: Console, expected: Sequence[Expected]) -> None:

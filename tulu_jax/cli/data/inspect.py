@@ -16,7 +16,6 @@ from tulu_jax.cli.data.common import (
     say_recognised,
 )
 from tulu_jax.cli.data.inspected import InspectedMixture
-from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,10 +101,6 @@ def run(args: argparse.Namespace) -> int:
     """Prints conversations with their mask, or writes the report; returns the exit status."""
     from tulu_jax.console import plain_console
 
-    for name in ("n", "limit", "html_examples"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} is too small", got=value, expected="1 or more")
     if args.tokenizer is None:
         from tulu_jax.cli.data.untokenized import check_flags
 

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import chosen_options
+from tulu_jax.cli.data.reading import chosen_split
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class InspectedMixture:
         from tulu_jax.data.faults import Faults
         from tulu_jax.data.specs import locate_raw_dir
 
-        split = self._split(spec)
+        split = chosen_split(spec, self.args.split)
         folder = locate_raw_dir(spec, self.args.raw_dir)
         if folder is None and not spec.embedded:
             raise DataError(
@@ -182,22 +183,13 @@ class InspectedMixture:
         from tulu_jax.data.keys import store_keys
         from tulu_jax.data.store import open_store
 
-        key = store_keys(spec, self.options, tokenizer=self.tokenizer)[self._split(spec)]
+        keys = store_keys(spec, self.options, tokenizer=self.tokenizer)
+        key = keys[chosen_split(spec, self.args.split)]
         return open_store(key.folder(self.options.data_dir))
 
     def _excluded(self, spec: DatasetSpec) -> dict[str, str]:
         """Why ids of the task's split are left out."""
         return self.exclusion.reasons(spec.task_name, self.args.split)
-
-    def _split(self, spec: DatasetSpec) -> str:
-        split = self.args.split
-        if split not in spec.splits:
-            raise DataError(
-                f"dataset {spec.name} has no such split",
-                got=repr(split),
-                expected=" or ".join(spec.splits),
-            )
-        return split
 
     def _filters(self) -> Filters:
         """The filters of the command line, its datasets found among the mixture's."""

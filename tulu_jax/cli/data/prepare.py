@@ -57,12 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.data.prepare import prepare_each
     from tulu_jax.data.report import dataset_report, report_table
     from tulu_jax.data.workers import all_cores
-    from tulu_jax.errors import ConfigError
 
-    if args.num_processes is not None and args.num_processes < 1:
-        raise ConfigError(
-            "--num_processes is out of range", got=args.num_processes, expected="at least 1"
-        )
     options = dataclasses.replace(
         prepare_options(args),
         num_processes=args.num_processes or all_cores(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
-from tulu_jax.files import publish_text
+from tulu_jax.files import advice, publish_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -28,11 +28,13 @@ def raw_conversations(
 ) -> Iterator[Conversation]:
     """One split's conversations, read from the raw files without TFDS; bad records go to `faults`.
 
-    Raises: DataError without --raw_dir, for files that are missing, for a dataset that is split
-        by token counts when there is no tokenizer, and when more than 1 % of the records are bad.
+    Raises: DataError without --raw_dir, for a split or files that are missing, for a dataset that
+        is split by token counts when there is no tokenizer, and when more than 1 % of the records
+        are bad.
     """
     from tulu_jax.data.specs import locate_raw_dir
 
+    chosen_split(spec, split)
     folder = locate_raw_dir(spec, raw_dir)
     if folder is None and not spec.embedded:
         raise DataError(
@@ -51,6 +53,20 @@ def raw_conversations(
         faults.check(spec.name, own=spec.own)
 
     return read()
+
+
+def chosen_split(spec: DatasetSpec, split: str) -> str:
+    """The split itself.
+
+    Raises: DataError for one that the dataset does not have.
+    """
+    if split not in spec.splits:
+        raise DataError(
+            f"dataset {spec.name} has no such split",
+            got=repr(split),
+            expected=" or ".join(spec.splits),
+        )
+    return split
 
 
 def reading_progress() -> Progress:
@@ -80,4 +96,4 @@ def write_json(path: str, content: object) -> None:
         publish_text(Path(path), [text, "\n"])
     except OSError as error:
         got = error.strerror or str(error)
-        raise DataError("cannot write the JSON file", got=got, at=path) from error
+        raise DataError("cannot write the JSON file", got=got, at=path, do=advice(error)) from error

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tulu_jax.errors import DataError
+from tulu_jax.files import kind_of_file
 
 
 class EvalItem(NamedTuple):
@@ -39,35 +41,70 @@ def read_benchmarks(folder: str | Path) -> list[EvalItem]:
     for name, read in READERS.items():
         if not (root / name).is_dir():
             continue
-        before = len(items)
-        try:
-            for key, prompt, answer in read(root / name):
-                items.setdefault((name, prompt), EvalItem(name, key, prompt, answer))
-        except (KeyError, TypeError, IndexError, ValueError, csv.Error, EOFError, OSError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise _malformed(root / name, error) from error
-        if len(items) == before:
-            raise DataError("benchmark without an item", at=root / name)
+        found = _items(name, read, root / name)
+        if not found:
+            raise DataError(
+                "benchmark without an item",
+                at=root / name,
+                expected="its questions",
+                do="take the folder away to leave the benchmark out",
+            )
+        for item in found:
+            items.setdefault((name, item.prompt), item)
     if not items:
+        there = "no such folder" if not root.exists() else None if root.is_dir() else "a file"
         raise DataError(
-            "no evaluation data", at=root, expected=f"folders such as {', '.join(READERS)}"
+            "no evaluation data",
+            got=there,
+            at=root,
+            expected=f"a folder with folders such as {', '.join(READERS)}",
         )
     return list(items.values())
 
 
-def _malformed(at: object, error: Exception) -> DataError:
+def _items(name: str, read: Callable[[Path], Texts], folder: Path) -> list[EvalItem]:
+    """The items of one benchmark, in their order.
+
+    Raises: DataError.
+    """
+    try:
+        found = [EvalItem(name, *texts) for texts in read(folder)]
+    except DataError:
+        raise
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            "evaluation data cannot be read",
+            got=f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
+            at=getattr(error, "filename", None) or folder,
+            do="make it readable, or fetch it again if it is cut off",
+        ) from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, csv.Error) as error:
+        raise _malformed(folder, _text(error)) from error
+    for item in found:
+        if not all(isinstance(text, str) for text in item):
+            wrong = next(repr(text) for text in item if not isinstance(text, str))
+            raise _malformed(folder, f"{wrong[:60]} in place of text")
+    return found
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _malformed(at: object, got: str) -> DataError:
     return DataError(
         "evaluation data is not in the benchmark's format",
-        got=f"{type(error).__name__}: {error}",
+        got=got,
         at=at,
-        do="download it again",
+        expected="the files as the benchmark's authors published them",
+        do="put those there, or take the folder away to leave the benchmark out",
     )
 
 
 def _mmlu(folder: Path) -> Texts:
     for path in _files(folder / "test", "*_test.csv"):
-        with open(path, encoding="utf-8", newline="") as stream:
+        _check_kind(path)
+        with open(path, encoding="utf-8-sig", newline="") as stream:
             for number, (question, *options, letter) in enumerate(csv.reader(stream)):
                 prompt = "\n".join([question, *options])
                 yield f"{path.stem}:{number}", prompt, options["ABCD".index(letter)]
@@ -99,7 +136,9 @@ def _tydiqa(folder: Path) -> Texts:
 
 
 def _truthfulqa(folder: Path) -> Texts:
-    with open(_file(folder, "TruthfulQA.csv"), encoding="utf-8", newline="") as stream:
+    path = _file(folder, "TruthfulQA.csv")
+    _check_kind(path)
+    with open(path, encoding="utf-8-sig", newline="") as stream:
         for number, row in enumerate(csv.DictReader(stream)):
             yield str(number), row["Question"], row["Best Answer"]
 
@@ -107,6 +146,7 @@ def _truthfulqa(folder: Path) -> Texts:
 def _toxigen(folder: Path) -> Texts:
     """The statements of which the prompts are lists; one prompt shares most with others."""
     for path in _files(folder, "hate_*.txt"):
+        _check_kind(path)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
             for statement in line.split("\\n"):
                 if text := statement.strip().lstrip("- "):
@@ -169,20 +209,33 @@ def _file(folder: Path, *names: str) -> Path:
     raise DataError("evaluation file is missing", got=f"no {' or '.join(names)}", at=folder)
 
 
+def _check_kind(path: Path) -> None:
+    """Passes for a file that may be what it is called.
+
+    Raises: DataError for another kind, such as a Git LFS pointer or a web page.
+    """
+    kind = kind_of_file(path)
+    if kind not in (None, "an empty file"):
+        raise _malformed(path, str(kind))
+
+
 def _json(path: Path) -> Any:
+    _check_kind(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _malformed(path, error) from error
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _malformed(path, _text(error)) from error
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Line number and object of each line that is not blank; gzip by the file's name."""
+    if path.suffix != ".gz":
+        _check_kind(path)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as stream:
+    with opener(path, "rt", encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
                     yield f"line {number}", json.loads(line)
-                except ValueError as error:
-                    raise _malformed(f"{path}, line {number}", error) from error
+                except (ValueError, RecursionError) as error:
+                    raise _malformed(f"{path}, line {number}", _text(error)) from error

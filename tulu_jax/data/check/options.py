@@ -42,13 +42,31 @@ class CheckOptions:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for a similarity outside 0.5 to 1."""
+        """Raises: ConfigError for a threshold that is none."""
+        check_overlap_rule(self.ngram, self.overlap)
         if not 0.5 <= self.jaccard <= 1:
             raise ConfigError(
                 "not a threshold for near duplicates",
                 got=self.jaccard,
                 expected="a Jaccard similarity of 0.5 to 1",
             )
+
+
+MIN_WORDS = 4
+"""Texts of fewer words are not looked for: a message equals them by chance."""
+
+
+def check_overlap_rule(ngram: int, threshold: float) -> None:
+    """Passes for runs of at least 4 words and a threshold above 0 and up to 1.
+
+    Raises: ConfigError.
+    """
+    if ngram < MIN_WORDS or not 0 < threshold <= 1:
+        raise ConfigError(
+            "not a rule for overlap",
+            got=f"runs of {ngram} words, threshold {threshold}",
+            expected=f"runs of at least {MIN_WORDS} words, a threshold above 0 and up to 1",
+        )
 
 
 def parse_limit(text: str) -> tuple[str, float]:

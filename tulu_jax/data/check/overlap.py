@@ -20,14 +20,11 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from tulu_jax.data.check.benchmarks import EvalItem
+from tulu_jax.data.check.options import MIN_WORDS, check_overlap_rule
 from tulu_jax.data.check.text import hash64, ngram_hashes, word_hashes, words
-from tulu_jax.errors import ConfigError
 
 TEMPLATE_ITEMS = 10
 """A word run that more items than this share belongs to the benchmark's template."""
-
-MIN_WORDS = 4
-"""Items of fewer words are not looked for: a message equals them by chance."""
 
 _FILTER_BITS = 24
 
@@ -49,12 +46,7 @@ class OverlapIndex:
 
         Raises: ConfigError for a size below 4 or a threshold outside 0 to 1.
         """
-        if size < MIN_WORDS or not 0 < threshold <= 1:
-            raise ConfigError(
-                "not a rule for overlap",
-                got=f"runs of {size} words, threshold {threshold}",
-                expected=f"runs of at least {MIN_WORDS} words, a threshold above 0 and up to 1",
-            )
+        check_overlap_rule(size, threshold)
         self.items = items
         self.size = size
         self.threshold = threshold

@@ -13,7 +13,7 @@ from typing import Any
 from tulu_jax import __version__
 from tulu_jax.data.html.sections import Section, check_sections
 from tulu_jax.errors import DataError
-from tulu_jax.files import publish_text
+from tulu_jax.files import advice, publish_text
 
 HERE = Path(__file__).parent
 SCRIPTS = ("base.js", "charts.js", "tokens.js", "overview.js", "browse.js", "app.js")
@@ -50,7 +50,7 @@ def write_report(
         publish_text(path, [render_page(payload)])
     except OSError as error:
         got = error.strerror or str(error)
-        raise DataError("cannot write the report", got=got, at=path) from error
+        raise DataError("cannot write the report", got=got, at=path, do=advice(error)) from error
     return path
 
 
