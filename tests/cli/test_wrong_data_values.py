@@ -88,8 +88,7 @@ def test_no_value_gives_a_traceback(here, capsys, command):
         if action.nargs == 0:
             continue
         numeric = action.type in (int, float)
-        texts = TEXTS if action.option_strings else TEXTS[:-1]
-        for value in NUMBERS + TEXTS[:4] if numeric else texts + NUMBERS[:1]:
+        for value in NUMBERS + TEXTS[:4] if numeric else TEXTS + NUMBERS[:1]:
             arguments = with_value(command, action, value)
             code = status(command, *arguments)
             error = capsys.readouterr().err
