@@ -1,13 +1,20 @@
 """`tulu generate` and `tulu chat`."""
 
+import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tulu_jax.chat import load_tokenizer
+from tulu_jax.checkpoint import hf
+from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.cli import chat as chat_module
+from tulu_jax.cli import generate
 from tulu_jax.cli.chat import HELP
 from tulu_jax.errors import CheckpointError, ConfigError, DataError
+from tulu_jax.models import config_to_dict
 
 from .small_model import tulu, typed, write_model
 
@@ -98,25 +105,6 @@ def test_raw_text_and_sampling(model, capsys):
     assert printed[0] == printed[1] != printed[2]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"prompt": "a"}\n{"prompt": ', r"line is not JSON - got .*in.jsonl line 2"),
-        (b'{"prompt": "\xff"}', "line is not JSON"),
-        (b"[]", "line holds no prompt - at"),
-        (b'{"text": "a"}', "line holds no prompt"),
-        (b'{"prompt": 3}', "prompt is not text - got int"),
-        (b'{"messages": []}', "row 1"),
-        (b'{"messages": [{"role": "bot", "content": "x"}]}', "row 1"),
-        (b"\n", "input is empty"),
-    ],
-)
-def test_bad_input(model, tmp_path, content, message):
-    (tmp_path / "in.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        tulu("generate", "--model", model, "--input", tmp_path / "in.jsonl")
-
-
 def test_a_short_model_answers_without_being_told_how_long(model, capsys):
     """As the demo's, whose rows are no longer than the default answer."""
     tulu("generate", "--model", model, "--prompt", "x")
@@ -124,19 +112,22 @@ def test_a_short_model_answers_without_being_told_how_long(model, capsys):
 
 
 def test_other_mistakes(model, tmp_path):
-    with pytest.raises(DataError, match="input cannot be read"):
-        tulu("generate", "--model", model, "--input", tmp_path / "none.jsonl")
     with pytest.raises(CheckpointError, match=r"config.json is missing .* or a run \("):
         tulu("generate", "--model", tmp_path, "--prompt", "x")
     with pytest.raises(ConfigError, match="--batch_size is impossible - got 0"):
         tulu("generate", "--model", model, "--prompt", "x", "--batch_size", "0")
     with pytest.raises(ConfigError, match="top_p is impossible"):
         tulu("generate", "--model", model, "--prompt", "x", "--top_p", "2")
+    with pytest.raises(ConfigError, match=r"seed is impossible - got -1 .* from 0 to 4294967295"):
+        tulu("generate", "--model", model, "--prompt", "x", "--seed", "-1")
+    with pytest.raises(ConfigError, match=r"seed is impossible - got 36893488147419103232"):
+        tulu("generate", "--model", model, "--prompt", "x", "--seed", str(2**65))
+    with pytest.raises(ConfigError, match=r"--max_new_tokens is impossible - got 0"):
+        tulu("chat", "--model", model, "--max_new_tokens", "0")
+    with pytest.raises(ConfigError, match=r"--step goes with a run folder - got 3"):
+        tulu("chat", "--model", model, "--step", "3")
     with pytest.raises(DataError, match=r"longer than the model's sequences"):
         tulu("generate", "--model", model, "--prompt", "x", "--max_new_tokens", "500")
-    with pytest.raises(ConfigError, match="output cannot be written"):
-        out = tmp_path / "no" / "out.jsonl"
-        tulu("generate", "--model", model, "--prompt", "x", "--output", out)
 
 
 def chat(monkeypatch, capsys, model, text, *words):
@@ -175,3 +166,85 @@ def test_chat_shows_what_generate_prints(monkeypatch, capsys, model):
     out = chat(monkeypatch, capsys, model, "Name a colour.\n").split("you> ")[1]
     tulu("generate", "--model", model, "--prompt", "Name a colour.", *SHORT)
     assert out.strip() == capsys.readouterr().out.strip()
+
+
+HARD = "d[1:x:2] [bold]b[/bold] [/x] :smile:\tif x:\n\t\tpass "
+"""What a pretty printer would change."""
+SHOWN = " " + HARD  # the first piece begins with a space
+
+
+class Saying:
+    """A model that always answers the same."""
+
+    def __init__(self, model, text):
+        self.config, self._ids = (
+            hf.open_folder(model).config,
+            load_tokenizer(model).encode_text(text),
+        )
+
+    def check_prompts(self, *_):
+        pass
+
+    def generate(self, prompts, *, on_batch, **_):
+        on_batch([*range(len(prompts))], [self._ids for _ in prompts])
+        return [self._ids for _ in prompts]
+
+    def stream(self, *_, **__):
+        yield from ([token] for token in self._ids)
+
+
+@pytest.fixture
+def saying_hard(model, monkeypatch):
+    found = Saying(model, HARD), load_tokenizer(model)
+    for module in (generate, chat_module):
+        monkeypatch.setattr(module, "load_model", lambda *_: found)
+
+
+def test_answers_are_printed_as_they_are(saying_hard, model, tmp_path, capsys):
+    tulu("generate", "--model", model, "--prompt", "x")
+    assert capsys.readouterr().out == SHOWN + "\n"
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 2)
+    tulu("generate", "--model", model, "--input", tmp_path / "in.jsonl")
+    assert capsys.readouterr().out == (SHOWN + "\n") * 2
+    tulu("generate", "--model", model, "--prompt", "x", "--output", tmp_path / "out.jsonl")
+    assert rows(tmp_path / "out.jsonl")[0]["output"] == SHOWN
+
+
+def test_chat_shows_answers_as_they_are(saying_hard, monkeypatch, capsys, model):
+    out = chat(monkeypatch, capsys, model, "[/x] :smile:\n/[bold]x\n")
+    assert f"you> {SHOWN}\nyou> unknown command /[bold]x" in out
+
+
+@pytest.mark.parametrize("stdin", [None, "closed"])
+def test_chat_without_standard_input_ends(saying_hard, monkeypatch, capsys, model, stdin):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stdin", None if stdin is None else closed)
+    assert tulu("chat", "--model", model) == 0
+    assert "/help lists commands" in capsys.readouterr().out
+
+
+def test_chat_says_which_line_is_not_utf_8(model, monkeypatch, capsys):
+    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\nHi\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert tulu("chat", "--model", model, *SHORT) == 0
+    first, second = capsys.readouterr().out.split("you> ")[1:3]
+    assert "message content is not valid Unicode" in first
+    assert second.strip() and "Unicode" not in second
+
+
+def test_settings_that_do_nothing_are_said(saying_hard, model, capsys):
+    tulu("generate", "--model", model, "--prompt", "x", "--top_p", "0.5")
+    assert "--top_p and --top_k do nothing without --temperature" in capsys.readouterr().err
+    tulu("generate", "--model", model, "--prompt", "x", "--top_p", "0.5", "--temperature", "1")
+    assert "nothing" not in capsys.readouterr().err
+
+
+def test_weights_of_a_run_that_are_no_numbers(model, tmp_path):
+    config, params = hf.load(model)
+    params["layers"]["mlp"]["up"][1, 2, 3] = np.nan
+    save_params(tmp_path / "run", params, {"model": config_to_dict(config)})
+    shutil.copytree(model, tmp_path / "run" / "tokenizer")
+    message = r"weights are not finite numbers - got 1 NaN and 0 infinite of 768 in layers/mlp/up"
+    with pytest.raises(CheckpointError, match=message):
+        tulu("generate", "--model", tmp_path / "run", "--prompt", "x")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.generate import MAX_NEW_TOKENS, add_model_arguments, load_model
+from tulu_jax.cli.generate import MAX_NEW_TOKENS, add_model_arguments, checked_sampling, load_model
 from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,13 +42,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the conversation until the user leaves; returns the exit status."""
-    from rich.text import Text
-
     from tulu_jax.console import plain_console
-    from tulu_jax.generate import Sampling
 
     console = plain_console(soft_wrap=True)
-    sampling = Sampling(args.temperature, args.top_p, args.top_k)
+    sampling = checked_sampling(args)
     generator, tokenizer = load_model(args, console)
     console.print(
         f"{args.model}, {generator.config.num_params:,} weights. "
@@ -57,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
     longest = MAX_NEW_TOKENS if args.max_new_tokens is None else args.max_new_tokens
     talk = Conversation(generator, tokenizer, sampling, longest, args.seed, console)
     talk.begin(args.system)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is refused by line
     while True:
         try:
-            line = console.input(Text("you> ", "bold cyan")).strip()
+            line = _read_line(console)
         except (EOFError, KeyboardInterrupt):
             console.print()
             return 0
@@ -69,6 +69,19 @@ def run(args: argparse.Namespace) -> int:
             talk.command(line)
         elif line:
             talk.say(line)
+
+
+def _read_line(console: Any) -> str:
+    """What the user writes next.
+
+    Raises:
+      EOFError: there is no more, or no standard input at all.
+    """
+    from rich.text import Text
+
+    if sys.stdin is None or sys.stdin.closed:
+        raise EOFError
+    return console.input(Text("you> ", "bold cyan")).strip()
 
 
 class Conversation:
@@ -124,6 +137,7 @@ class Conversation:
 
     def _answer(self, messages: list[Message]) -> str:
         from tulu_jax.chat import encode_prompt
+        from tulu_jax.console import write_verbatim
 
         prompt = encode_prompt(messages, self._tokenizer)
         room = self._generator.config.max_length - len(prompt)
@@ -138,7 +152,7 @@ class Conversation:
             prompt,
             max_new_tokens=min(self._max_new_tokens, room),
             sampling=self._sampling,
-            seed=self._seed + len(messages),
+            seed=(self._seed + len(messages)) % 2**32,
         )
         tokens: list[int] = []
         shown = ""
@@ -147,14 +161,10 @@ class Conversation:
                 tokens += piece
                 text = self._tokenizer.decode(tokens, after=True)
                 whole = text.rstrip("\N{REPLACEMENT CHARACTER}")  # half a character may follow
-                self._write(whole[len(shown) :])
+                write_verbatim(whole[len(shown) :], end="")
                 shown = whole
         except KeyboardInterrupt:
             self._console.print(" (stopped)", style="dim", end="")
         text = self._tokenizer.decode(tokens, after=True)
-        self._write(text[len(shown) :] + "\n")
+        write_verbatim(text[len(shown) :])
         return text
-
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()

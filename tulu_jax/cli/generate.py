@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tulu_jax.cli.paths import path_argument
-from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.generate import Generator
+    from tulu_jax.generate import Generator, Sampling
 
 MAX_NEW_TOKENS = 256
 """Tokens of the longest answer, where the user does not say."""
@@ -26,7 +26,8 @@ Answers prompts with a model from a Hugging Face folder or a run folder (its new
 A prompt is a user's message and is put into the chat format the model was trained with; with --raw
 it is plain text to go on from. A file holds one JSON object a line, with `messages` (a conversation
 that ends with the user) or `prompt`; each line comes back with `output`, `output_tokens` and
-`stopped` ("eos" or "length") added, in the same order.
+`stopped` ("eos" or "length") added, in the same order. A line that has these fields already is
+refused, and one with tools, images or other fields that the model would not see.
 """
 
 EPILOG = """\
@@ -54,6 +55,17 @@ def add_parser(subparsers: Any) -> None:
         "--output", type=path_argument, metavar="JSONL", help="file to write answers to"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
+    parser.add_argument(
+        "--answer_field",
+        default="output",
+        metavar="NAME",
+        help="field for answers (default output)",
+    )
+    parser.add_argument(
+        "--drop_last_answer",
+        action="store_true",
+        help="ask anew for the answer that a conversation ends with; the model does not see it",
+    )
     parser.add_argument("--raw", action="store_true", help="continue prompts as plain text")
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at a time (default 8)")
     parser.set_defaults(func=run)
@@ -96,52 +108,115 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates and reports; returns the exit status."""
-    from tulu_jax.console import plain_console, write_verbatim
-    from tulu_jax.generate import Sampling
+    from tulu_jax.cli.prompts import Prompt, prompt_tokens, read_prompts
+    from tulu_jax.console import plain_console, print_line
 
-    console = plain_console(soft_wrap=True)
-    sampling = Sampling(args.temperature, args.top_p, args.top_k)
-    rows = read_rows(args.input) if args.input else [{"prompt": args.prompt}]
-    output = Path(args.output) if args.output else None
-    _check_output(output, args)
-    generator, tokenizer = load_model(args, console)
-    prompts = [_tokens(row, tokenizer, args.raw, f"row {i}") for i, row in enumerate(rows, 1)]
+    errors = plain_console(stderr=True)
+    sampling = checked_sampling(args)
+    _check_output(args)
+    if args.input:
+        prompts = read_prompts(
+            args.input, answer_field=args.answer_field, drop_last_answer=args.drop_last_answer
+        )
+    else:
+        prompts = [Prompt({"prompt": args.prompt}, "--prompt")]
+    generator, tokenizer = load_model(args, errors)
+    made = [prompt_tokens(prompt, tokenizer, raw=args.raw) for prompt in prompts]
+    tokens = [ids for ids, _ in made]
+    dropped = sum(answered for _, answered in made)
+    if dropped:
+        print_line(
+            errors, f"the last answer is not shown in {dropped} of {len(made)} conversations"
+        )
     if args.max_new_tokens is None:
-        room = generator.config.max_length - max(map(len, prompts), default=0)
+        room = generator.config.max_length - max(map(len, tokens))
         args.max_new_tokens = max(1, min(MAX_NEW_TOKENS, room))
+    names = [prompt.at for prompt in prompts]
+    generator.check_prompts(tokens, args.max_new_tokens, names)
     start = time.perf_counter()
-    with _sink(output) as partial, _progress(console, len(rows)) as advance:
+    rows = [prompt.fields for prompt in prompts]
+    answers = _answer_all(args, generator, tokenizer, sampling, rows, tokens)
+    seconds = time.perf_counter() - start
+    if args.output is not None:
+        plain_console(soft_wrap=True).print(f"{len(rows)} answers -> {args.output}")
+    count = sum(map(len, answers))
+    print_line(
+        errors,
+        f"{count} tokens in {seconds:.1f} s, compilation included: {count / seconds:,.0f} tokens/s",
+    )
+    return 0
+
+
+def _answer_all(
+    args: argparse.Namespace,
+    generator: Generator,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    rows: list[dict[str, Any]],
+    tokens: list[Any],
+) -> list[list[int]]:
+    """The answers' tokens; puts the answers into the rows and writes or prints them."""
+    from tulu_jax.cli.prompts import answer_names
+    from tulu_jax.console import write_verbatim
+
+    names = answer_names(args.answer_field)
+
+    with _sink(args.output) as partial, _progress(len(rows)) as advance:
 
         def finish(indices: list[int], answers: list[list[int]]) -> None:
             for index, answer in zip(indices, answers, strict=True):
-                rows[index] |= _answer(answer, tokenizer, args)
+                ended = "eos" if len(answer) < args.max_new_tokens else "length"
+                found = (tokenizer.decode(answer, after=True), len(answer), ended)
+                rows[index] |= dict(zip(names, found, strict=True))
                 if partial is not None:
-                    partial.write(json.dumps(rows[index], ensure_ascii=False) + "\n")
+                    partial.write(_line(rows[index]))
                     partial.flush()
             advance(len(indices))
 
         answers = generator.generate(
-            prompts,
+            tokens,
             max_new_tokens=args.max_new_tokens,
             sampling=sampling,
             batch_size=args.batch_size,
             seed=args.seed,
             on_batch=finish,
         )
-    seconds = time.perf_counter() - start
-    if output is None:
+        if partial is not None:  # now in their order
+            partial.seek(0)
+            partial.truncate()
+            partial.writelines(map(_line, rows))
+    if args.output is None:
         for row in rows:
-            write_verbatim(row["output"])
+            write_verbatim(row[names[0]])
     else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        output.write_text(text, encoding="utf-8")
-        _partial(output).unlink()
-        console.print(f"{len(rows)} answers -> {output}")
-    made = sum(map(len, answers))
-    plain_console(stderr=True).print(
-        f"{made} tokens in {seconds:.1f} s, compilation included: {made / seconds:,.0f} tokens/s"
-    )
-    return 0
+        _partial(args.output).replace(args.output)
+    return answers
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def checked_sampling(args: argparse.Namespace) -> Sampling:
+    """How tokens are drawn; says so where a setting will do nothing.
+
+    Raises:
+      ConfigError: a number is outside its range.
+    """
+    from tulu_jax.console import WARNING, plain_console, print_line
+    from tulu_jax.generate import Sampling
+    from tulu_jax.generate.sample import check_seed
+
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise ConfigError(
+            "--max_new_tokens is impossible", got=args.max_new_tokens, expected=">= 1"
+        )
+    check_seed(args.seed)
+    sampling = Sampling(args.temperature, args.top_p, args.top_k)
+    if sampling.temperature == 0 and (sampling.top_p, sampling.top_k) != (1.0, 0):
+        note = "note --top_p and --top_k do nothing without --temperature: the likeliest is taken"
+        print_line(plain_console(stderr=True), note, WARNING)
+    return sampling
 
 
 def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Tokenizer]:
@@ -157,6 +232,7 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     from tulu_jax.checkpoint.hf.generation import all_stops
     from tulu_jax.checkpoint.hf.kinds import no_model
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
+    from tulu_jax.checkpoint.hf.tensors import all_finite, not_finite
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.merged import open_weights
     from tulu_jax.cli.exporter import find_tokenizer
@@ -170,6 +246,10 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         config, meta = model_config(reader), reader.meta
         kept = meta.get("generation")
     elif (path / "config.json").is_file():
+        if args.step is not None:
+            raise ConfigError(
+                "--step goes with a run folder", got=args.step, at=path, do="leave it out"
+            )
         reader, meta = open_folder(path, args.dtype), {}
         config, kept = reader.config, reader.generation
     else:
@@ -183,62 +263,34 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     with console.status(f"loading {config.num_params:,} weights"):
         for name in reader.paths():
             array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))
+            if not all_finite(array):
+                raise not_finite(array, "/".join(name), path)
             put(params, name, jnp.asarray(array))
     compute, stops = ComputeConfig(dtype=args.dtype), all_stops(config, kept)
     return Generator(config, params, compute=compute, stop_ids=stops), tokenizer
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; blank lines are skipped.
-
-    Raises:
-      DataError: the file is unreadable, a line is no JSON object, or has no prompt.
-    """
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError("input cannot be read", got=error, at=path) from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        at = f"{path} line {number}"
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except ValueError as error:
-            raise DataError("line is not JSON", got=error, at=at, do="fix the line") from error
-        if not isinstance(row, dict) or not ({"messages", "prompt"} & set(row)):
-            raise DataError("line holds no prompt", at=at, expected="a field messages or prompt")
-        if "messages" not in row and not isinstance(row["prompt"], str):
-            raise DataError("prompt is not text", got=type(row["prompt"]).__name__, at=at)
-        rows.append(row)
-    if not rows:
-        raise DataError("input is empty", at=path, expected="one JSON object a line")
-    return rows
-
-
-def _tokens(row: dict[str, Any], tokenizer: Tokenizer, raw: bool, at: str) -> Any:
-    from tulu_jax.chat import check_messages, encode_prompt
-
-    if raw and "messages" not in row:
-        return [*tokenizer.start_ids, *tokenizer.encode_text(row["prompt"])]
-    messages = row.get("messages", [{"role": "user", "content": row.get("prompt")}])
-    check_messages(messages, at)
-    return encode_prompt(messages, tokenizer)
-
-
-def _answer(tokens: list[int], tokenizer: Tokenizer, args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "output": tokenizer.decode(tokens, after=True),
-        "output_tokens": len(tokens),
-        "stopped": "eos" if len(tokens) < args.max_new_tokens else "length",
-    }
-
-
-def _check_output(output: Path | None, args: argparse.Namespace) -> None:
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, an output that could not be written or is the input."""
     if args.batch_size < 1:
         raise ConfigError("--batch_size is impossible", got=args.batch_size, expected=">= 1")
-    if output is not None and output.exists() and not args.overwrite:
+    if not args.answer_field.isidentifier():
+        raise ConfigError(
+            "--answer_field is no name", got=repr(args.answer_field), expected="letters and digits"
+        )
+    output = args.output
+    if output is None:
+        return
+    for path in (output, _partial(output)):
+        if args.input and path.exists() and args.input.exists() and path.samefile(args.input):
+            raise ConfigError("output would replace the input", at=path, do="choose another")
+    if output.is_dir():
+        raise ConfigError("output is a folder", at=output, expected="a file", do="name one in it")
+    if not output.parent.is_dir():
+        raise ConfigError(
+            "output cannot be written", got="no such folder", at=output.parent, do="make it first"
+        )
+    if output.exists() and not args.overwrite:
         raise ConfigError("output exists", at=output, do="choose another, or add --overwrite")
 
 
@@ -249,27 +301,37 @@ def _partial(output: Path) -> Path:
 
 @contextmanager
 def _sink(output: Path | None) -> Iterator[TextIO | None]:
+    """The file of answers so far; after an error it stays if there are any."""
     if output is None:
         yield None
         return
-    try:
-        file = _partial(output).open("w", encoding="utf-8")
+    path = _partial(output)
+    try:  # a lone surrogate is written as JSON spells it
+        file = path.open("w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise ConfigError("output cannot be written", got=error, at=output) from error
-    with file:
-        yield file
+        raise ConfigError(
+            "output cannot be written", got=error.strerror or error, at=output, do="choose another"
+        ) from error
+    try:
+        with file:
+            yield file
+    finally:
+        if not path.stat().st_size:
+            path.unlink()
 
 
 @contextmanager
-def _progress(console: Any, total: int) -> Iterator[Any]:
-    """A progress bar over prompts; nothing for a single one."""
+def _progress(total: int) -> Iterator[Any]:
+    """A progress bar over prompts, beside the answers' stream; nothing for a single one."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
+
+    from tulu_jax.console import plain_console
 
     if total == 1:
         yield lambda count: None
         return
     columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=plain_console(stderr=True)) as progress:
         task = progress.add_task("", total=total)
         yield lambda count: progress.advance(task, count)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.errors import DataError
-from tulu_jax.generate.sample import Sampling, next_tokens
+from tulu_jax.generate.sample import Sampling, check_seed, next_tokens
 from tulu_jax.models import (
     Cache,
     ComputeConfig,
@@ -110,6 +110,7 @@ class Generator:
             model's length together with `max_new_tokens`.
         """
         self.check_prompts(prompts, max_new_tokens)
+        check_seed(seed)
         by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         results: list[list[int]] = [[] for _ in prompts]
         for start in range(0, len(by_length), batch_size):
@@ -141,6 +142,7 @@ class Generator:
           DataError: as `generate`.
         """
         self.check_prompts([prompt], max_new_tokens)
+        check_seed(seed)
         chunks = self._run(
             [prompt], [0], max_new_tokens, sampling or Sampling(), seed, stop_ids,
             num_rows=1, chunk_tokens=STREAM_TOKENS,
@@ -149,8 +151,12 @@ class Generator:
             if new[0]:
                 yield new[0]
 
-    def check_prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    def check_prompts(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, names: Sequence[str] | None = None
+    ) -> None:
         """Refuses prompts that cannot be continued by `max_new_tokens`.
+
+        `names` is what messages call them; by default they are numbered from 0.
 
         Raises:
           DataError: see `generate`.
@@ -158,22 +164,30 @@ class Generator:
         if max_new_tokens < 1:
             raise DataError("max_new_tokens is impossible", got=max_new_tokens, expected=">= 1")
         for row, prompt in enumerate(prompts):
-            ids = np.asarray(prompt)
+            ids, at = np.asarray(prompt), names[row] if names else f"prompt {row}"
             if ids.size == 0:
-                raise DataError("prompt is empty", at=f"prompt {row}", expected="at least BOS")
+                raise DataError("prompt is empty", at=at, expected="at least BOS")
             if ids.min() < 0 or ids.max() >= self.config.vocab_size:
                 raise DataError(
                     "prompt has token ids outside the model's vocabulary",
                     got=f"ids from {ids.min()} to {ids.max()}",
-                    at=f"prompt {row}",
+                    at=at,
                     expected=f"0 to {self.config.vocab_size - 1}",
                     do="use the tokenizer the model was trained with",
+                )
+            if ids.size >= self.config.max_length:
+                raise DataError(
+                    "prompt leaves no room for an answer in the model's sequences",
+                    got=f"{ids.size} tokens",
+                    at=at,
+                    expected=f"fewer than max_length={self.config.max_length}",
+                    do="shorten it or leave it out",
                 )
             if ids.size + max_new_tokens > self.config.max_length:
                 raise DataError(
                     "prompt and continuation are longer than the model's sequences",
                     got=f"{ids.size} + {max_new_tokens} tokens",
-                    at=f"prompt {row}",
+                    at=at,
                     expected=f"at most max_length={self.config.max_length}",
                     do="shorten the prompt or lower --max_new_tokens",
                 )

@@ -42,6 +42,21 @@ class Sampling:
                 )
 
 
+MAX_SEED = 2**32 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Passes for a seed of random draws.
+
+    Raises:
+      ConfigError: it is negative or has more than 32 bits.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(
+            "seed is impossible", got=seed, expected=f"a whole number from 0 to {MAX_SEED}"
+        )
+
+
 def next_tokens(logits: Float[Array, "B V"], keys: Array, sampling: Sampling) -> Int[Array, " B"]:
     """The next token of every row.
 

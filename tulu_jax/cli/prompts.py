@@ -1,0 +1,229 @@
+"""The prompts of `tulu generate`: lines of a file, checked whole before a model is loaded.
+
+A line comes back with its answer, so fields that only name it (`id`, `source` ...) are carried
+along. What would have to reach the model and cannot is refused by name, and so is what an answer
+would overwrite, and an answer that the model would see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import DataError
+from tulu_jax.files import kind_of
+
+if TYPE_CHECKING:
+    from tulu_jax.chat import Tokenizer
+
+MEDIA = ("image", "images", "image_url", "audio", "audios", "input_audio", "video", "videos")
+NOT_SEEN = frozenset(
+    (*MEDIA, "tools", "functions", "tool_choice", "documents", "system", "system_prompt", "history",
+     "chat_template", "suffix", "stop", "stop_sequences")
+)  # fmt: skip
+"""Fields of a line that say what the model is to see or where it is to stop."""
+BY_OPTION = {
+    "temperature": "--temperature", "top_p": "--top_p", "top_k": "--top_k", "seed": "--seed",
+    "max_tokens": "--max_new_tokens", "max_new_tokens": "--max_new_tokens",
+    "max_completion_tokens": "--max_new_tokens",
+}  # fmt: skip
+"""Fields that are settings of the whole command here."""
+NOT_SEEN_IN_MESSAGE = frozenset((*MEDIA, "tool_calls", "tool_call_id", "function_call"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One line: its fields, and where it is."""
+
+    fields: dict[str, Any]
+    at: str
+
+
+def read_prompts(
+    path: Path, *, answer_field: str = "output", drop_last_answer: bool = False
+) -> list[Prompt]:
+    """The prompts of a JSONL file; blank lines and a byte order mark are skipped.
+
+    Args:
+      path: the file.
+      answer_field: where the answer will be written.
+      drop_last_answer: whether a conversation may end with an answer, which is then not shown.
+
+    Raises:
+      DataError: the file is unreadable, a line is no JSON object or has no prompt, or it holds what
+        cannot reach the model, would be overwritten, or answers itself.
+    """
+    prompts = [Prompt(fields, at) for fields, at in _objects(path)]
+    if not prompts:
+        raise DataError("input is empty", at=path, expected="one JSON object a line")
+    for prompt in prompts:
+        check_prompt(prompt, answer_field=answer_field, drop_last_answer=drop_last_answer)
+    return prompts
+
+
+def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError("input cannot be read", got=error.strerror or error, at=path) from error
+    kind = kind_of(data) if data else None
+    if kind is not None:
+        raise DataError("input is not text", got=kind, at=path, expected="JSON lines in UTF-8")
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        at = f"{path} line {number}"
+        try:
+            yield json.loads(line.decode("utf-8"), object_pairs_hook=_each_once), at
+        except _TwiceError as error:
+            raise DataError(
+                f"line has the field {error} twice", at=at, do="remove the one that is not meant"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                "line is not JSON", got=error, at=at, expected="one JSON object a line",
+                do="fix the line",
+            ) from error  # fmt: skip
+
+
+class _TwiceError(Exception):
+    """A field is there twice."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def check_prompt(prompt: Prompt, *, answer_field: str, drop_last_answer: bool) -> None:
+    """Refuses a line that the model could not be asked as it stands.
+
+    Raises:
+      DataError: see `read_prompts`.
+    """
+    fields, at = prompt.fields, prompt.at
+    if not isinstance(fields, dict) or not ({"messages", "prompt"} & set(fields)):
+        names = sorted(fields)[:8] if isinstance(fields, dict) else type(fields).__name__
+        raise DataError(
+            "line holds no prompt", got=names, at=at, expected="a field messages or prompt",
+            do="one JSON object a line; rename the field that holds the question",
+        )  # fmt: skip
+    if {"messages", "prompt"} <= set(fields):
+        raise DataError(
+            "line holds both messages and prompt", at=at, expected="one of them",
+            do="remove the one that is not meant",
+        )  # fmt: skip
+    _check_fields(fields, at)
+    for name in answer_names(answer_field):
+        if name in fields:
+            raise DataError(
+                f"line has a field {name} of its own, which the answer would overwrite",
+                got=json.dumps(fields[name])[:60],
+                at=at,
+                do="rename it, or name another field for answers: --answer_field NAME",
+            )
+    if "messages" in fields:
+        _check_messages(fields["messages"], at, drop_last_answer)
+        return
+    if not isinstance(fields["prompt"], str):
+        raise DataError("prompt is not text", got=type(fields["prompt"]).__name__, at=at)
+    as_messages(prompt)
+
+
+def answer_names(field: str) -> tuple[str, str, str]:
+    """The fields for an answer, the number of its tokens, and what ended it.
+
+    >>> answer_names("output"), answer_names("model_b")
+    (('output', 'output_tokens', 'stopped'), ('model_b', 'model_b_tokens', 'model_b_stopped'))
+    """
+    return field, f"{field}_tokens", "stopped" if field == "output" else f"{field}_stopped"
+
+
+def _check_fields(fields: dict[str, Any], at: str) -> None:
+    said = {name for name, value in fields.items() if value not in (None, "", [], {}, False)}
+    unseen = sorted(said & NOT_SEEN)
+    if unseen:
+        raise DataError(
+            f"line has {', '.join(unseen)}, which the model would not see",
+            got=json.dumps(fields[unseen[0]])[:80],
+            at=at,
+            expected="all that it is to see in messages or prompt",
+            do="put it into the text or a message of role system, or remove the field",
+        )
+    options = sorted(said & set(BY_OPTION))
+    if options:
+        raise DataError(
+            f"line has {', '.join(options)}, which holds for the whole file here",
+            got=json.dumps(fields[options[0]])[:80],
+            at=at,
+            do=f"give it as {BY_OPTION[options[0]]}, and remove the field",
+        )
+
+
+def _check_messages(messages: Any, at: str, drop_last_answer: bool) -> None:
+    from tulu_jax.chat import check_messages
+
+    for index, message in enumerate(messages if isinstance(messages, list) else []):
+        said = set(message) if isinstance(message, dict) else set()
+        unseen = sorted(name for name in said & NOT_SEEN_IN_MESSAGE if message[name])
+        if unseen:
+            raise DataError(
+                f"message has {', '.join(unseen)}, which the model would not see",
+                at=f"{at}, message {index}",
+                expected="role and content",
+                do="put it into the text, or leave the line out",
+            )
+    check_messages(messages, at)
+    if messages[-1]["role"] != "assistant":
+        return
+    if not drop_last_answer:
+        raise DataError(
+            "conversation ends with an answer, which the model would see and go on after",
+            got=json.dumps(messages[-1]["content"])[:60],
+            at=f"{at}, message {len(messages) - 1}",
+            expected="a conversation that ends with the user",
+            do="take the answer out, or add --drop_last_answer to ask for it anew",
+        )
+    if len(messages) == 1:
+        raise DataError("conversation is one answer, to nothing", at=at, do="leave the line out")
+
+
+def as_messages(prompt: Prompt) -> Any:
+    """The conversation of a line: its messages, or its prompt as a user's only one.
+
+    Raises:
+      DataError: it is none, or has text that UTF-8 cannot hold.
+    """
+    from tulu_jax.chat import check_messages
+
+    messages = prompt.fields.get("messages")
+    if messages is None:
+        messages = [{"role": "user", "content": prompt.fields["prompt"]}]
+    check_messages(messages, prompt.at)
+    return messages
+
+
+def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, *, raw: bool) -> tuple[Any, bool]:
+    """The ids that the model reads, and whether a last answer was taken off.
+
+    Raises:
+      DataError: messages with `raw`, or text that UTF-8 cannot hold.
+    """
+    from tulu_jax.chat import encode_prompt
+
+    if raw and "messages" in prompt.fields:
+        raise DataError(
+            "line has messages, which --raw does not take", at=prompt.at,
+            expected="a field prompt with the text to go on from", do="leave out --raw",
+        )  # fmt: skip
+    messages = as_messages(prompt)
+    if raw:
+        return [*tokenizer.start_ids, *tokenizer.encode_text(prompt.fields["prompt"])], False
+    answered = messages[-1]["role"] == "assistant"
+    return encode_prompt(messages[:-1] if answered else messages, tokenizer), answered
