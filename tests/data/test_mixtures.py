@@ -77,6 +77,9 @@ def test_files_of_ones_own(tmp_path, monkeypatch):
     for key in ("one/own.jsonl", str(tmp_path / "one" / "own.jsonl"), "tulu_jsonl_own"):
         (part, _) = mixtures.resolve("one/own.jsonl,b", max_examples={key: 3})[::-1]
         assert (part.task, part.max_examples) == ("tulu_jsonl_own", 3)
+    twice = {"one/own.jsonl": 3, "tulu_jsonl_own": 4}
+    with pytest.raises(ConfigError, match=r"max_examples names a task twice - got 'tulu_jsonl_own"):
+        mixtures.resolve("one/own.jsonl,b", max_examples=twice)
     with pytest.raises(ConfigError, match=r"two datasets have one task name - got one/own.jsonl "):
         mixtures.mixture_specs("one/own.jsonl,two/own.jsonl")
 

@@ -73,6 +73,19 @@ def refused(config, message):
         check_before_data(config)
 
 
+def test_files_of_ones_own_are_looked_at_first(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "q", "answer": "a"}\n')
+    own = {"mixture": str(path)}
+    refused(
+        config_of(tmp_path, **own), r"record has no conversation .* --columns prompt=question,comp"
+    )
+    columns = {"columns": "prompt=question,completion=answer"}
+    assert check_before_data(config_of(tmp_path, **own, options={str(path): columns})) == FITTING
+    wrong = {"tulu_jsonl_own": {**columns, "tools": "txt"}}
+    refused(config_of(tmp_path, **own, options=wrong), r"unknown value of option tools - got 'txt'")
+
+
 def test_a_run_that_fits_passes(tmp_path, base):
     assert check_before_data(config_of(tmp_path)) == FITTING
     started = config_of(tmp_path, model=None, initial_checkpoint=str(base))

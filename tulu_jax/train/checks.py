@@ -75,9 +75,13 @@ def _check_length(config: TrainConfig) -> None:
 
 
 def _check_names(data: DataConfig) -> None:
-    """Refuses datasets, options and raw folders that are not there."""
+    """Refuses datasets, options and raw folders that are not there, and files of the user's own
+    whose first records are of no known shape.
+    """
     for spec in prepare_options(data).specs(data.mixture):
-        locate_raw_dir(spec, data.raw_dir)
+        folder = locate_raw_dir(spec, data.raw_dir)
+        if spec.describe is not None and folder is not None:
+            spec.describe(folder, **spec.options)
     resolve(data.mixture, max_examples=data.max_examples, rates=data.rates, seeds=data.seeds)
 
 

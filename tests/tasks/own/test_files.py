@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 import gzip
 import json
+import random
 import tracemalloc
 
 import pytest
@@ -207,3 +208,34 @@ def test_the_first_record_may_be_longer_than_what_is_read_at_once(tmp_path, monk
     monkeypatch.setattr("tasks.json_window._PIECE_BYTES", 500)
     for name in ("a.json", "data.json", "object.jsonl", "list.jsonl"):
         assert messages_of(write(tmp_path, name, rows))[1:] == MESSAGES
+
+
+def broken(rng, data):
+    """The bytes, cut off or with some of them changed, put in or taken out."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 3)):
+        at, kind = rng.randrange(len(data) + 1), rng.randrange(4)
+        if kind == 0:
+            del data[at:]
+        elif kind == 1:
+            data[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 2:
+            data[at:at] = rng.choice((b"\0", b"\xff\xfe", b'"', b"}", b"[", b"\n", b",", b"\\"))
+        else:
+            del data[at : at + rng.randint(1, 20)]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_broken_files_give_records_or_errors_with_their_name(tmp_path, name):
+    rng = random.Random(0)
+    good = [FORMATS[name](SHAPES[shape] * 5) for shape in ("messages", "pairs", "sharegpt")]
+    for number in range(60):
+        path = put(tmp_path, name, broken(rng, good[number % 3]))
+        faults = Faults()
+        try:
+            made = messages_of(path, faults=faults)
+            assert faults.records >= len(made) + faults.skipped
+        except DataError as error:
+            assert name in str(error)
+        assert all(name in message for message in faults.messages)
