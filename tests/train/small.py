@@ -15,6 +15,7 @@ import weights
 from rich.console import Console
 
 from tasks import demo
+from tulu_jax.chat import TEMPLATES
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import TrainingData, assemble
 from tulu_jax.data.mixtures import Component
@@ -50,8 +51,11 @@ class Tokenizer(SimpleNamespace):
 TOKENIZER = Tokenizer(
     vocab_size=64,
     bos_id=1,
+    bos_in_front=1,
+    bos_once=True,
     eos_id=2,
     pad_id=0,
+    template=TEMPLATES["tulu"],
     fingerprint="t" * 64,
     path=Path(demo.TOKENIZER_DIR) / "tokenizer.model",
 )

@@ -8,7 +8,7 @@ Importing this room loads numpy and sentencepiece only; rich is loaded by the vi
 the export, and jinja2 where a folder's own chat template is looked at.
 """
 
-from tulu_jax.chat.added import check_add_tokens
+from tulu_jax.chat.added import AddTokens, check_add_tokens
 from tulu_jax.chat.encode import (
     Encoded,
     check_bos,
@@ -18,8 +18,14 @@ from tulu_jax.chat.encode import (
     prompt_differs,
 )
 from tulu_jax.chat.export import save_tokenizer_files
-from tulu_jax.chat.load import checkpoint_template, has_template, load_tokenizer
+from tulu_jax.chat.load import (
+    checkpoint_template,
+    has_template,
+    load_model_tokenizer,
+    load_tokenizer,
+)
 from tulu_jax.chat.messages import ROLES, Message, Messages, check_messages
+from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import copy_tokenizer_files, holds_tokenizer
 from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, hf_template, render
 from tulu_jax.chat.templates import (
@@ -38,6 +44,8 @@ __all__ = [
     "TEMPLATES",
     "TEMPLATE_NAMES",
     "TEMPLATE_VERSION",
+    "AddTokens",
+    "ChatTemplate",
     "Encoded",
     "Encoding",
     "Message",
@@ -55,6 +63,7 @@ __all__ = [
     "has_template",
     "hf_template",
     "holds_tokenizer",
+    "load_model_tokenizer",
     "load_tokenizer",
     "preview",
     "prompt_differs",

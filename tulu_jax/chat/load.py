@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
 from tulu_jax.chat.added import AddTokens
 from tulu_jax.chat.bpe import load_bpe
-from tulu_jax.chat.recognise import own_template, recognise
+from tulu_jax.chat.recognise import kept, own_template, recognise, unknown
 from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import (
     DEFINITION_NAME,
@@ -78,6 +79,23 @@ def checkpoint_template(path: str | Path) -> ChatTemplate:
             do=f"name one with CHAT_TEMPLATE (--chat_template): {', '.join(TEMPLATES)}",
         )
     return recognise(text, _load(file, "hf", TEMPLATES["tulu"], ()))
+
+
+def load_model_tokenizer(path: str | Path, encoding: str = "hf") -> Tokenizer:
+    """The tokenizer of a model that was not trained here, with its own chat template.
+
+    Where the folder has none that is Tülu's. One that is none of ours is kept for an export, and
+    refused when a conversation is to be encoded with it.
+    """
+    file = _find(Path(path))
+    text = own_template(file.parent)
+    plain = load_tokenizer(path, encoding)
+    if text is None or encoding == "paper":
+        return plain
+    try:
+        return _load(file, plain.encoding, kept(text, plain), ())
+    except TokenizerError as error:  # it writes tokens that the tokenizer lacks
+        return replace(plain, template=unknown(text, error))
 
 
 def has_template(path: str | Path) -> bool:

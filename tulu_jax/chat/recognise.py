@@ -8,13 +8,14 @@ with and without the prompt for an answer). One that differs in any of them is a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.chat.messages import Messages
-from tulu_jax.chat.segments import ChatTemplate
+from tulu_jax.chat.segments import ChatTemplate, Segment
 from tulu_jax.chat.settings import CONFIG_NAME, TEMPLATE_NAME, read_json, read_text
 from tulu_jax.chat.template import hf_template
 from tulu_jax.chat.templates import TEMPLATES
@@ -48,6 +49,29 @@ def own_template(folder: Path) -> str | None:
             do="name the template with CHAT_TEMPLATE (--chat_template)",
         )
     return found
+
+
+def kept(text: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """A template that is exported as it is, and renders as the one of ours that it is.
+
+    One that is none of ours can be kept, but no conversation can be rendered with it: that raises
+    what `recognise` raises.
+    """
+    try:
+        return replace(recognise(text, tokenizer), jinja=text, verbatim=True)
+    except TokenizerError as error:
+        return unknown(text, error)
+
+
+def unknown(text: str, error: TokenizerError) -> ChatTemplate:
+    """A template that is none of ours; it raises `error` when a conversation is to be rendered."""
+
+    def refuse(messages: Messages) -> list[list[Segment]]:
+        raise error
+
+    return ChatTemplate(
+        name="unknown", version="unknown", turns=refuse, prompt=(), jinja=text, verbatim=True
+    )
 
 
 def recognise(text: str, tokenizer: Tokenizer) -> ChatTemplate:

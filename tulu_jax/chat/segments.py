@@ -9,8 +9,8 @@ message ever becomes one, whatever it looks like.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from tulu_jax.chat.messages import Messages
@@ -69,7 +69,10 @@ class ChatTemplate:
         tokens: pieces of the special tokens that it writes, besides BOS and EOS.
         end: the piece of the token that ends an answer; None is EOS.
         bos: where BOS stands: at the `start`, before each of the user's `turns`, or at `none`.
+        marks: regular expressions of what stands where a message begins, in text without special
+            tokens where the template writes none of its own; and the letters of the roles.
         alternates: whether user and assistant must take turns, after a system message or none.
+        verbatim: whether `jinja` is a model's own text, to be exported as it is.
         finish: what becomes of the segments at the end of a conversation that is no prompt.
     """
 
@@ -81,8 +84,10 @@ class ChatTemplate:
     tokens: tuple[str, ...] = ()
     end: str | None = None
     bos: Literal["start", "turns", "none"] = "start"
+    marks: Mapping[str, str] = field(default_factory=dict)
     alternates: bool = False
     finish: Callable[[list[Segment]], list[Segment]] | None = None
+    verbatim: bool = False
 
     def render(self, messages: Messages, *, generation_prompt: bool = False) -> list[Segment]:
         """The conversation as segments in order, as `turns` gives them.

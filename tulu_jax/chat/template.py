@@ -61,7 +61,7 @@ def hf_template(opening: str, template: ChatTemplate = TULU) -> str:
 
     `opening` is the Jinja expression of what stands before a conversation's text.
     """
-    return template.jinja.replace("OPENING", opening)
+    return template.jinja if template.verbatim else template.jinja.replace("OPENING", opening)
 
 
 CHAT_TEMPLATE = hf_template("bos_token + ' '")

@@ -162,17 +162,22 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
 
 
 def find_tokenizer(
-    run_dir: str | Path, given: str | Path | None, meta: dict[str, Any]
+    run_dir: str | Path,
+    given: str | Path | None,
+    meta: dict[str, Any],
+    *,
+    chat_template: str | None = None,
 ) -> Tokenizer | None:
     """The tokenizer given, else the run's own (in its folder, or where it was trained from).
 
-    The path 'none' gives None.
+    Its chat template is the one named, else the one that was trained, else the folder's own. The
+    path 'none' gives None.
 
     Raises:
       ConfigError: none is given and the run has none.
       TokenizerError: it is damaged, or not the one whose fingerprint the checkpoint holds.
     """
-    from tulu_jax.chat import holds_tokenizer, load_tokenizer
+    from tulu_jax.chat import holds_tokenizer, load_model_tokenizer, load_tokenizer
     from tulu_jax.errors import TokenizerError
 
     if given == "none":
@@ -186,8 +191,14 @@ def find_tokenizer(
             expected="a tokenizer in the run folder",
             do="give --tokenizer PATH",
         )
-    tokenizer = load_tokenizer(given or found[0], meta.get("encoding", "hf"))
-    wanted = meta.get("tokenizer", tokenizer.fingerprint)
+    path, encoding = given or found[0], meta.get("encoding", "hf")
+    if "tokenizer" not in meta:
+        if chat_template is None:
+            return load_model_tokenizer(path, encoding)
+        return load_tokenizer(path, encoding, template=chat_template)
+    trained = meta.get("chat_template", "tulu")
+    tokenizer = load_tokenizer(path, encoding, template=trained)
+    wanted = meta["tokenizer"]
     if tokenizer.fingerprint != wanted:
         raise TokenizerError(
             "tokenizer is not the one the model was trained with",
@@ -196,7 +207,9 @@ def find_tokenizer(
             expected=str(wanted)[:12],
             do=f"give the run's own with --tokenizer ({meta.get('tokenizer_path')})",
         )
-    return tokenizer
+    if chat_template in (None, trained):
+        return tokenizer
+    return load_tokenizer(path, encoding, template=chat_template)
 
 
 def parse_size(text: str) -> int:

@@ -88,6 +88,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokenizer (default: the model's own)",
     )
     parser.add_argument(
+        "--chat_template",
+        metavar="NAME",
+        help="how conversations are written (default: as the model was trained; else its folder's "
+        "own chat template, or tulu where it has none)",
+    )
+    parser.add_argument(
         "--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)"
     )
     parser.add_argument(
@@ -254,9 +260,11 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         config, kept = reader.config, reader.generation
     else:
         raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
-    tokenizer = find_tokenizer(path, args.tokenizer, meta)
+    tokenizer = find_tokenizer(path, args.tokenizer, meta, chat_template=args.chat_template)
     if tokenizer is None:
         raise ConfigError("no tokenizer", got="--tokenizer none", expected="a path")
+    if tokenizer.template.name != "tulu":
+        print_line(plain_console(stderr=True), f"Chat template: {tokenizer.template.name}")
     params: dict[str, Any] = {}
     for note in getattr(reader, "notes", []):
         print_line(plain_console(stderr=True), f"note {note}", WARNING)
@@ -266,8 +274,9 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
             if not all_finite(array):
                 raise not_finite(array, "/".join(name), path)
             put(params, name, jnp.asarray(array))
-    compute, stops = ComputeConfig(dtype=args.dtype), all_stops(config, kept)
-    return Generator(config, params, compute=compute, stop_ids=stops), tokenizer
+    compute = ComputeConfig(dtype=args.dtype)
+    stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
+    return Generator(config, params, compute=compute, stop_ids=tuple(stops)), tokenizer
 
 
 def _check_output(args: argparse.Namespace) -> None:

@@ -52,6 +52,9 @@ MACROS = {
     "TASK_FEATURE_LENGTHS": "{'targets': tokens in a row}",
     "TOKENIZER": "folder of the tokenizer",
     "ENCODING": "'hf', or 'paper' (token for token the paper's slow tokenizer)",
+    "CHAT_TEMPLATE": "'tulu', 'llama2', 'llama3', 'mistral', 'chatml', 'zephyr', 'alpaca'; or "
+    "'checkpoint': the tokenizer folder's own",
+    "ADD_TOKENS": "special tokens to add, or 'template': those that the chat template needs",
     "DATA_DIR": "folder of tokenized stores",
     "RAW_DIR": "folder of raw files: RAW_DIR/<dataset>/<file>",
     "PACKING": "'best_fit', or 'padded' (one example a row, as in the paper)",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tulu_jax.chat import AddTokens, check_add_tokens, check_template_name
 from tulu_jax.data.packing import PACKING_MODES, PackingMode
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types, set_paths
@@ -31,6 +32,10 @@ class DataConfig:
         heldout_examples: how many examples of each task without a validation split are kept out
             of training to measure loss on; 0 means none.
         encoding: `hf` or `paper`.
+        chat_template: how conversations are written: a name of `tulu_jax.chat.TEMPLATES`, or
+            `checkpoint` for the tokenizer folder's own.
+        add_tokens: special tokens to add to the tokenizer, or `template` for those that the chat
+            template needs and the tokenizer lacks.
         data_dir: where tokenized stores lie.
         raw_dir: where raw files lie; None downloads them.
         num_processes: processes that prepare data; None: as many as there are cores.
@@ -54,6 +59,8 @@ class DataConfig:
     seed: int = 42
     heldout_examples: int = 0
     encoding: str = "hf"
+    chat_template: str = "tulu"
+    add_tokens: AddTokens = ()
     data_dir: str = "data"
     raw_dir: str | None = None
     num_processes: int | None = None
@@ -87,6 +94,8 @@ class DataConfig:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("packing", self.packing, PACKING_MODES)
         _one_of("encoding", self.encoding, ENCODINGS)
+        check_template_name(self.chat_template)
+        check_add_tokens(self.add_tokens)
         for name in ("mixture", "tokenizer", "data_dir"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 got = repr(getattr(self, name))

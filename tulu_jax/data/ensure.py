@@ -56,6 +56,8 @@ def prepare_options(config: DataConfig) -> PrepareOptions:
     return PrepareOptions(
         tokenizer=config.tokenizer,
         encoding=config.encoding,
+        chat_template=config.chat_template,
+        add_tokens=config.add_tokens,
         max_length=config.length,
         data_dir=config.data_dir,
         raw_dir=config.raw_dir,
@@ -196,6 +198,10 @@ def _run_child(mixture: str, tasks: list[str], options: PrepareOptions) -> None:
     names = ",".join(name for name, spec in specs.items() if spec.task_name in tasks)
     command = [sys.executable, "-m", "tulu_jax", "data", "prepare", names]
     command += ["--tokenizer", options.tokenizer, "--encoding", options.encoding]
+    command += ["--chat_template", options.chat_template]
+    added = options.add_tokens
+    for token in [added] if isinstance(added, str) else added:
+        command += [f"--add_tokens={token}"]
     command += ["--max_length", str(options.max_length), "--data_dir", options.data_dir]
     command += ["--num_processes", str(options.num_processes)]
     if options.raw_dir is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.chat import TEMPLATE_VERSION, Tokenizer, load_tokenizer
+from tulu_jax.chat import AddTokens, Tokenizer, load_tokenizer
 from tulu_jax.data.mixtures import TaskOptions, mixture_specs
 from tulu_jax.data.specs import DatasetSpec, locate_raw_dir, raw_fingerprint
 
@@ -29,6 +29,8 @@ class PrepareOptions:
     max_length: int
     data_dir: str
     encoding: str = "hf"
+    chat_template: str = "tulu"
+    add_tokens: AddTokens = ()
     raw_dir: str | None = None
     num_processes: int = 1
     options: TaskOptions = field(default_factory=dict)
@@ -42,7 +44,12 @@ class PrepareOptions:
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer these options name."""
-        return load_tokenizer(self.tokenizer, self.encoding)
+        return load_tokenizer(
+            self.tokenizer,
+            self.encoding,
+            template=self.chat_template,
+            add_tokens=self.add_tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,7 @@ def store_keys(
             raw_files=raw_files,
             tokenizer=tokenizer.fingerprint,
             encoding=options.encoding,
-            template=str(TEMPLATE_VERSION),
+            template=tokenizer.template.version,
             max_length=options.max_length,
             options=dict(spec.options),
         )

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from tulu_jax.axes import Mask, TokenIds
-from tulu_jax.chat import Encoded, Messages, Tokenizer, encode_many
+from tulu_jax.chat import TEMPLATES, ChatTemplate, Encoded, Messages, Tokenizer, encode_many
 from tulu_jax.data.parts import count_answers, why_dropped
 from tulu_jax.data.rows import choose_examples
 from tulu_jax.data.specs import Conversation
@@ -25,7 +25,6 @@ CHUNK = 64
 """Conversations encoded at a time: few, so that the first is seen at once."""
 
 ROLE_LETTERS = {"system": "s", "user": "u", "assistant": "a"}
-_MARKER = re.compile(r"^<\|(system|user|assistant)\|>$", re.MULTILINE)
 _ROLE_WORD = re.compile("|".join(ROLE_LETTERS))
 
 
@@ -289,7 +288,8 @@ def look_at_store(store: Store, tokenizer: Tokenizer) -> LookedAt:
 
     def example(index: int) -> Shown:
         tokens, loss_mask = store[index]
-        roles = roles_of(tokenizer.decode(tokens))
+        text = tokenizer.decode(tokens, skip_special=not tokenizer.template.tokens)
+        roles = roles_of(text, tokenizer.template)
         return Shown(store.name, ids[index], tokens, loss_mask, roles, len(tokens) == limit)
 
     return LookedAt(
@@ -303,15 +303,17 @@ def look_at_store(store: Store, tokenizer: Tokenizer) -> LookedAt:
     )
 
 
-def roles_of(text: str) -> str:
-    r"""The roles that the markers in a text without special tokens name, a letter each.
+def roles_of(text: str, template: ChatTemplate = TEMPLATES["tulu"]) -> str:
+    r"""The roles that the chat template's markers in a text name, a letter each.
 
     Text that looks like a marker counts: a store keeps tokens, and those do not tell.
 
     >>> roles_of("<|user|>\nHi\n<|assistant|>\nHello")
     'ua'
     """
-    return "".join(ROLE_LETTERS[name] for name in _MARKER.findall(text))
+    letters = [*template.marks.values()]
+    found = re.finditer("|".join(f"({mark})" for mark in template.marks), text, re.M)
+    return "".join(letters[(match.lastindex or 0) - 1] for match in found)
 
 
 def sample(

@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tulu_jax.chat import Tokenizer
 from tulu_jax.checkpoint.arrays import checkpoints_dir, complete_steps, read_meta
 from tulu_jax.checkpoint.manager import (
     is_run,
@@ -24,11 +25,13 @@ from tulu_jax.data.specs import locate_raw_dir
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.format import with_added_tokens
 from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import state_form
 
 MUST_AGREE = {
     "model": "model",
+    "chat_template": "chat template",
     "tokenizer": "tokenizer",
     "stores": "dataset",
     "rows": "making of rows",
@@ -49,7 +52,9 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
     _check_length(config)
     _check_names(config.data)
     model = config.model or initial_model_config(str(config.initial_checkpoint))
-    tokenizer = prepare_options(config.data).load_tokenizer().fitting(model.vocab_size)
+    tokenizer = prepare_options(config.data).load_tokenizer()
+    model = with_added_tokens(config, model, tokenizer)
+    tokenizer = tokenizer.fitting(model.vocab_size)
     check_model_fits_data(
         model,
         vocab_size=tokenizer.vocab_size,
@@ -59,7 +64,7 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
     )
     newest = _newest_meta(config)
     if newest is not None:
-        _check_goes_on(config, model, tokenizer.fingerprint, *newest)
+        _check_goes_on(config, model, tokenizer, *newest)
     if config.initial_checkpoint is not None and (newest is None or config.lora is not None):
         open_initial(model, config.initial_checkpoint)
     return model
@@ -101,13 +106,14 @@ def _newest_meta(config: TrainConfig) -> tuple[int, dict[str, Any]] | None:
 
 
 def _check_goes_on(
-    config: TrainConfig, model: ModelConfig, tokenizer: str, step: int, saved: dict[str, Any]
+    config: TrainConfig, model: ModelConfig, tokenizer: Tokenizer, step: int, saved: dict[str, Any]
 ) -> None:
     """Refuses settings with which the run could not go on from its own newest checkpoint."""
     where = checkpoints_dir(config.model_dir) / str(step)
     known = {
         "model": config_to_dict(model),
-        "tokenizer": tokenizer,
+        "chat_template": tokenizer.template.name,
+        "tokenizer": tokenizer.fingerprint,
         "optimizer_form": state_form(dataclasses.asdict(config.optimizer)),
     }
     check_same_run(saved, known, where=where)
@@ -143,6 +149,8 @@ def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Pat
         if part not in current:
             continue
         old, new = saved.get(part), current[part]
+        if part == "chat_template" and old is None:
+            old = "tulu"  # of before there was a choice
         if part == "optimizer_form" and old is None:
             old = state_form(saved.get("optimizer", {}))  # of before there was a choice
         if part == "model" and isinstance(old, dict):

@@ -175,6 +175,13 @@ class TrainConfig:
                 expected="at least one of them",
                 do="include a file of gin_configs/models, or name a checkpoint to start from",
             )
+        if self.lora is not None and self.data.add_tokens:
+            raise ConfigError(
+                "tokens cannot be added where the embedding is frozen: their rows would not learn",
+                got=f"ADD_TOKENS={self.data.add_tokens!r} with LORA",
+                expected="one of them only",
+                do="train every weight, or choose a CHAT_TEMPLATE whose markers are text",
+            )
         if self.lora is not None and self.initial_checkpoint is None:
             raise ConfigError(
                 "adapters have no weights to stand beside",

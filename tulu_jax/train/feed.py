@@ -48,7 +48,7 @@ class Feed:
         if flight.idle:
             self._clock.move(time.perf_counter() - began, "data wait")
         tokenizer = self._run.data.tokenizer
-        check_batch(rows, step=step, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+        check_batch(rows, step=step, bos_id=tokenizer.bos_in_front, bos_once=tokenizer.bos_once)
         self._next = put_batch(rows, self._run.layout.rows)
         self._left -= 1
 

@@ -48,12 +48,12 @@ def check_model_fits_data(
         )
 
 
-def check_batch(batch: Batch, *, step: int, bos_id: int | None, eos_id: int | None = None) -> None:
+def check_batch(batch: Batch, *, step: int, bos_id: int | None, bos_once: bool = True) -> None:
     """Refuses a batch that trains nothing, trains everything, or has a conversation without BOS.
 
-    BOS is not looked for when the tokenizer has none (Pythia), and only at the start when it is
-    the tokenizer's EOS too (OPT). Looks at every conversation of the host's rows; NumPy only,
-    well under a millisecond a row.
+    BOS is not looked for when there is none (Pythia, ChatML), and only at the start when it may
+    stand for something else later (`Tokenizer.bos_once`). Looks at every conversation of the host's
+    rows; NumPy only, well under a millisecond a row.
 
     Raises:
       GuardError: an empty or total mask, or not exactly one BOS at the start, with the row named.
@@ -68,7 +68,7 @@ def check_batch(batch: Batch, *, step: int, bos_id: int | None, eos_id: int | No
             (starts & (tokens != bos_id)).any(axis=1),
             "conversation does not start with BOS", batch, step, "exactly one BOS, at its start",
         )  # fmt: skip
-    if bos_id is not None and bos_id != eos_id:
+    if bos_id is not None and bos_once:
         _refuse_rows(
             (real & ~starts & (tokens == bos_id)).any(axis=1),
             "conversation has more than one BOS", batch, step, "exactly one BOS, at its start",

@@ -13,7 +13,7 @@ import jax
 import optax
 from rich.console import Console
 
-from tulu_jax.chat import copy_tokenizer_files
+from tulu_jax.chat import copy_tokenizer_files, save_tokenizer_files
 from tulu_jax.checkpoint.arrays import complete_steps
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.manager import (
@@ -37,6 +37,7 @@ from tulu_jax.train.checks import (
     open_initial,
 )
 from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.format import say_format
 from tulu_jax.train.optimizer import make_optimizer, state_form
 from tulu_jax.train.state import TrainState, abstract_state, create_state
 from tulu_jax.train.step import make_eval_step, make_train_step
@@ -87,6 +88,7 @@ class Run:
                 **self.data.mixing,
             },
             "exclude_files": self.data.exclusion.files_record(),
+            "chat_template": self.data.tokenizer.template.name,
             "tokenizer_path": str(Path(data.tokenizer).absolute()),
             "encoding": data.encoding,
             "total_steps": self.total_steps,
@@ -146,6 +148,7 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     )
     layout.check_length(config.data.length)
     data = open_training_data(config.data)
+    say_format(config, model, data.tokenizer, console)
     _print_data(config, data, console)
     total_steps = _total_steps(config, data)
     optimizer = make_optimizer(config.optimizer, total_steps)
@@ -195,7 +198,10 @@ def keep_settings(run: Run) -> None:
         (run.folder / "settings.gin").write_text(run.settings)
         shares = sharding_report(run.model, run.layout)
         (run.folder / "sharding.txt").write_text(report_text(shares))
-        copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
+        if run.config.data.add_tokens:
+            save_tokenizer_files(run.data.tokenizer, run.folder / "tokenizer")
+        else:
+            copy_tokenizer_files(run.data.tokenizer.path, run.folder / "tokenizer")
     except OSError as error:
         raise unwritable_run(run.folder, error) from error
 

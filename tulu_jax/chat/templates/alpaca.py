@@ -79,5 +79,6 @@ ALPACA = ChatTemplate(
     turns=turns,
     prompt=(marker(RESPONSE),),
     jinja=JINJA,
+    marks={"^### Instruction:$": "u", "^### Response:$": "a"},
     alternates=True,
 )

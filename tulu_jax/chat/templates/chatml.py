@@ -10,8 +10,10 @@ Source: OpenAI's `chatml.md` of 2023; the template of that name in transformers'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from tulu_jax.chat.messages import ROLES as ROLE_NAMES
 from tulu_jax.chat.messages import Messages
 from tulu_jax.chat.segments import ROLES, TEXT_OF, ChatTemplate, Segment, content, marker, token
 
@@ -57,5 +59,6 @@ CHATML = ChatTemplate(
     jinja=JINJA,
     tokens=(START, END),
     end=END,
+    marks={re.escape(f"{START}{role}\n"): role[0] for role in ROLE_NAMES},
     bos="none",
 )

@@ -73,5 +73,6 @@ LLAMA2 = ChatTemplate(
     prompt=(),
     jinja=JINJA,
     bos="turns",
+    marks={r"\[INST\] <<SYS>>": "su", r"\[INST\]": "u", r" \[/INST\](?=.)": "a"},
     alternates=True,
 )

@@ -9,8 +9,10 @@ Source: Meta's model card of Llama 3, "Meta Llama 3 Instruct"; the template of i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from tulu_jax.chat.messages import ROLES as ROLE_NAMES
 from tulu_jax.chat.messages import Messages
 from tulu_jax.chat.segments import (
     BOS,
@@ -70,4 +72,5 @@ LLAMA3 = ChatTemplate(
     jinja=JINJA,
     tokens=(START, STOP, END),
     end=END,
+    marks={re.escape(f"{START}{role}{STOP}"): role[0] for role in ROLE_NAMES},
 )

@@ -70,5 +70,6 @@ MISTRAL = ChatTemplate(
     turns=turns,
     prompt=(),
     jinja=JINJA,
+    marks={r"\[INST\]": "u", r" \[/INST\](?=.)": "a"},
     alternates=True,
 )

@@ -96,5 +96,6 @@ TULU = ChatTemplate(
     turns=turns,
     prompt=(Segment("marker", MARKERS["assistant"], False),),
     jinja=JINJA,
+    marks={rf"^<\|{role}\|>$": role[0] for role in MARKERS},
     finish=strip_end,
 )

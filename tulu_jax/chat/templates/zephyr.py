@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tulu_jax.chat.messages import ROLES as ROLE_NAMES
 from tulu_jax.chat.messages import Messages
 from tulu_jax.chat.segments import ROLES, TEXT_OF, ChatTemplate, Segment, content, eos, marker
 
@@ -57,4 +58,5 @@ ZEPHYR = ChatTemplate(
     prompt=(marker("<|assistant|>\n"),),
     jinja=JINJA,
     bos="none",
+    marks={rf"^<\|{role}\|>$": role[0] for role in ROLE_NAMES},
 )

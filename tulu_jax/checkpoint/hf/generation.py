@@ -7,7 +7,7 @@ training, and are written again by the export, like every other field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,18 @@ def all_stops(config: ModelConfig, kept: Mapping[str, Any] | None) -> tuple[int,
     return tuple(dict.fromkeys([*config.stop_ids, *generation_stops(kept or {})]))
 
 
-def generation_config(config: ModelConfig, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def generation_config(
+    config: ModelConfig, kept: Mapping[str, Any] | None = None, stops: Iterable[int] = ()
+) -> dict[str, Any]:
     """The fields of `generation_config.json`: where generation starts and stops.
 
     Args:
       config: the model.
       kept: the fields of the model it was made from, which stay as they are.
+      stops: tokens that end a text besides the model's own, as those of a chat template.
     """
     kept = dict(kept or {})
-    stops = list(all_stops(config, kept))
+    stops = list(dict.fromkeys((*all_stops(config, kept), *stops)))
     own = {
         "bos_token_id": config.bos_id,
         "eos_token_id": stops if len(stops) > 1 else stops[0],

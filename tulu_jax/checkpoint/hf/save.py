@@ -208,7 +208,8 @@ def _fill(
     checksums = _write_weights(progress, job, on_progress)
     name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == job.dtype)
     write_json(folder / "config.json", to_hf(job.config, name))
-    write_json(folder / GENERATION_CONFIG, generation_config(job.config, job.generation))
+    stops = () if tokenizer is None else tokenizer.stop_ids
+    write_json(folder / GENERATION_CONFIG, generation_config(job.config, job.generation, stops))
     for path in sorted(folder.iterdir()):
         if path.name not in checksums and path.name != MARKER:
             checksums[path.name] = file_checksum(path)

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.data.common import MIXTURE_HELP, add_reading_options
+from tulu_jax.cli.data.common import (
+    MIXTURE_HELP,
+    add_reading_options,
+)
+from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
 from tulu_jax.cli.paths import path_argument
 
 if TYPE_CHECKING:
@@ -38,7 +42,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--split", default="train", help="which split to read (default train)")
     check.add_argument("--eval_data", help="folder with one folder a benchmark: mmlu, gsm, bbh ...")
     check.add_argument("--tokenizer", help="count what exceeds --max_length; ShareGPT needs it")
-    check.add_argument("--encoding", choices=("hf", "paper"), help="of the tokenizer (default hf)")
+    add_encoding_options(check)
+    check.set_defaults(encoding=None, chat_template=None)  # to tell what was given
     check.add_argument("--max_length", type=int, help="in tokens (default 2048)")
     _add_thresholds(check)
     _add_exclude(check)
@@ -105,13 +110,13 @@ def run(args: argparse.Namespace) -> int:
     given = {
         "ngram": args.ngram,
         "overlap": args.threshold,
-        "encoding": args.encoding,
         "max_length": args.max_length,
     }
     options = CheckOptions(
         jaccard=args.jaccard,
         worst=args.worst,
         tokenizer=args.tokenizer,
+        **tokenizer_options(args),
         exclude=kinds,
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -188,7 +193,8 @@ def _refuse_idle_flags(args: argparse.Namespace) -> None:
     from tulu_jax.errors import ConfigError
 
     for flag, other in (("ngram", "eval_data"), ("threshold", "eval_data"),
-                        ("max_length", "tokenizer"), ("encoding", "tokenizer")):  # fmt: skip
+                        ("max_length", "tokenizer"), ("encoding", "tokenizer"),
+                        ("chat_template", "tokenizer"), ("add_tokens", "tokenizer")):  # fmt: skip
         if _named(args, flag) and not _named(args, other):
             raise ConfigError(
                 f"--{flag} without --{other} changes nothing",
@@ -236,7 +242,6 @@ def _check(
     args: argparse.Namespace, options: CheckOptions
 ) -> tuple[CheckReport, list[DatasetSpec]]:
     """What was found, and in which datasets; they are read under a progress bar."""
-    from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.common import chosen_options, say_recognised
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.check.benchmarks import read_benchmarks
@@ -245,7 +250,7 @@ def _check(
     from tulu_jax.data.mixtures import mixture_specs
     from tulu_jax.data.workers import all_cores
 
-    tokenizer = load_tokenizer(args.tokenizer, options.encoding) if args.tokenizer else None
+    tokenizer = chosen_tokenizer(args) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []
     specs = mixture_specs(args.mixture, chosen_options(args))
     say_recognised(specs, args.raw_dir)

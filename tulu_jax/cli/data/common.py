@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.data.encoding import add_encoding_options, tokenizer_options
 from tulu_jax.cli.paths import path_argument
 from tulu_jax.console import write_verbatim
 from tulu_jax.errors import ConfigError
@@ -30,12 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what names a mixture and how it is prepared."""
     parser.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
-    parser.add_argument(
-        "--encoding",
-        choices=("hf", "paper"),
-        default="hf",
-        help="hf: as transformers tokenizes (default); paper: as the paper's code did",
-    )
+    add_encoding_options(parser)
     parser.add_argument(
         "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
     )
@@ -141,7 +137,7 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
 
     return PrepareOptions(
         tokenizer=args.tokenizer,
-        encoding=args.encoding,
+        **tokenizer_options(args),
         max_length=args.max_length,
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,

@@ -15,6 +15,7 @@ from tulu_jax.cli.data.common import (
     add_reading_options,
     say_recognised,
 )
+from tulu_jax.cli.data.encoding import add_encoding_options
 from tulu_jax.cli.data.inspected import InspectedMixture
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--tokenizer", help="folder of the tokenizer; without one, text is shown and no tokens"
     )
-    parser.add_argument("--encoding", choices=("hf", "paper"), default="hf")
+    add_encoding_options(parser)
     parser.add_argument(
         "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
     )
@@ -202,6 +203,7 @@ def _settings(args: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, str]:
     settings = {
         "tokenizer": f"{tokenizer.path.parent.name} ({tokenizer.vocab_size:,} tokens)",
         "encoding": args.encoding,
+        "chat template": tokenizer.template.name,
         "longest": f"{args.max_length:,} tokens",
         "packing": f"{args.packing}, seed {args.seed}",
         "split": args.split,

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import chosen_options
+from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
 from tulu_jax.cli.data.reading import chosen_split
 from tulu_jax.errors import ConfigError, DataError
 
@@ -31,13 +32,15 @@ class InspectedMixture:
         self.exclusion = read_exclusion([str(path) for path in args.exclude])
         self.options = PrepareOptions(
             tokenizer=args.tokenizer or "",
-            encoding=args.encoding,
+            **tokenizer_options(args),
             max_length=args.max_length,
             data_dir=args.data_dir or "",
             raw_dir=args.raw_dir,
             options=chosen_options(args),
         )
-        self._tokenizer = self.options.load_tokenizer() if args.tokenizer else None
+        self._tokenizer = None
+        if args.tokenizer or args.chat_template != "tulu" or args.add_tokens:
+            self._tokenizer = chosen_tokenizer(args)
         self.specs = self.options.specs(args.mixture)
         self.exclusion.check_tasks(spec.task_name for spec in self.specs)
         self.filters = self._filters()

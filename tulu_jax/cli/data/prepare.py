@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import add_options, prepare_options, say_recognised
+from tulu_jax.cli.data.encoding import chosen_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         beam_options=tuple(filter(None, args.beam_options.split(","))),
     )
     say_recognised(options.specs(args.mixture), options.raw_dir)
+    if args.chat_template == "checkpoint":
+        chosen_tokenizer(args)  # which says what it is
     every = prepare_each(args.mixture, options, rebuild=args.rebuild, verify=args.verify)
     console = plain_console()
     stores = [prepared.store for prepared in every]

@@ -12,6 +12,7 @@ from tulu_jax.cli.data.common import (
     prepare_options,
     say_recognised,
 )
+from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     stats.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
     stats.add_argument("--tokenizer", help="folder of the tokenizer; only --dry_run needs none")
-    stats.add_argument("--encoding", choices=("hf", "paper"), default="hf")
+    add_encoding_options(stats)
     stats.add_argument(
         "--max_length", type=int, default=2048, help="tokens of a row (default 2048)"
     )
@@ -110,7 +111,7 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
             "no tokenizer is named", do="name its folder with --tokenizer, or use --dry_run"
         )
     options = prepare_options(args)
-    tokenizer = options.load_tokenizer()
+    tokenizer = chosen_tokenizer(args)
     specs = options.specs(args.mixture)
     say_recognised(specs, args.raw_dir)
     exclusion = read_exclusion(_texts(args.exclude))
@@ -168,14 +169,13 @@ def _table1_rows(
     args: argparse.Namespace, specs: list[DatasetSpec], exclusion: Exclusion
 ) -> dict[str, Table1Row | None]:
     """The row of each task whose raw files are at hand, counted under progress bars."""
-    from tulu_jax.chat import load_tokenizer
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.specs import locate_raw_dir
     from tulu_jax.data.table1 import count_lengths
     from tulu_jax.data.workers import all_cores
 
-    tokenizer = load_tokenizer(args.tokenizer, args.encoding)
+    tokenizer = prepare_options(args).load_tokenizer()
     at_hand = [s for s in specs if s.embedded or locate_raw_dir(s, args.raw_dir) is not None]
     rows: dict[str, Table1Row | None] = {spec.task_name: None for spec in specs}
     with reading_progress() as progress:
@@ -218,7 +218,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
         batch_size=args.batch_size,
         epochs=args.epochs,
         packing=args.packing,
-        encoding=args.encoding,
+        **tokenizer_options(args),
         data_dir=args.data_dir,
         raw_dir=args.raw_dir,
         schedule=args.schedule,

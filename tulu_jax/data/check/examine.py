@@ -58,9 +58,14 @@ class Examiner:
         self._sign = Signer()
         self._language = LanguageFinder()
         self._max_length = options.max_length
-        self._tokenizer = (
-            load_tokenizer(options.tokenizer, options.encoding) if options.tokenizer else None
-        )
+        self._tokenizer = None
+        if options.tokenizer:
+            self._tokenizer = load_tokenizer(
+                options.tokenizer,
+                options.encoding,
+                template=options.chat_template,
+                add_tokens=options.add_tokens,
+            )
 
     def __call__(self, chunk: list[Conversation]) -> Examined:
         """The chunk's facts and findings."""

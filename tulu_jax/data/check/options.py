@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tulu_jax.chat import AddTokens
 from tulu_jax.errors import ConfigError
 
 KINDS: dict[str, str] = {
@@ -38,6 +39,8 @@ class CheckOptions:
     worst: int = 5
     tokenizer: str | None = None
     encoding: str = "hf"
+    chat_template: str = "tulu"
+    add_tokens: AddTokens = ()
     max_length: int = 2048
     exclude: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tulu_jax.chat import Tokenizer, load_tokenizer
+from tulu_jax.chat import AddTokens, Tokenizer, load_tokenizer
 from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.data.parts import Job, encode_part, pack_part, write_part
 from tulu_jax.data.records import bytes_features
@@ -71,20 +71,24 @@ class EncodedParts(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         import apache_beam as beam  # type: ignore[import-not-found]
 
         options = self._options
-        encode = functools.partial(_encode, options.tokenizer, options.encoding, options.max_length)
+        added = (
+            options.add_tokens if isinstance(options.add_tokens, str) else (*options.add_tokens,)
+        )
+        tokenizer = (options.tokenizer, options.encoding, options.chat_template, added)
+        encode = functools.partial(_encode, tokenizer, options.max_length)
         return beam.Create(self._jobs) | beam.Reshuffle() | beam.Map(encode)
 
 
-def _encode(path: str, encoding: str, max_length: int, job: Job) -> tuple[int, dict[str, bytes]]:
+def _encode(tokenizer: tuple[Any, ...], max_length: int, job: Job) -> tuple[int, dict[str, bytes]]:
     part = encode_part(
-        job.source, job.read(), tokenizer=_tokenizer(path, encoding), max_length=max_length
+        job.source, job.read(), tokenizer=_tokenizer(*tokenizer), max_length=max_length
     )
     return job.number, {"number": str(job.number).encode(), "part": pack_part(part)}
 
 
 @functools.cache
-def _tokenizer(path: str, encoding: str) -> Tokenizer:
-    return load_tokenizer(path, encoding)
+def _tokenizer(path: str, encoding: str, template: str, add_tokens: AddTokens) -> Tokenizer:
+    return load_tokenizer(path, encoding, template=template, add_tokens=add_tokens)
 
 
 def _download_config(options: PrepareOptions) -> tfds.download.DownloadConfig:

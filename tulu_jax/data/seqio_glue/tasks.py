@@ -13,7 +13,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from tulu_jax.chat import Tokenizer, encode, load_tokenizer
+from tulu_jax.chat import AddTokens, Tokenizer, encode, load_tokenizer
 from tulu_jax.data.mixtures import Component, MixtureSpec, TaskOptions, all_mixtures
 from tulu_jax.data.rates import size_rate
 from tulu_jax.data.records import decode_messages
@@ -41,6 +41,8 @@ def configure(
     *,
     tokenizer: str | Path,
     encoding: str = "hf",
+    chat_template: str = "tulu",
+    add_tokens: AddTokens = (),
     data_dir: str | Path = "data",
     raw_dir: str | Path | None = None,
     options: TaskOptions | None = None,
@@ -51,13 +53,14 @@ def configure(
 ) -> None:
     """Says which tokenizer the SeqIO tasks use, where TFDS writes and where raw files lie.
 
+    `chat_template` and `add_tokens` are those of `load_tokenizer`.
     `options` are reading options and `rates` mixing rates, both by task name. A task without a
     rate is drawn by its size: (examples x scale, no more than the maximum) to the power of
     1 / temperature.
     """
     global _settings
     _settings = Settings(
-        load_tokenizer(tokenizer, encoding),
+        load_tokenizer(tokenizer, encoding, template=chat_template, add_tokens=add_tokens),
         str(data_dir),
         None if raw_dir is None else str(raw_dir),
         options or {},

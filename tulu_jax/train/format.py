@@ -1,0 +1,54 @@
+"""How a run writes conversations: what is said of its chat template, rows for added tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.console import Console
+
+from tulu_jax.chat import CHECKPOINT, Tokenizer, prompt_differs
+from tulu_jax.checkpoint.manager import is_run
+from tulu_jax.console import print_line
+from tulu_jax.errors import ConfigError
+from tulu_jax.models import ModelConfig
+from tulu_jax.train.config import TrainConfig
+
+
+def with_added_tokens(config: TrainConfig, model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model with rows for the tokens that ADD_TOKENS adds; the model itself without any.
+
+    Raises:
+      ConfigError: the weights to start from lie in a run folder, which gets no new rows.
+    """
+    path, added = config.initial_checkpoint, config.data.add_tokens
+    if not added or tokenizer.vocab_size <= model.vocab_size:
+        return model
+    if path is not None and is_run(path):
+        raise ConfigError(
+            "rows for added tokens cannot be added to the weights of a run folder",
+            got=f"ADD_TOKENS={added!r} with INITIAL_CHECKPOINT_PATH={path!r}",
+            expected="a Hugging Face folder",
+            do="export the run with `tulu export`, and start from that folder",
+        )
+    return dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
+
+
+def say_format(
+    config: TrainConfig, model: ModelConfig, tokenizer: Tokenizer, console: Console
+) -> None:
+    """Says which chat template is trained, and which tokens it added, where that is not plain."""
+    name = tokenizer.template.name
+    if config.data.chat_template == CHECKPOINT:
+        console.print(f"Chat template: {name}, the tokenizer's own")
+    elif name != "tulu":
+        console.print(f"Chat template: {name}")
+    if config.data.add_tokens:
+        rows = f"{model.vocab_size:,} rows for the tokenizer's {tokenizer.vocab_size:,} tokens"
+        console.print(f"Vocabulary with ADD_TOKENS: {rows}")
+    if name != "tulu" and prompt_differs(tokenizer):
+        print_line(
+            console,
+            f"The tokenizer cuts the end of the chat template {name!r} otherwise where an answer "
+            "follows: prompts end in tokens that are not trained there. So it is in transformers.",
+            style="yellow",
+        )
