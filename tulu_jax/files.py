@@ -135,6 +135,16 @@ def advice(error: OSError) -> str | None:
     return _ADVICE.get(error.errno or 0)
 
 
+def disk_error(error: Exception) -> OSError | None:
+    """The system's error that a library in C++ tells of in the words of its own; None without one.
+
+    >>> disk_error(RuntimeError("write() failed: No space left on device; at byte 0"))
+    OSError(28, 'No space left on device')
+    """
+    codes = (code for code in _ADVICE if os.strerror(code) in str(error))
+    return next((OSError(code, os.strerror(code)) for code in codes), None)
+
+
 def publish_text(path: Path, pieces: Iterable[str]) -> None:
     """Writes a file of these pieces of text, whole or not at all; its folder is made.
 

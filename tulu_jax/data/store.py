@@ -48,6 +48,7 @@ from tulu_jax.data.store_format import (
     unwritable,
 )
 from tulu_jax.errors import DataError
+from tulu_jax.files import disk_error
 
 __all__ = ["Example", "Gathered", "Store", "open_store", "write_blocks", "write_store"]
 
@@ -283,21 +284,21 @@ def _write_record(writer: ArrayRecordWriter, record: bytes, work: Path) -> None:
     try:
         writer.write(record)
     except (RuntimeError, ValueError) as error:  # ArrayRecord reports a full disk this way
-        raise OSError(None, str(error), str(work)) from error
+        raise disk_error(error) or OSError(None, str(error), str(work)) from error
 
 
 def _close(writer: ArrayRecordWriter, work: Path) -> None:
     try:
         writer.close()
     except (RuntimeError, ValueError) as error:
-        raise OSError(None, str(error), str(work)) from error
+        raise disk_error(error) or OSError(None, str(error), str(work)) from error
 
 
 def _check_written(path: Path, expected: int) -> None:
     try:
         found = ArrayRecordReader(str(path), READER_OPTIONS).num_records() if expected else 0
     except (RuntimeError, ValueError) as error:
-        raise OSError(None, str(error), str(path)) from error
+        raise disk_error(error) or OSError(None, str(error), str(path)) from error
     if found != expected:
         raise OSError(None, f"{found} of {expected} records were written", str(path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tulu_jax.data.check.temporary import temporary_files
 from tulu_jax.errors import ConfigError
 
 MIN_LETTERS = 60
@@ -46,7 +47,8 @@ class LanguageFinder:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
         except ImportError as error:
             raise missing_extra("py3langid") from error
-        self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        with temporary_files():
+            self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
     def __call__(self, texts: list[str]) -> str:
         """The ISO 639-1 code of the language the texts are in, or `?` where that is not certain.

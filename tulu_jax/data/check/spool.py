@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from array import array
@@ -13,6 +14,7 @@ from jaxtyping import UInt32
 
 from tulu_jax.data.check.duplicates import PERMUTATIONS
 from tulu_jax.data.check.examine import Examined
+from tulu_jax.data.check.temporary import temporary_files
 
 
 class Spool:
@@ -22,7 +24,14 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        """An empty spool in a new temporary folder."""
+        """An empty spool in a new temporary folder.
+
+        Raises: DataError when nothing can be written there; so do the other methods.
+        """
+        with temporary_files():
+            self._open()
+
+    def _open(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tulu-check-"))
         self._signature_file = open(self._folder / "signatures", "wb")  # noqa: SIM115
         self._id_file = open(self._folder / "ids", "w+b")  # noqa: SIM115
@@ -38,8 +47,9 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._signature_file.close()
-        self._id_file.close()
+        for file in (self._signature_file, self._id_file):
+            with contextlib.suppress(OSError):  # what could not be written is not read any more
+                file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __len__(self) -> int:
@@ -50,11 +60,12 @@ class Spool:
         """Appends the chunk's rows."""
         for name, column in self._columns.items():
             column.frombytes(np.ascontiguousarray(getattr(examined, name)).tobytes())
-        self._signature_file.write(examined.signatures.tobytes())
-        for text in examined.ids:
-            encoded = text.encode("utf-8", "replace")
-            self._id_file.write(encoded)
-            self._id_ends.append(self._id_ends[-1] + len(encoded))
+        encoded = [text.encode("utf-8", "replace") for text in examined.ids]
+        with temporary_files():
+            self._signature_file.write(examined.signatures.tobytes())
+            self._id_file.write(b"".join(encoded))
+        for text in encoded:
+            self._id_ends.append(self._id_ends[-1] + len(text))
 
     def column(self, name: str) -> np.ndarray:
         """One fact of all rows: the field of that name of `Examined`."""
@@ -63,7 +74,8 @@ class Spool:
 
     def signatures(self) -> UInt32[np.ndarray, "rows 128"]:
         """All rows' signatures, read from the file as they are needed."""
-        self._signature_file.flush()
+        with temporary_files():
+            self._signature_file.flush()
         if not len(self):
             return np.empty((0, PERMUTATIONS), np.uint32)
         path = self._folder / "signatures"
@@ -71,7 +83,8 @@ class Spool:
 
     def id(self, row: int) -> str:
         """The id of one row."""
-        self._id_file.flush()
+        with temporary_files():
+            self._id_file.flush()
         start, end = self._id_ends[row], self._id_ends[row + 1]
         self._id_file.seek(start)
         text = self._id_file.read(end - start).decode()

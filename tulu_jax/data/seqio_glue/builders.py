@@ -31,7 +31,9 @@ from tulu_jax.data.specs import (
     locate_raw_dir,
     raw_fingerprint,
 )
+from tulu_jax.data.store_format import OTHER_FOLDER
 from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.files import advice, disk_error
 
 FORMAT_VERSION = 2
 _READ_BATCH = 512
@@ -104,12 +106,15 @@ def prepared_builder(
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints its own progress
             builder.download_and_prepare(download_dir=str(Path(data_dir) / "raw"))
-    except OSError as error:
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        told = error if isinstance(error, OSError) else disk_error(error)
+        if told is None:
+            raise
         raise DataError(
             "cannot prepare dataset " + spec.name,
-            got=error.strerror or error,
-            at=error.filename or data_dir,
-            do="free some space or choose another folder with --data_dir",
+            got=told.strerror or told,
+            at=told.filename or data_dir,
+            do=" or ".join(filter(None, [advice(told), OTHER_FOLDER])),
         ) from error
     for split, faults in builder_faults(builder).items():
         if strict and faults["skipped"]:
