@@ -86,6 +86,19 @@ def test_files_of_ones_own_are_looked_at_first(tmp_path):
     refused(config_of(tmp_path, **own, options=wrong), r"unknown value of option tools - got 'txt'")
 
 
+def test_exclude_files_are_looked_at_first(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"task": "demo", "id": "demo_train_0_add"}')
+    assert check_before_data(config_of(tmp_path, exclude=str(path))) == FITTING
+    path.write_text('{"task": "dolly", "id": "dolly_0"}')
+    with pytest.raises(
+        TuluError, match="exclude file is of other tasks than these - got tu"
+    ):
+        check_before_data(config_of(tmp_path, exclude=str(path)))
+    with pytest.raises(TuluError, match="exclude file cannot be read - got No such file"):
+        check_before_data(config_of(tmp_path, exclude=str(tmp_path / "none")))
+
+
 def test_a_run_that_fits_passes(tmp_path, base):
     assert check_before_data(config_of(tmp_path)) == FITTING
     started = config_of(tmp_path, model=None, initial_checkpoint=str(base))

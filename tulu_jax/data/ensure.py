@@ -96,7 +96,6 @@ def open_training_data(config: DataConfig) -> TrainingData:
     A task with a `validation` split is measured on that; of the others `heldout_examples` are
     kept out of training for it. With `heldout_examples=0` such a task has no held-out rows.
     """
-    read_exclusion(config.exclude)  # what is wrong with it shows before anything is prepared
     prepared = ensure_prepared(config)
     parts = resolve(
         config.mixture,

@@ -20,6 +20,7 @@ from tulu_jax.checkpoint.manager import (
 )
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import prepare_options
+from tulu_jax.data.exclude import read_exclusion
 from tulu_jax.data.mixtures import resolve
 from tulu_jax.data.specs import locate_raw_dir
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -80,10 +81,12 @@ def _check_length(config: TrainConfig) -> None:
 
 
 def _check_names(data: DataConfig) -> None:
-    """Refuses datasets, options and raw folders that are not there, and files of the user's own
-    whose first records are of no known shape.
+    """Refuses datasets, options and raw folders that are not there, files of the user's own whose
+    first records are of no known shape, and exclude files that are none or of other tasks.
     """
-    for spec in prepare_options(data).specs(data.mixture):
+    specs = prepare_options(data).specs(data.mixture)
+    read_exclusion(data.exclude).check_tasks(spec.task_name for spec in specs)
+    for spec in specs:
         folder = locate_raw_dir(spec, data.raw_dir)
         if spec.describe is not None and folder is not None:
             spec.describe(folder, **spec.options)

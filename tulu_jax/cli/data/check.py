@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +235,8 @@ def _write_exclude(
         text = excluded_text(report.excluded(spec.task_name))
         console.print(f"{spec.task_name}: {text}", soft_wrap=True)
     looked = "" if args.eval_data else "; evaluation items were not looked for (--eval_data)"
-    line = f"{args.write_exclude}: train without these with --gin.EXCLUDE={args.write_exclude}"
+    setting = shlex.quote(f"--gin.EXCLUDE={args.write_exclude}")
+    line = f"{args.write_exclude}: train without these with {setting}"
     console.print(line + looked, soft_wrap=True)
 
 
