@@ -12,6 +12,7 @@ the files in the folder `jsonl` of the raw folder, or else those in the raw fold
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 import re
@@ -33,6 +34,9 @@ from tulu_jax.files import user_path
 
 GENERIC = ("all", "chat", "conversations", "data", "dataset", "messages", "test", "train", "valid")
 """File names that say so little that the folder's name is put before them."""
+
+LONGEST_NAME = 80
+"""More letters of a file's name are not part of its task's, which names files itself."""
 
 OPTIONS = {"columns": None, "tools": "refuse", "empty": "keep"}
 """Reading options of a user's files: `columns` names those that hold the conversation
@@ -171,7 +175,7 @@ def _spec(path: Path) -> DatasetSpec:
     return DatasetSpec(
         name=name,
         version="1.0.0",
-        description=f"The conversations in {path.name}.",
+        description=f"The conversations in {ascii(path.name)[1:-1]}.",
         citation="",
         licence="not known",
         homepage="",
@@ -189,7 +193,10 @@ def _plain_name(path: Path) -> str:
     stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
     if stem in GENERIC and path.parent.name:
         stem = f"{path.parent.name.lower()}_{stem}"
-    return re.sub(r"[^a-z0-9]+", "_", stem).strip("_") or "file"
+    name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_") or "file"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @add_resolver

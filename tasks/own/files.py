@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.json_window import DOWNLOADED, OWN, BadRecord, JsonWindow, repeated_key
+from tasks.json_window import DOWNLOADED, OWN, BadRecord, JsonWindow, excerpt, repeated_key
 from tasks.own.shapes import LISTS, is_turn, shape_of
 from tasks.own.streams import PARQUET, kind_of_own, open_text
 from tasks.own.tables import csv_records, parquet_records
@@ -99,12 +99,20 @@ def own_file(path: Path) -> OwnFile:
     if kind_of_own(path) == PARQUET:
         return OwnFile(path, "parquet")
     name = plain_name(path)
-    if name.endswith(TABLES):
-        return OwnFile(path, "table")
     with open_text(path) as stream:
         window = JsonWindow(stream, path, OWN, errors="replace")  # faults are told when it is read
         mark = window.next_mark()
         lines = name.endswith(LINES)
+        if name.endswith(TABLES) and mark not in ("{", "["):
+            return OwnFile(path, "table")
+        if name.endswith(JSON) and mark not in ("{", "["):
+            raise DataError(
+                "file is not JSON",
+                got=excerpt(window.text, window.position),
+                at=f"{path}, line {window.line()}",
+                expected="[ or { first",
+                do="mend it there; a table is called .csv or .tsv",
+            )
         if mark not in ("{", "[") and not (lines or name.endswith(JSON)):
             raise DataError(
                 "file of conversations has another format",
@@ -113,8 +121,7 @@ def own_file(path: Path) -> OwnFile:
                 expected=EXPECTED,
                 do="convert it",
             )
-        if name.endswith(".parquet"):
-            lines = True
+        lines = lines or name.endswith((".parquet", *TABLES))
         return OwnFile(path, _layout(window, path, mark, lines=lines))
 
 
@@ -300,11 +307,16 @@ def files_at(path: Path) -> list[Path]:
         if found:
             return found
         below = sorted({str(file.parent) for file in path.rglob("*") if _is_ours(file)})
+        arrow = any(path.rglob("*.arrow"))
         raise DataError(
             "folder has no conversations",
             at=path,
             expected=f"files that end in {EXPECTED}",
-            do=f"name {' or '.join(below[:3])}" if below else None,
+            do=f"name {' or '.join(below[:3])}"
+            if below
+            else "write its .arrow files as Parquet: dataset.to_parquet(NAME)"
+            if arrow
+            else None,
         )
     if not path.exists():
         raise DataError(

@@ -169,6 +169,8 @@ def test_names_of_files(tulu, tmp_path, monkeypatch):
     ):
         got = tulu("data", "inspect", name)
         assert got.status == 0 and "[[a]]" in got.out, name
+    put(tmp_path, " space.jsonl", PAIR)
+    assert "[[a]]" in tulu("data", "inspect", " space.jsonl").out
     assert split_names("plain.jsonl, x,y,z.jsonl,tulu_demo") == [
         "plain.jsonl",
         "x,y,z.jsonl",

@@ -1,6 +1,7 @@
 """Any file of conversations is a dataset under its path, and its faults are named."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -10,6 +11,7 @@ from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import get_spec, locate_raw_dir, raw_fingerprint
 from tulu_jax.errors import ConfigError, DataError
 
+PAIR = {"prompt": "q", "completion": "a"}
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 
@@ -148,6 +150,15 @@ def test_a_folder_is_a_dataset(tmp_path):
 def test_names_that_say_little(tmp_path, path, name):
     spec = get_spec(str(write(tmp_path / path, {"messages": CHAT})))
     assert spec.task_name == "tulu_jsonl_" + name
+
+
+def test_names_that_say_too_much(tmp_path):
+    specs = [get_spec(str(write(tmp_path / f"{'a' * 200}{n}.jsonl", PAIR))) for n in (1, 2)]
+    names = {spec.task_name for spec in specs}
+    assert len(names) == 2 and max(map(len, names)) < 110
+    odd = tmp_path / os.fsdecode(b"\xff.jsonl")
+    spec = get_spec(str(write(odd, PAIR)))
+    assert len(raw_fingerprint(spec, tmp_path)) == 64 and spec.description.isascii()
 
 
 def test_the_task_of_the_fixed_name(tmp_path):

@@ -121,16 +121,21 @@ def split_names(joined: str) -> list[str]:
             (stop for stop in range(len(parts), start + 1, -1) if _exists(parts[start:stop])),
             start + 1,
         )
-        names.append(",".join(parts[start:stop]).strip())
+        name = ",".join(parts[start:stop])
+        names.append(name if _is_there(name) else name.strip())
         start = stop
     return [name for name in names if name]
 
 
 def _exists(parts: list[str]) -> bool:
     joined = ",".join(parts)
+    return any(_is_there(name) for name in {joined, joined.strip()})
+
+
+def _is_there(name: str) -> bool:
     try:
-        return user_path(joined).exists() or user_path(joined.strip()).exists()
-    except (ConfigError, OSError):
+        return user_path(name).exists()
+    except (ConfigError, OSError):  # no path at all, or one that is too long
         return False
 
 

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,9 +222,9 @@ def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:
         return "embedded" if spec.embedded else "download"
     digest = hashlib.sha256()
     for source in spec.sources:
-        digest.update(source.filename.encode() + b"\0")
+        digest.update(os.fsencode(source.filename) + b"\0")
         for path in _files_at(folder / source.filename):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0")
+            digest.update(os.fsencode(path.relative_to(folder)) + b"\0")
             digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 

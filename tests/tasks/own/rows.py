@@ -89,6 +89,8 @@ FORMATS = {
     "excel.csv": lambda rows: as_csv(rows, ";"),
     "a.tsv": lambda rows: as_csv(rows, "\t"),
     "a.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
+    "lines.csv": as_lines,
+    "lines.parquet": as_lines,
     "noname": as_lines,
 }
 """What a file of that name holds for some rows."""

@@ -65,6 +65,11 @@ def test_a_folder_of_folders_says_where_the_files_are(tmp_path):
     write(tmp_path / "data", "a.parquet", SHAPES["pairs"])
     with pytest.raises(DataError, match=r"folder has no conversations - at .* - name .*/data$"):
         messages_of(tmp_path)
+    (tmp_path / "data" / "a.parquet").rename(tmp_path / "data" / "a.arrow")
+    with pytest.raises(
+        DataError, match=r"folder has no conv.* \.arrow files as Parquet: dataset\.to"
+    ):
+        messages_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,7 @@ def test_a_folder_of_folders_says_where_the_files_are(tmp_path):
         ("a.jsonl.gz", gzip.compress(b"{}" * 999)[:15] + b"xxxxxxxxxxxx", r"packed file is damaged"),
         ("a.zst", zstandard.compress(as_lines(SHAPES["pairs"]))[:-9], r"damaged or cut off - got it ends"),
         ("a.zst", b"\x28\xb5\x2f\xfd" + b"x" * 40, r"packed file is damaged or cut off"),
+        ("a.json", "prompt,completion\nq,a\n", r"file is not JSON - got 'prompt,completion.* a table is called .csv"),
         ("notes.txt", "Hello", r"file of conversations has another format - got notes.txt .*jsonl"),
         ("a.jsonl", json.dumps(SHAPES["pairs"][0], indent=1) + "\n{}",
          r"a record is spread over several lines - got one from line 1 to 4 .*one record a line"),
