@@ -58,6 +58,25 @@ def test_fingerprint_changes_with_what_changes_tokens(folder):
     assert load_tokenizer(folder).fingerprint != plain.fingerprint
 
 
+OF_BEFORE = {
+    ("llama", "hf"): "e89127b4605c43678c50ecd6507c32929255d439f41a9a4d073a51f807a9978e",
+    ("llama", "paper"): "28d42643a17187ed2bd745066132344d424c401756fe06d99ae0eb95416db5e3",
+    ("pythia", "hf"): "e4b8791b918157c7ef7a22d8295d53a31485473c45cd4a5475df35aa5b4b6fd2",
+    ("opt", "paper"): "c232f84ab2c1378e0fccfa6020e8378825551e879a399f81475d1af5cde5c578",
+}
+"""Fingerprints of real tokenizers from before there was a choice of chat templates: stores and
+checkpoints hold them."""
+
+
+@pytest.mark.parametrize(("name", "encoding"), list(OF_BEFORE))
+def test_stores_and_checkpoints_of_before_are_still_of_the_same_tokenizer(shared, name, encoding):
+    tokenizer = load_tokenizer(shared / "tokenizers" / name, encoding)
+    assert tokenizer.fingerprint == OF_BEFORE[name, encoding]
+    if encoding == "hf":
+        other = load_tokenizer(shared / "tokenizers" / name, template="zephyr")
+        assert other.fingerprint != tokenizer.fingerprint
+
+
 def test_decode(small, small_paper):
     tokens = encode(CHAT, small).tokens
     text = "<|user|>\nnaïve 🐫\n<|assistant|>\nA  camel.\n  x"

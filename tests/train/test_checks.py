@@ -195,3 +195,11 @@ def test_resumed_by_epochs_past_the_end_is_refused(tmp_path):
     with pytest.raises(TuluError, match="the run has gone further than it is to go - got step 7"):
         checks.check_not_beyond(7, 6, where=tmp_path)
     checks.check_not_beyond(6, 6, where=tmp_path)
+
+
+def test_a_checkpoint_without_a_chat_template_is_of_tulus(tmp_path):
+    config = config_of(tmp_path)
+    write_meta(config, 2)
+    assert check_before_data(config) == FITTING
+    other = config_of(tmp_path, chat_template="zephyr")
+    refused(other, r"with another chat template - got zephyr now at \S+ - expected tulu, as saved")

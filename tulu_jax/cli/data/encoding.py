@@ -36,7 +36,7 @@ def add_encoding_options(parser: argparse.ArgumentParser) -> None:
 
 def tokenizer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_encoding_options` gave, as fields of `PrepareOptions` and `DataConfig`."""
-    added = args.add_tokens or ()
+    added: list[str] = args.add_tokens or []
     return {
         "encoding": args.encoding or "hf",
         "chat_template": args.chat_template or "tulu",
