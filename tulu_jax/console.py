@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import TextColumn
 
 WARNING = "bold yellow"
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
 
 
 def plain_console(**options: Any) -> Console:
@@ -45,6 +49,29 @@ def task_name() -> TextColumn:
 def write_verbatim(text: str, *, end: str = "\n", file: IO[str] | None = None) -> None:
     """Writes what a user or a model wrote, character by character, and flushes."""
     print(text, end=end, file=file, flush=True)
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters by name, so that none reaches the terminal.
+
+    >>> visible("a\x1b[31mb\x9bc" + chr(0x202E))
+    'a␛[31mb⟨U+009B⟩c⟨U+202E⟩'
+    """
+    return _CONTROL.sub(lambda found: _name(ord(found.group())), text)
+
+
+def one_line(text: str, most: int = 60) -> str:
+    r"""The same on one line of at most so many characters: for ids and names in tables.
+
+    >>> one_line("a\tb\nc"), one_line("x" * 99, most=5)
+    ('a␉b␊c', 'xxxx…')
+    """
+    shown = visible(text[: most + 1]).replace("\t", "␉").replace("\n", "␊")
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _name(code: int) -> str:
+    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
 
 
 def accept_every_character() -> None:

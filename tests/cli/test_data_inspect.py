@@ -16,7 +16,7 @@ from rich.text import Text
 from tasks import demo
 from tulu_jax.cli import data
 from tulu_jax.cli.data.pager import Pager
-from tulu_jax.cli.data.show import visible
+from tulu_jax.console import visible
 from tulu_jax.errors import ConfigError, DataError
 
 TOKENIZER = ["--tokenizer", str(demo.TOKENIZER_DIR)]

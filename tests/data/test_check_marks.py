@@ -9,6 +9,7 @@ from tulu_jax.data.check.benchmarks import EvalItem
 from tulu_jax.data.check.marks import excluded_kinds
 from tulu_jax.data.check.options import KINDS, CheckOptions
 from tulu_jax.data.check.run import check_mixture
+from tulu_jax.data.check.show import report_sections, report_tables
 from tulu_jax.errors import ConfigError
 
 DEFAULT = "contaminated,duplicate,broken"
@@ -117,3 +118,22 @@ def test_kinds_by_group_and_name():
         excluded_kinds("broken,dupes")
     with pytest.raises(ConfigError, match=r"no kind of finding is excluded - got ','"):
         excluded_kinds(",")
+
+
+def test_ids_never_reach_the_terminal_as_they_are():
+    from rich.console import Console
+
+    ids = ["a\x1b[31mx\ny", "x" * 500]
+    data = [
+        {**conversation(i, "Tell me a story.", STORY), "id": name} for i, name in enumerate(ids)
+    ]
+    report = listed(data)
+    assert report.listed[0].id == ids[1]
+    console = Console(width=100, record=True, force_terminal=False)
+    for table in report_tables(report):
+        console.print(table)
+    text = console.export_text()
+    assert "\x1b" not in text and "copy of a␛[31mx␊y" in text and text.count("x" * 37) == 0
+    sections = report_sections(report)
+    (table,) = next(s for s in sections if s["title"] == "Excluded")["blocks"]
+    assert table["rows"] == [["a", "duplicate", 1]]

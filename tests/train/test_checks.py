@@ -91,9 +91,7 @@ def test_exclude_files_are_looked_at_first(tmp_path):
     path.write_text('{"task": "demo", "id": "demo_train_0_add"}')
     assert check_before_data(config_of(tmp_path, exclude=str(path))) == FITTING
     path.write_text('{"task": "dolly", "id": "dolly_0"}')
-    with pytest.raises(
-        TuluError, match="exclude file is of other tasks than these - got tu"
-    ):
+    with pytest.raises(TuluError, match="exclude file is of other tasks than these - got tu"):
         check_before_data(config_of(tmp_path, exclude=str(path)))
     with pytest.raises(TuluError, match="exclude file cannot be read - got No such file"):
         check_before_data(config_of(tmp_path, exclude=str(tmp_path / "none")))

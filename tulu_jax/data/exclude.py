@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from tulu_jax.console import one_line
 from tulu_jax.data.exclude_file import Checked, read_exclude_file
 from tulu_jax.data.specs import file_sha256
 from tulu_jax.data.store import Store
@@ -150,14 +151,14 @@ class Exclusion:
         if not missing:
             return
         dropped = sum(sum(store.meta["counts"]["dropped"].values()) for store in stores)
-        shown = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        shown = _some(missing) + (", ..." if len(missing) > _NAMED else "")
         name = f"{task} {split}".strip()
         if len(missing) == len(wanted) and len(missing) > dropped:
             raise DataError(
                 "none of the ids to exclude is in the store",
                 got=f"{len(missing):,} ids, such as {shown}",
                 at=name,
-                expected=f"ids such as {', '.join(stores[0].ids[:_NAMED])}",
+                expected=f"ids such as {_some(stores[0].ids)}",
                 do="check the data that is trained, with the same reading options",
             )
         yield (
@@ -182,6 +183,10 @@ class Exclusion:
             f"exclude: the file on {' '.join(_place(store))} was made from {got}: its ids may "
             "name other examples now. Run `tulu data check --write_exclude` again"
         )
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(map(one_line, ids[:_NAMED]))
 
 
 def _split(store: Store) -> str:

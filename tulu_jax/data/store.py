@@ -111,7 +111,7 @@ def open_store(path: str | Path, *, verify: bool | None = None) -> Store:
         raise DataError(
             "no tokenized store",
             at=path,
-            do="run `tulu data prepare` with the same tokenizer, encoding, length and options",
+            do="run `tulu data prepare` with the same tokenizer, template, length and options",
         )
     meta = _read_meta(path)
     for name, facts in meta["files"].items():

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from tulu_jax.chat.viewer import MASKED, NEWLINE, SPECIAL, TRAINED
+from tulu_jax.console import visible
 from tulu_jax.data.pieces import Piece, PieceMaker
 
 if TYPE_CHECKING:
     from tulu_jax.data.html import PackedRow
     from tulu_jax.data.looking import Shown
-
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
-)
-
-
-def visible(text: str) -> str:
-    r"""The text with control characters by name, so that none reaches the terminal.
-
-    >>> visible("a\x1b[31mb\x9bc" + chr(0x202E))
-    'a␛[31mb⟨U+009B⟩c⟨U+202E⟩'
-    """
-    return _CONTROL.sub(lambda found: _name(ord(found.group())), text)
-
-
-def _name(code: int) -> str:
-    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
 
 
 def render_shown(shown: Shown, maker: PieceMaker, *, colour: bool = True) -> Text:

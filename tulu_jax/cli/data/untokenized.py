@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from tulu_jax.chat.viewer import MASKED, NEWLINE, TRAINED
-from tulu_jax.cli.data.show import visible
+from tulu_jax.console import visible
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:

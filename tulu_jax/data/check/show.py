@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from tulu_jax.console import one_line
 from tulu_jax.data.check.options import KINDS
 from tulu_jax.data.check.result import BenchmarkOverlap, CheckReport, DatasetFindings
 
@@ -28,6 +29,7 @@ def report_sections(report: CheckReport) -> list[dict[str, Any]]:
     return [
         _section("Findings", "Shares are of the dataset's conversations.", _findings_rows(report)),
         *_overlap_section(report),
+        *_listed_section(report),
         _examples_section(report),
         {
             "title": "Languages",
@@ -81,6 +83,18 @@ def _overlap_section(report: CheckReport) -> list[dict[str, Any]]:
     return [
         {"title": "Overlap with evaluation sets", "note": _overlap_note(report), "blocks": blocks}
     ]
+
+
+def _listed_section(report: CheckReport) -> list[dict[str, Any]]:
+    """What --write_exclude listed."""
+    rows = [
+        [_short(name), reason, count]
+        for name in report.datasets
+        for reason, count in report.excluded(name).items()
+    ]
+    note = "Listed by --write_exclude, to be left out of training with EXCLUDE."
+    table = (["dataset", "reason", "conversations"], rows)
+    return [_section("Excluded", note, table)] if rows else []
 
 
 def _where(one: BenchmarkOverlap, index: int) -> str:
@@ -152,11 +166,13 @@ def _examples_table(report: CheckReport) -> Table:
     for one in report.overlap:
         for seen in one.worst:
             detail = f"{seen.coverage:.0%} of item {seen.item}: {seen.prompt}"
-            table.add_row(one.benchmark, Text(seen.conversation), Text(detail))
+            table.add_row(one.benchmark, Text(one_line(seen.conversation)), Text(one_line(detail)))
     for found in report.datasets.values():
         for kind, one in found.findings.items():
             for example in one.examples:
-                table.add_row(_title(kind), Text(example.id), Text(example.detail))
+                table.add_row(
+                    _title(kind), Text(one_line(example.id)), Text(one_line(example.detail))
+                )
     return table
 
 
