@@ -24,7 +24,7 @@ Row = tuple[str, dict[str, Any]]
 LOOKED_AT = 32
 """Records of a file by which its shape is told."""
 
-_TEXT = 40
+SHOWN, _TEXT = 8, 40
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Recognised:
         """One or two lines of text."""
         how = LAYOUTS[self.file.layout]
         how += " whatever its name says" if self.file.unexpected else ""
-        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        more = len(self.unused) - SHOWN
+        names = [*self.unused[:SHOWN], *([f"{more} fields more"] if more > 0 else [])]
+        unused = f"; not used: {', '.join(names)}" if names else ""
         return [
             f"{self.file.path.name}: {how}; {self.mapping}{unused}",
             f"    the first: {self.example}",
@@ -108,6 +110,8 @@ def _example(rows: list[Row], shape: Shape, converter: Converter, wrong: str) ->
             messages = converter.messages(row, shape, at)
         except DataError as error:
             wrong = wrong or str(error)
+        except RecursionError:
+            wrong = wrong or f"record is nested too deeply - at {at}"
         else:
             example = example or _brief(messages)
     return example or f"none that can be read: {wrong}"

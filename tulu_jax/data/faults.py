@@ -12,6 +12,7 @@ LIMIT = 0.01
 
 KEPT_MESSAGES = 20
 KEPT_LINES = 12
+KEPT_FIELDS = 100
 
 
 class Faults:
@@ -68,6 +69,8 @@ class Faults:
         first place.
         """
         of_file = self.unused.setdefault(at.rpartition(", ")[0], {})
+        if len(of_file) >= KEPT_FIELDS and field not in of_file:
+            field = "one field or other"
         of_file.setdefault(field, [0, at])[0] += 1
 
     def ignore_metadata(self, field: str) -> None:

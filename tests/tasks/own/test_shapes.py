@@ -393,3 +393,29 @@ def test_what_is_said_before_reading(tmp_path):
         "(columns prompt=q, completion=a)"
     )
     assert "none that can be read: malformed or truncated JSON" in said("{x", "{y")[1]
+
+
+def test_what_is_said_stays_short(tmp_path):
+    many = {**PAIR, **{f"f{n}": 1 for n in range(20)}}
+    line = jsonl.describe(put(tmp_path, many), **jsonl.OPTIONS)[0]
+    assert line.endswith(
+        "; not used: field 'f0', field 'f1', field 'f2', field 'f3', field 'f4', field 'f5', field 'f6', field 'f7', 12 fields more"
+    )
+    rows = [{**PAIR, f"f{n}": 1} for n in range(300)]
+    _, faults = read(tmp_path, *rows)
+    ((_, fields_found),) = faults.unused.items()
+    assert len(fields_found) == 101 and fields_found["one field or other"][0] == 200
+
+
+@pytest.mark.parametrize("depth", [300, 900, 985, 2000])
+def test_deep_values_are_faults_or_kept_out(tmp_path, depth):
+    deep = "[" * depth + "]" * depth
+    rows = [
+        f'{{"prompt": "q", "completion": "a", "{name}": {deep}}}'
+        for name in ("weight", "x", "system", "tools", "id")
+    ]
+    rows += [f'{{"messages": {deep}}}', json.dumps(PAIR)]
+    for tools in ("refuse", "text"):
+        made, faults = read(tmp_path, *rows, tools=tools)
+        assert CHAT in made and len(made) + faults.skipped == len(rows)
+        jsonl.describe(tmp_path / "a.jsonl", **{**jsonl.OPTIONS, "tools": tools})
