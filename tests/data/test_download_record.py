@@ -102,7 +102,15 @@ def test_files_that_are_there(server, tmp_path):
     assert "expected 000" in wrong and "delete it to fetch it again" in wrong
     assert tree(folder).keys() == {NAME}
     (folder / NAME).write_bytes(b"<html>")
-    assert "web page" in state()
+    assert state().startswith("what lies there is a web page, not the file - got ")
+    assert state().endswith("put the right file there, or delete it to fetch it")
+    for content, words in (
+        (b"version https://git-lfs.github.com/spec/v1", "what lies there is a Git LFS pointer"),
+        (b"\x1f\x8b", "what lies there is another kind of file - got a gzip file"),
+        (b"", "the file is empty - got 0 bytes"),
+    ):
+        (folder / NAME).write_bytes(content)
+        assert state().startswith(words) and "delete it to fetch it" in state()
 
 
 def test_a_file_that_changed_since_it_was_fetched(get, tmp_path):

@@ -8,12 +8,11 @@ import re
 from pathlib import Path
 
 from tulu_jax.data.download.options import BadContent, GiveUp
+from tulu_jax.files import kind_of
 
 HEAD_BYTES = 512
 _TAIL_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 26
-_PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
-_LFS = b"version https://git-lfs.github.com/"
 
 _STARTS: dict[str, tuple[str, tuple[bytes, ...]]] = {
     "json": ("JSON", (b"[", b"{")),
@@ -27,28 +26,38 @@ _TEXT = {"json", "jsonl"}
 
 
 def check_head(head: bytes, name: str, *, at: str) -> None:
-    """Passes when the first bytes may begin a file called `name`.
+    """Passes when the first bytes may begin a file called `name`, at an address or a path.
 
     Raises: GiveUp for a web page, a Git LFS pointer, nothing at all, or another kind of file.
     """
     kind = _kind(name)
     expected, starts = _STARTS.get(kind, (f"the content of {name}", ()))
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    answered = "://" in at
+    what = "the answer" if answered else "what lies there"
+    again = None if answered else "put the right file there, or delete it to fetch it"
     if not text:
-        raise GiveUp("the file is empty", got="0 bytes" if not head else "blanks", at=at)
-    if _PAGE.match(text):
+        got = "0 bytes" if not head else "blanks"
+        raise GiveUp("the file is empty", got=got, at=at, do=again)
+    found = kind_of(text) or ""
+    if found.startswith("a web page"):
         raise GiveUp(
-            "the answer is a web page, not the file",
+            f"{what} is a web page, not the file",
             got=_page_title(text),
             at=at,
             expected=expected,
-            do="open the address in a browser to see why; a login or moved page is usual",
+            do=again or "open the address in a browser to see why; a login or moved page is usual",
         )
-    if text.startswith(_LFS):
-        raise GiveUp("the answer is a Git LFS pointer, not the file", at=at, expected=expected)
+    if found.startswith("a Git LFS pointer"):
+        raise GiveUp(f"{what} is a Git LFS pointer, not the file", at=at, expected=expected,
+                     do=again)  # fmt: skip
     if starts and not (text if kind in _TEXT else head).startswith(starts):
         raise GiveUp(
-            "the answer is another kind of file", got=repr(head[:40]), at=at, expected=expected
+            f"{what} is another kind of file",
+            got=kind_of(head) or repr(head[:40]),
+            at=at,
+            expected=expected,
+            do=again,
         )
 
 
