@@ -121,6 +121,7 @@ _ADVICE = {
     errno.EEXIST: "move away what lies there",
     errno.ENOTDIR: "move away the file that is in place of a folder",
     errno.EISDIR: "move away the folder that is in place of the file",
+    errno.ELOOP: "take away the link that leads in a circle",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "see who takes folders away while they are written to",
 }

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from checkpoint.test_manager import state_of, target, write
-from tulu_jax.checkpoint.manager import Checkpoints, DamagedCheckpointError
+from tulu_jax.checkpoint.manager import Checkpoints
+from tulu_jax.checkpoint.trouble import DamagedCheckpointError
 
 # Orbax leaves coroutines and its event loop behind when a restore fails.
 pytestmark = [

@@ -83,6 +83,37 @@ def test_an_adapter_is_no_model(run, tmp_path, capsys):
         assert wanted in capsys.readouterr().err
 
 
+def test_a_base_that_has_moved(run, tmp_path, capsys):
+    shutil.copytree(run[0].parent, tmp_path / "all")
+    (tmp_path / "all" / "base").rename(tmp_path / "elsewhere")
+    meta = next((tmp_path / "all" / "run").rglob("meta/metadata"))
+    meta.write_text(meta.read_text().replace(str(run[0].parent), str(tmp_path / "all")))
+    words = ["generate", "--model", str(tmp_path / "all" / "run"), "--prompt", "Hi"]
+    words += ["--tokenizer", str(tmp_path / "elsewhere"), "--max_new_tokens", "1"]
+    assert main(words) == 2
+    assert "the adapters' base is not there" in capsys.readouterr().err
+    assert main([*words, "--base", str(tmp_path / "elsewhere")]) == 0
+
+
+def test_flags_that_would_do_nothing(run, tmp_path, capsys):
+    base, whole, out = str(run[0].parent / "base"), str(tmp_path / "whole"), str(tmp_path / "out")
+    assert main(["import", "--hf", base, "--model_dir", whole]) == 0
+    for words, message in (
+        (["export", "--model_dir", whole, "--output", out, "--base", "x"], "adapters only"),
+        (["generate", "--model", whole, "--prompt", "x", "--base", base], "adapters only"),
+        (["generate", "--model", base, "--prompt", "x", "--base", base], "with a run folder"),
+        (["export", "--model_dir", str(run[0]), "--output", out, "--dtype", "float16"],
+         "adapters are written as they are - got --dtype float16"),
+    ):  # fmt: skip
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    hub = "meta-llama/Llama-2-7b-hf"
+    assert main(["export", "--model_dir", str(run[0]), "--output", out, "--base", hub]) == 0
+    assert (
+        f'"base_model_name_or_path": "{hub}"' in (tmp_path / "out/adapter_config.json").read_text()
+    )
+
+
 def test_nothing_to_merge(run, tmp_path, capsys):
     base, whole = str(run[0].parent / "base"), str(tmp_path / "whole")
     assert main(["import", "--hf", base, "--model_dir", whole]) == 0

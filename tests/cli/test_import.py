@@ -7,7 +7,7 @@ import pytest
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
-from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.errors import CheckpointError, ConfigError, TokenizerError
 
 from .small_model import tulu, write_model
 
@@ -38,6 +38,28 @@ def test_dtype_and_a_folder_without_tokenizer(model, tmp_path, capsys):
     assert tulu("import", "--hf", tmp_path, "--model_dir", out, "--dtype", "bfloat16") == 0
     assert CheckpointReader(out).dtype(("embedding",)).name == "bfloat16"
     assert "none found: give --tokenizer" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_is_none_is_not_copied(model, tmp_path):
+    shutil.copytree(model, tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(TokenizerError, match=r"tokenizer.model is no .* got a Git LFS pointer"):
+        tulu("import", "--hf", tmp_path / "hf", "--model_dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_a_comparison_that_is_not_asked_for(model, tmp_path):
+    words = ("import", "--hf", model, "--model_dir", tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"--max_kl goes with --verify only - got 0.5 - add --ver"
+    ):
+        tulu(*words, "--max_kl", "0.5")
+    with pytest.raises(
+        ConfigError, match=r"--min_agreement is impossible - got 2.0 - expected a sh"
+    ):
+        tulu(*words, "--verify", "--min_agreement", "2")
+    with pytest.raises(ConfigError, match=r"--max_difference is impossible - got nan"):
+        tulu(*words, "--verify", "--max_difference", "nan")
 
 
 def test_second_import_keeps_the_first(model, tmp_path):

@@ -27,7 +27,9 @@ from etils import epath
 from orbax.checkpoint import type_handlers
 
 from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
+from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.files import user_path
 
 __all__ = [
     "CheckpointReader",
@@ -73,8 +75,11 @@ class ParamsReader(Protocol):
 
 
 def checkpoints_dir(run: str | Path) -> Path:
-    """The folder of a run that holds one folder a step."""
-    return Path(run).absolute() / "checkpoints"
+    """The folder of a run that holds one folder a step.
+
+    Without `..`, which TensorStore takes for no path.
+    """
+    return user_path(run, name="run folder") / "checkpoints"
 
 
 def save_params(
@@ -130,12 +135,8 @@ def save_params(
         _clear(folder)
         if isinstance(error, TuluError):
             raise
-        raise CheckpointError(
-            "checkpoint cannot be written",
-            got=str(error)[:300],
-            at=folder,
-            do="free space or choose another --model_dir; nothing is left that looks complete",
-        ) from error
+        kept = "nothing is left that looks complete"
+        raise unwritable(folder, error, other="choose another --model_dir", kept=kept) from error
     return folder / "0"
 
 
@@ -191,14 +192,9 @@ class CheckpointReader:
         steps = complete_steps(run)
         folder = checkpoints_dir(run)
         if not steps or (step is not None and step not in steps):
-            found = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else None
-            raise CheckpointError(
-                "no complete checkpoint" if step is None else f"no complete checkpoint of {step=}",
-                got=f"complete steps {steps}, folders {found}",
-                at=folder,
-                expected="a folder checkpoints/STEP that a finished save or `tulu import` made",
-            )
+            raise no_checkpoint(folder, step, steps)
         self.step = steps[-1] if step is None else step
+        self._steps = steps
         self.path = folder / str(self.step)
         self.meta: dict[str, Any] = read_meta(self.path / "meta" / "metadata")
         self._handler = ocp.PyTreeCheckpointHandler()
@@ -218,9 +214,7 @@ class CheckpointReader:
         try:
             return self._handler.metadata(self._state).tree["params"]
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                "checkpoint is corrupt", got=error, at=self.path, do="use an older --step"
-            ) from error
+            raise unread("checkpoint is corrupt", self.path, self._steps, error) from error
 
     def paths(self) -> list[ParamPath]:
         """Every weight in the checkpoint."""
@@ -272,12 +266,9 @@ class CheckpointReader:
         try:
             return read()
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                "weight cannot be read from the checkpoint",
-                got=str(error)[:300],
-                at=f"{'/'.join(path)} in {self.path}",
-                do="the checkpoint is damaged: use an older --step",
-            ) from error
+            what = "weight cannot be read from the checkpoint"
+            part = "/".join(path)
+            raise unread(what, self.path, self._steps, error, part=part) from error
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -289,7 +280,12 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError("checkpoint's metadata is unreadable", got=error, at=path) from error
+        raise CheckpointError(
+            "checkpoint's metadata is unreadable",
+            got=error,
+            at=path,
+            do="take another step of the run, or make or copy the checkpoint again",
+        ) from error
     if not isinstance(meta, dict):
         raise CheckpointError(
             "checkpoint's metadata is malformed", got=type(meta).__name__, at=path

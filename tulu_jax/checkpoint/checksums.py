@@ -112,7 +112,12 @@ def _read_list(path: Path) -> tuple[str, dict[str, str]]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError("checksums.json is unreadable", got=error, at=path) from error
+        raise CheckpointError(
+            "checksums.json is unreadable",
+            got=error,
+            at=path,
+            do="copy it again, or import with --skip_checksums",
+        ) from error
     files = value.get("files") if isinstance(value, dict) else None
     if not isinstance(files, dict) or not all(
         isinstance(checksum, str) and Path(name).name == name for name, checksum in files.items()

@@ -11,6 +11,7 @@ import numpy as np
 
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.json_file import read_json
+from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.checkpoint.hf.names import HARMLESS
 from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, read_tensor
 from tulu_jax.errors import CheckpointError
@@ -35,7 +36,7 @@ class Pair:
         """Both folders, names and shapes checked."""
         for path in (base, folder):
             if not path.is_dir():
-                raise CheckpointError("no such folder", got=str(path))
+                raise no_model(path)
         base_specs, specs = find_tensors(base), find_tensors(folder)
         left_out = frozenset(name for name in specs if HARMLESS.search(name))
         for name in left_out:

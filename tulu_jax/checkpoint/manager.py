@@ -21,6 +21,7 @@ from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.checkpoint.sharded import read_sharded
+from tulu_jax.checkpoint.trouble import unreadable, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
@@ -28,8 +29,8 @@ from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
 
 
-class DamagedCheckpointError(CheckpointError):
-    """A checkpoint that looks complete cannot be read."""
+OTHER_RUN = "set another MODEL_DIR"
+KEPT = "complete checkpoints are untouched"
 
 
 class Checkpoints:
@@ -54,7 +55,7 @@ class Checkpoints:
             probe.touch()
             probe.unlink(missing_ok=True)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
         self.set_aside_at_start = self._clear_incomplete(keep)
         """Where half-written checkpoints of earlier processes went."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
@@ -118,9 +119,14 @@ class Checkpoints:
         try:
             saved = self._manager.save(int(state.step), args=args)
         except (OSError, ValueError) as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
         if not saved:
-            raise _unwritable(self.folder, f"step {int(state.step)} when later steps exist")
+            raise CheckpointError(
+                "checkpoint was not written",
+                got=f"step {int(state.step)}, though later steps are there",
+                at=self.folder,
+                do="another program may write here: " + OTHER_RUN,
+            )
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was saved beside the state of `step`.
@@ -133,12 +139,12 @@ class Checkpoints:
             meta = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             unread = ValueError(f"its metadata is unreadable: {error}")
-            raise _unreadable(self.folder / str(step), unread) from error
+            raise unreadable(self.folder / str(step), unread) from error
         if not isinstance(meta, dict):
-            raise _unreadable(self.folder / str(step), ValueError("its metadata is malformed"))
+            raise unreadable(self.folder / str(step), ValueError("its metadata is malformed"))
         if meta.get(SEAL, _digest(meta)) != _digest(meta):
             changed = ValueError("its metadata is not what was saved")
-            raise _unreadable(self.folder / str(step), changed)
+            raise unreadable(self.folder / str(step), changed)
         return meta
 
     def restore(self, step: int, target: Any) -> Any:
@@ -156,12 +162,12 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
         except Exception as error:  # Orbax raises Exception itself for a missing file.
-            raise _unreadable(self.folder / str(step), error) from error
+            raise unreadable(self.folder / str(step), error) from error
         state = type(target)(**restored["state"])
         _check_bits(saved, state._asdict(), self.folder / str(step))
         if int(state.step) != step:
             moved = ValueError(f"it holds the state of step {int(state.step)}")
-            raise _unreadable(self.folder / str(step), moved)
+            raise unreadable(self.folder / str(step), moved)
         return state
 
     def wait(self) -> None:
@@ -173,7 +179,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
 
     def __enter__(self) -> Checkpoints:
         """Itself."""
@@ -190,7 +196,7 @@ class Checkpoints:
             self._manager.close()
         except (OSError, ValueError) as error:
             if kind is None:
-                raise _unwritable(self.folder, error) from error
+                raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
 
 
 SEAL, FINGERPRINTS = "sha256", "fingerprints"
@@ -221,7 +227,7 @@ def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Path) -> None:
     wrong = [name for name in found if found[name] != saved.get(name)]
     if wrong:
         names = ", ".join(wrong[:3]) + (" and more" if len(wrong) > 3 else "")
-        raise _unreadable(path, ValueError(f"the bits of {names} are not those that were saved"))
+        raise unreadable(path, ValueError(f"the bits of {names} are not those that were saved"))
 
 
 def _chunked_by_layer(tree: Any) -> Any:
@@ -260,7 +266,7 @@ def restore_params(
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(path, args=args)
     except Exception as error:  # Orbax raises Exception itself for a missing file.
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     saved = reader.meta.get(FINGERPRINTS)
     if saved and all(dtype == saved[name].split(":")[0] for name in _names(target)):
         _check_bits(saved, restored, path)
@@ -371,23 +377,3 @@ def _rename_aside(folder: Path, step: int) -> Path:
 def _wait_for_hosts(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def _unwritable(folder: Path, error: object) -> CheckpointError:
-    return CheckpointError(
-        "checkpoint cannot be written",
-        got=error,
-        at=folder,
-        expected="a writable folder with room for the state",
-        do="free space or set another MODEL_DIR; the last complete checkpoint is untouched",
-    )
-
-
-def _unreadable(path: Path, error: Exception) -> DamagedCheckpointError:
-    return DamagedCheckpointError(
-        "checkpoint cannot be restored",
-        got=f"{type(error).__name__}: {str(error)[:500]}",
-        at=path,
-        expected="all arrays of this model and optimizer",
-        do="it is damaged or of another model: delete that step's folder to use an older one",
-    )

@@ -17,7 +17,7 @@ from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
 from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters, saved_generation
 from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.checkpoint.peft_config import Note
-from tulu_jax.errors import CheckpointError
+from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
 
@@ -40,6 +40,10 @@ def open_weights(
     """
     reader = CheckpointReader(run, step)
     if reader.meta.get("lora") is None:
+        if base is not None:
+            raise ConfigError(
+                "--base goes with adapters only", got=str(base), at=run, do="leave it out"
+            )
         return reader
     return MergedReader(reader, base)
 

@@ -81,7 +81,15 @@ def open_meta(
         not determined by params.json.
     """
     folder = Path(path)
-    params = read_json(folder / "params.json")
+    if not (folder / "params.json").is_file() and (folder / "config.json").is_file():
+        raise CheckpointError(
+            "folder is in Hugging Face's layout", at=folder, do="import it with --hf"
+        )
+    params = read_json(
+        folder / "params.json",
+        expected="a folder in Meta's layout: params.json beside consolidated.*.pth",
+        do="give the folder of one size, such as llama/7B; a Hugging Face folder goes with --hf",
+    )
     shards = [read_torch_file(file) for file in _shard_files(folder)]
     config = _config(params, shards, folder, max_length)
     stored = {

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tulu_jax.checkpoint.trouble import how_to_write
 from tulu_jax.errors import CheckpointError
 
 MARKER = "NOT_COMPLETE"
@@ -25,7 +26,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        found = sorted(child.name for child in target.iterdir())[:5] if target.is_dir() else "file"
+        if not target.is_dir():
+            raise CheckpointError("output is a file, not a folder", at=target, do="choose another")
+        found = sorted(child.name for child in target.iterdir())[:5]
         raise CheckpointError(
             "output folder is not empty", got=found, at=target, do="choose another"
         )
@@ -43,7 +46,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             "output folder cannot be written",
             got=error.strerror or error,
             at=target,
-            do="nothing is left under that name: free space or choose another folder",
+            do=f"{how_to_write(error)}; nothing is left under that name",
         ) from error
     except BaseException as error:
         if not _is_taken(error):

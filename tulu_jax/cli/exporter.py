@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.paths import path_argument, path_or_none
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import user_path
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -78,9 +79,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--base",
-        type=path_argument,
         metavar="DIR",
-        help="where the adapters' base lies now (default: as in training)",
+        help="where the adapters' base lies now (default: as in training); without --merge also a "
+        "name on the Hub, which PEFT will find it by",
     )
     parser.add_argument(
         "--pad_vocab_to",
@@ -110,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
         return _export_adapters(args, reader, console)
     if args.merge:
         reader = merged(args, reader)
+    elif args.base is not None:
+        raise ConfigError(
+            "--base goes with adapters only", got=args.base, at=args.model_dir, do="leave it out"
+        )
     config, weights = model_config(reader), reader
     if args.pad_vocab_to is not None:
         weights = padded(reader, config, args.pad_vocab_to)
@@ -146,7 +151,7 @@ def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
     from tulu_jax.checkpoint.merged import MergedReader, saved_lora
 
     saved_lora(reader.meta)
-    return MergedReader(reader, args.base)
+    return MergedReader(reader, args.base and user_path(args.base, name="--base"))
 
 
 def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console: Any) -> int:
@@ -154,7 +159,17 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
     from tulu_jax.checkpoint.merged import adapter_tree, saved_lora
     from tulu_jax.checkpoint.peft import save_peft
 
-    lora, base = saved_lora(reader.meta), str(args.base or reader.meta.get("base_path") or "")
+    lora, base = saved_lora(reader.meta), args.base or str(reader.meta.get("base_path") or "")
+    if (dtype := args.dtype) is not None or args.pad_vocab_to is not None:
+        raise ConfigError(
+            "adapters are written as they are",
+            got=f"--dtype {dtype}" if dtype else f"--pad_vocab_to {args.pad_vocab_to}",
+            do="leave it out, or add --merge for one whole model",
+        )
+    if args.base is not None and not args.base.strip():
+        raise ConfigError("--base names nothing", got=repr(args.base), expected="a folder or name")
+    if args.base and Path(args.base).expanduser().is_dir():
+        base = str(user_path(args.base))
     folder = save_peft(args.output, model_config(reader), lora, adapter_tree(reader), base=base)
     console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
     console.print("a model by itself: the same with --merge")

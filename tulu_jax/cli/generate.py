@@ -82,6 +82,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--step", type=int, help="checkpoint of a run folder (default: newest)")
     parser.add_argument(
+        "--base",
+        type=path_argument,
+        metavar="DIR",
+        help="where the base of a run's adapters lies now (default: as in training)",
+    )
+    parser.add_argument(
         "--tokenizer",
         type=path_argument,
         metavar="PATH",
@@ -248,14 +254,15 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
 
     path = Path(args.model)
     if (path / "checkpoints").is_dir():
-        reader: Any = open_weights(path, args.step)
+        reader: Any = open_weights(path, args.step, base=args.base)
         config, meta = model_config(reader), reader.meta
         kept = meta.get("generation")
     elif (path / "config.json").is_file():
-        if args.step is not None:
-            raise ConfigError(
-                "--step goes with a run folder", got=args.step, at=path, do="leave it out"
-            )
+        for name in ("step", "base"):
+            if (value := getattr(args, name)) is not None:
+                raise ConfigError(
+                    f"--{name} goes with a run folder", got=value, at=path, do="leave it out"
+                )
         reader, meta = open_folder(path, args.dtype), {}
         config, kept = reader.config, reader.generation
     else:

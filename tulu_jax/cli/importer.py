@@ -99,11 +99,13 @@ def run(args: argparse.Namespace) -> int:
 
     console = plain_console(soft_wrap=True)
     start = time.perf_counter()
+    _check_verify(args)
+    place = _tokenizer_place(args.hf or args.meta)
     with _comparing(args) as compared:
         config, step = _import(args, console, compared)
     if compared.result() is not None:
         console.print(f"checksums of {compared.result()} files are right")
-    copied = _copy_tokenizer(Path(args.hf or args.meta), Path(args.model_dir))
+    copied = place and _copy_tokenizer(place, args.model_dir / "tokenizer")
     console.print(
         f"imported {config.num_params:,} weights as {args.dtype} "
         f"in {time.perf_counter() - start:.1f} s: {config.num_layers} layers, width "
@@ -211,13 +213,41 @@ def _map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def _copy_tokenizer(source: Path, model_dir: Path) -> Path | None:
-    """Copies the tokenizer into the run folder, so that later commands find it."""
-    from tulu_jax.chat import copy_tokenizer_files, holds_tokenizer
+def _tokenizer_place(source: Path) -> Path | None:
+    """The folder that holds the model's tokenizer; Meta keeps it beside the folders of the sizes.
 
-    for place in (source, source.parent):  # Meta keeps it beside the folders of the sizes
+    Raises:
+      TokenizerError: it is damaged, or a file of another kind: a copy would be of no use.
+    """
+    from tulu_jax.chat import holds_tokenizer, load_tokenizer
+
+    for place in (source, source.parent):
         if holds_tokenizer(place):
-            target = model_dir / "tokenizer"
-            copy_tokenizer_files(place, target)
-            return target
+            load_tokenizer(place)
+            return place
     return None
+
+
+def _copy_tokenizer(place: Path, target: Path) -> Path:
+    """Copies the tokenizer into the run folder, so that later commands find it."""
+    from tulu_jax.chat import copy_tokenizer_files
+
+    copy_tokenizer_files(place, target)
+    return target
+
+
+def _check_verify(args: argparse.Namespace) -> None:
+    """Refuses what only a comparison reads where none is asked for, and limits that are none.
+
+    Raises:
+      ConfigError: naming the flag.
+    """
+    if args.verify:
+        verify.limits_of(args)
+        return
+    defaults = {"prompts": None, "max_difference": 1e-3, "max_kl": 1e-5, "min_agreement": 0.99}
+    for name, value in defaults.items():
+        if getattr(args, name) != value:
+            raise ConfigError(
+                f"--{name} goes with --verify only", got=getattr(args, name), do="add --verify"
+            )

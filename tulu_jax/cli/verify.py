@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tulu_jax.checkpoint.arrays import CheckpointReader
-    from tulu_jax.checkpoint.verify import Comparison, Difference
+    from tulu_jax.checkpoint.verify import Comparison, Difference, Limits
 
 DESCRIPTION = """\
 Runs a checkpoint and the Hugging Face folder it came from side by side, the latter by transformers,
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.hf.load import put
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.theirs import Theirs
-    from tulu_jax.checkpoint.verify import Limits, compare
+    from tulu_jax.checkpoint.verify import compare
     from tulu_jax.console import plain_console
 
     if args.hf is None:
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
             do="convert the model to Hugging Face's layout, then tulu verify --hf DIR",
         )
     console = plain_console(soft_wrap=True)
+    limits = limits_of(args)
     reader = CheckpointReader(args.model_dir, args.step)
     config = model_config(reader)
     reference = Theirs(args.hf, config)
@@ -115,13 +116,30 @@ def run(args: argparse.Namespace) -> int:
     params: dict[str, Any] = {}
     for path in reader.paths():
         put(params, path, reader.read(path))
-    limits = Limits(args.max_difference, args.max_kl, args.min_agreement)
     found = compare(config, params, reference, prompts, limits)
     console.print(
         f"step {reader.step} of {args.model_dir} against {args.hf} "
         f"(transformers {reference.version}): {len(prompts)} prompts, {found.num_tokens} tokens"
     )
     return show(found, console)
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """How far the two may differ.
+
+    Raises:
+      ConfigError: a limit that none could keep or break.
+    """
+    from tulu_jax.checkpoint.verify import Limits
+
+    for name, ok, expected in (
+        ("max_difference", args.max_difference >= 0, "a number >= 0"),
+        ("max_kl", args.max_kl >= 0, "a number >= 0"),
+        ("min_agreement", 0 <= args.min_agreement <= 1, "a share from 0 to 1"),
+    ):
+        if not ok:
+            raise ConfigError(f"--{name} is impossible", got=getattr(args, name), expected=expected)
+    return Limits(args.max_difference, args.max_kl, args.min_agreement)
 
 
 def _prompts(

@@ -18,11 +18,11 @@ from tulu_jax.checkpoint.arrays import complete_steps
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.manager import (
     Checkpoints,
-    DamagedCheckpointError,
     restore_params,
     saved_generation,
 )
 from tulu_jax.checkpoint.owner import unwritable_run
+from tulu_jax.checkpoint.trouble import DamagedCheckpointError
 from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table

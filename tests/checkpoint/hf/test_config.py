@@ -135,7 +135,7 @@ LLAMA3_WITHOUT_LENGTH = {
         ({"eos_token_id": [2, 50]}, "eos_token_id names a token that the model does not have "
          "- got 50 at config.json - expected ids below vocab_size=50"),
         ({"pad_token_id": 50}, r"pad_token_id names a token .* - got 50 .* or null for no pad"),
-        ({"bos_token_id": 10**30}, "bos_token_id names a token that the model does not have"),
+        ({"bos_token_id": 10**9}, "bos_token_id names a token that the model does not have"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is malformed - got nan .* a finite number"),
         ({"rms_norm_eps": 10**400}, r"rms_norm_eps is malformed .* a number up to 1e\+30"),
         ({"bos_token_id": [1, 2]}, r"bos_token_id is malformed - got \[1, 2\] .* one token id"),

@@ -165,7 +165,7 @@ def test_overwrite_replaces_model_folders_only(tmp_path):
 
 def test_output_that_is_a_file_or_lies_below_one(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"output folder is not empty - got a file"):
+    with pytest.raises(CheckpointError, match=r"output is a file, not a folder - at"):
         hf.save(tmp_path / "file", CONFIG, random_params(CONFIG))
     with pytest.raises(
         CheckpointError, match="output folder cannot be written - got Not a directory"

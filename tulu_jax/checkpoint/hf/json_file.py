@@ -29,7 +29,7 @@ def read_json(
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(
             f"{path.name} is missing", at=path.parent, expected=expected, do=do
         ) from error

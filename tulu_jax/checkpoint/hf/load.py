@@ -31,6 +31,7 @@ from tulu_jax.checkpoint.hf.tensors import (
     cast,
     copy_cast,
     numpy_dtype,
+    other_dtype,
     read_tensor,
 )
 from tulu_jax.checkpoint.hf.weights import Weight
@@ -256,13 +257,8 @@ def _check_shapes(specs: Mapping[str, Stored], expected: Mapping[str, tuple[int,
         )
     for name in expected:
         if specs[name].dtype not in DTYPES:
-            raise CheckpointError(
-                "weights have a dtype that is not supported",
-                got=f"{name} in {specs[name].dtype}",
-                at=specs[name].file,
-                expected=" or ".join(DTYPES),
-                do="give the model before it was quantised",
-            )
+            found = f"{name} in {specs[name].dtype}"
+            raise other_dtype(specs[name].dtype, found, specs[name].file)
 
 
 def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> str:

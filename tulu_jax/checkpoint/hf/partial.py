@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.checksums import file_checksum
+from tulu_jax.checkpoint.trouble import how_to_write
 from tulu_jax.errors import CheckpointError
 
 MARKER = "EXPORT_IS_NOT_COMPLETE"
@@ -51,13 +52,15 @@ def check_target(target: Path, overwrite: bool) -> None:
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    problem = None
-    if not overwrite:
+    problem, do = None, "choose another"
+    if not target.is_dir():
+        problem = "output is a file, not a folder"
+    elif not overwrite:
         problem, do = "output folder is not empty", "choose another, or add --overwrite"
     elif not (target / "config.json").is_file() or (target / "checkpoints").exists():
-        problem, do = "output folder does not look like an exported model", "choose another"
+        problem = "output folder does not look like an exported model"
     if problem:
-        found = sorted(p.name for p in target.iterdir())[:5] if target.is_dir() else "a file"
+        found = sorted(p.name for p in target.iterdir())[:5] if target.is_dir() else None
         raise CheckpointError(problem, got=found, at=target, do=do)
 
 
@@ -127,5 +130,5 @@ def unwritable(target: Path, error: OSError) -> CheckpointError:
         "output folder cannot be written",
         got=error.strerror or error,
         at=target,
-        do="nothing is left under that name: free space or choose another folder",
+        do=f"{how_to_write(error)}; nothing is left under that name",
     )

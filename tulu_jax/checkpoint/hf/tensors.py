@@ -76,13 +76,7 @@ class TensorSpec:
           CheckpointError: its dtype is none that weights have, or the file has shrunk.
         """
         if self.dtype not in DTYPES:
-            raise CheckpointError(
-                "weights have a dtype that is not supported",
-                got=self.dtype,
-                at=self.file,
-                expected=" or ".join(DTYPES),
-                do="give the model before it was quantised",
-            )
+            raise other_dtype(self.dtype, self.dtype, self.file)
         raw = np.frombuffer(_mapped(self.file, self.start, self.num_bytes), np.uint8)
         skip = self.start % mmap.ALLOCATIONGRANULARITY if self.num_bytes else 0
         flat = raw[skip : skip + self.num_bytes].view(DTYPES[self.dtype])
@@ -99,13 +93,19 @@ def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
     try:
         with file.open("rb") as opened:
             if opened.seek(0, 2) < start + num_bytes:
-                raise CheckpointError("weights file shrank while it was read", at=file)
+                raise CheckpointError(
+                    "weights file shrank while it was read",
+                    at=file,
+                    do="wait until whatever writes it is done, then try again",
+                )
             skip = start % mmap.ALLOCATIONGRANULARITY
             return mmap.mmap(
                 opened.fileno(), num_bytes + skip, access=mmap.ACCESS_READ, offset=start - skip
             )
     except OSError as error:
-        raise CheckpointError("weights file cannot be read", got=error, at=file) from error
+        raise CheckpointError(
+            "weights file cannot be read", got=error.strerror or error, at=file
+        ) from error
 
 
 def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
@@ -129,6 +129,20 @@ def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
         do = DOWNLOAD_AGAIN
     raise CheckpointError(f"{path.name} holds no weights", got=kind, at=path, expected=expected,
                           do=do)  # fmt: skip
+
+
+def other_dtype(dtype: str, found: str, file: Path) -> CheckpointError:
+    """The error of a tensor whose dtype no weights have."""
+    do = "give the model before it was quantised"
+    if dtype == "F64":
+        do = "save it in float32: in torch, model.float().save_pretrained(DIR)"
+    return CheckpointError(
+        "weights have a dtype that is not supported",
+        got=found,
+        at=file,
+        expected=" or ".join(DTYPES),
+        do=do,
+    )
 
 
 def read_tensor(tensor: Stored) -> np.ndarray:
