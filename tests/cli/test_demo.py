@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tulu_jax.cli.main import main
+
 
 @pytest.mark.slow
 def test_two_steps(tmp_path, away):
@@ -22,3 +24,12 @@ def test_two_steps(tmp_path, away):
     assert "tulu chat --model" in done.stdout
     shown = re.search(r"tulu data inspect tulu_demo --tokenizer (.*)", done.stdout)
     assert (tmp_path / shown[1] / "tokenizer.model").exists()
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--questions"])
+def test_numbers_that_are_none(tmp_path, capsys, flag):
+    for value in ("0", "-3"):
+        assert main(["demo", "--dir", str(tmp_path / "new"), f"{flag}={value}"]) == 2
+        expected = f"{flag} is out of range - got {value} - expected a whole number from 1 on"
+        assert expected in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -46,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.console import plain_console, write_verbatim
     from tulu_jax.train.loop import train
 
+    _check(args)
     console = plain_console(soft_wrap=True)
     folder = Path(args.dir)
     run_dir = folder / "run"
     settings = {"MODEL_DIR": run_dir, "DATA_DIR": folder / "data", "TOKENIZER": TOKENIZER_DIR}
     bindings = [f"{name} = {str(value)!r}" for name, value in settings.items()]
-    if args.steps:
+    if args.steps is not None:
         bindings += [f"TRAIN_STEPS = {args.steps}", "EPOCHS = None"]
     config = load_train_config(["runs/demo.gin"], bindings)
     tokenizer, items = load_tokenizer(TOKENIZER_DIR), eval_items("test")[: args.questions]
@@ -87,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
         write_verbatim(f"{question}\n  {answer}")
     _print_next(console, folder, run_dir, export)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers that are none before anything is made."""
+    from tulu_jax.errors import ConfigError
+
+    for name in ("steps", "questions"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(
+                f"--{name} is out of range",
+                got=value,
+                expected="a whole number from 1 on",
+                do="leave it out for all",
+            )
 
 
 def _fresh_params(config: Any) -> Any:
