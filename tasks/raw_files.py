@@ -6,6 +6,7 @@ record goes to `faults` and reading goes on after it; without `faults`, the firs
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 import reprlib
@@ -110,7 +111,7 @@ def jsonl_records(
     first_error: DataError | None = None
     decoded = False
     for number, raw in enumerate(stream, start=1):
-        if not raw.strip():
+        if not raw.strip() or (number == 1 and not raw.removeprefix(codecs.BOM_UTF8).strip()):
             continue
         at = f"{path}, line {number}"
         try:

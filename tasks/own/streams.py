@@ -65,8 +65,11 @@ def open_text(path: Path) -> BinaryIO:
 
 
 def _kind(head: bytes) -> str | None:
-    """`kind_of`, which also knows UTF-16 without a byte order mark when it is JSON."""
-    if len(head) > 1 and 0 in head[:2] and (head[:1] in b"{[\0" and head[1:2] in b"{[\0"):
+    """`kind_of`, which also knows UTF-16 without a byte order mark, of letters that ASCII has."""
+    pairs = {
+        (not first, not second) for first, second in zip(head[:16:2], head[1:16:2], strict=False)
+    }
+    if len(head) > 3 and pairs in ({(True, False)}, {(False, True)}):
         return "UTF-16 text"
     return kind_of(head)
 
@@ -80,7 +83,9 @@ def _refuse(kind: str | None, path: Path, inside: str = "") -> None:
         at=path,
         expected="JSON, JSON lines, CSV or TSV in UTF-8, each also packed with gzip or zstd; "
         "or Parquet",
-        do=_MEND.get(kind, "unpack or convert it"),
+        do="save the sheet as CSV"
+        if path.suffix.lower() == ".xlsx"
+        else _MEND.get(kind, "unpack or convert it"),
     )
 
 

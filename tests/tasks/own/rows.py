@@ -81,6 +81,8 @@ FORMATS = {
         zstandard.compress(as_list(rows)[:40]) + zstandard.compress(as_list(rows)[40:])
     ),
     "bom.jsonl": lambda rows: b"\xef\xbb\xbf" + as_lines(rows).replace(b"\n", b"\r\n\r\n"),
+    "bom_line.jsonl": lambda rows: b"\xef\xbb\xbf\n" + as_lines(rows),
+    "bom.jsonl.gz": lambda rows: gzip.compress(b"\xef\xbb\xbf" + as_lines(rows)),
     "bom.json": lambda rows: b"\xef\xbb\xbf" + as_list(rows),
     "a.parquet": as_parquet,
     "table.jsonl": as_parquet,

@@ -78,6 +78,8 @@ def test_a_folder_of_folders_says_where_the_files_are(tmp_path):
         ("a.jsonl", "[]".encode("utf-16"), r"got UTF-16 text at .*a.jsonl - exp.* iconv -f UTF-16"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), r"got UTF-16 text at"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16-be"), r"got UTF-16 text at"),
+        ("a.csv", "prompt,completion".encode("utf-16-le"), r"got UTF-16 text at .*a.csv"),
+        ("a.xlsx", b"PK\x03\x04abc", r"got a zip archive at .* - save the sheet as CSV"),
         ("a.jsonl", LFS, r"got a Git LFS pointer .* git lfs pull"),
         ("a.parquet", LFS, r"got a Git LFS pointer .* git lfs pull"),
         ("a.json", "<!DOCTYPE html><p>", r"got a web page \(HTML\) at .* what a server sent"),
