@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tulu_jax.errors import ConfigError
@@ -70,6 +70,19 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
         )
     steps_up = ".." in Path(expanded).parts
     return Path(os.path.realpath(expanded) if steps_up else os.path.abspath(expanded))
+
+
+def user_paths(named: str | Sequence[str], *, name: str = "path") -> list[Path]:
+    """The paths that a user means: one, several in a list, or several joined by commas.
+
+    A text with commas that is the name of something there is one path.
+
+    Raises: ConfigError, as `user_path`.
+    """
+    if isinstance(named, str):
+        whole = user_path(named, name=name)
+        named = [named] if whole.exists() else [p for p in named.split(",") if p.strip()] or [named]
+    return [user_path(one.strip(), name=name) for one in named]
 
 
 def _encodable(text: str) -> bool:

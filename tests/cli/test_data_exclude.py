@@ -116,7 +116,7 @@ def load(tmp_path, chat, exclude):
     bindings = [f"{name} = {str(value)!r}" for name, value in settings.items()]
     bindings += ["TASK_FEATURE_LENGTHS = {'targets': 256}", "BATCH_SIZE = 4", "EPOCHS = 1"]
     config = load_train_config(["runs/finetune.gin", "models/llama_tiny.gin"], bindings)
-    assert f"DataConfig.exclude = {str(exclude)!r}" in to_gin(config)
+    assert f"DataConfig.exclude = {[str(exclude)]!r}" in to_gin(config)
     return config
 
 

@@ -1,5 +1,6 @@
 """What exclude files name is in no row, is counted, and is kept in mind by checkpoints."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from data.fixtures import META, make_examples
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import assemble
-from tulu_jax.data.exclude import exclude_paths, read_exclusion
+from tulu_jax.data.exclude import read_exclusion
 from tulu_jax.data.exclude_file import refuse_to_replace, write_exclusion
 from tulu_jax.data.mixtures import Component
 from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
@@ -257,8 +258,10 @@ def test_paths_that_are_none(tmp_path, monkeypatch):
             DataConfig(mixture="a", tokenizer="t", exclude=value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b.jsonl").touch()
-    assert exclude_paths("a,b.jsonl") == [tmp_path / "a,b.jsonl"]
-    assert exclude_paths("a, c.jsonl") == [tmp_path / "a", tmp_path / "c.jsonl"]
+    for named, paths in (("a,b.jsonl", ["a,b.jsonl"]), ("a, c.jsonl", ["a", "c.jsonl"])):
+        config = DataConfig(mixture="a", tokenizer="t", exclude=named)
+        assert config.exclude == [str(tmp_path / name) for name in paths], "absolute, once for all"
+        assert dataclasses.replace(config) == config
 
 
 def test_only_an_exclude_file_is_replaced(tmp_path):

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from tulu_jax.chat import AddTokens, check_add_tokens, check_template_name
 from tulu_jax.data.packing import PACKING_MODES, PackingMode
+from tulu_jax.data.specs import TASK_PREFIX
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types, set_paths
+from tulu_jax.files import user_paths
 
 ENCODINGS = ("hf", "paper")
 Schedule = Literal["concat", "rates"]
@@ -101,6 +103,9 @@ class DataConfig:
                 got = repr(getattr(self, name))
                 raise ConfigError(f"{name} is not set", got=got, at="DataConfig", expected="text")
         _paths("exclude", self.exclude)
+        if self.exclude is not None:
+            paths = user_paths(self.exclude, name="EXCLUDE")
+            object.__setattr__(self, "exclude", [str(path) for path in paths])
         check_field_types(self)
         set_paths(self, tokenizer="TOKENIZER", data_dir="DATA_DIR", raw_dir="RAW_DIR")
         self._check_rates_are_used()
@@ -115,7 +120,8 @@ class DataConfig:
                 expected="schedule 'rates'",
                 do="set DataConfig.schedule = 'rates', or leave the rates out",
             )
-        useless = set(self.seeds) - set(self.max_examples)
+        capped = {name.removeprefix(TASK_PREFIX) for name in self.max_examples}
+        useless = [name for name in self.seeds if name.removeprefix(TASK_PREFIX) not in capped]
         if self.schedule == "concat" and useless:
             raise ConfigError(
                 "seeds are given but not used",

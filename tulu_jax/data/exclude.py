@@ -18,7 +18,7 @@ from tulu_jax.data.exclude_file import Checked, read_exclude_file
 from tulu_jax.data.specs import file_sha256
 from tulu_jax.data.store import Store
 from tulu_jax.errors import DataError
-from tulu_jax.files import user_path
+from tulu_jax.files import user_paths
 
 _NAMED = 3
 """Ids that a message shows."""
@@ -207,25 +207,12 @@ def excluded_text(excluded: Mapping[str, int]) -> str:
     return f"excluded {sum(excluded.values()):,}" + (f" ({reasons})" if reasons else "")
 
 
-def exclude_paths(named: str | Sequence[str] | None) -> list[Path]:
-    """The files that a setting names: one, several in a list, or several joined by commas.
-
-    Raises: ConfigError for a text that is no path.
-    """
-    if named is None:
-        return []
-    if isinstance(named, str):
-        whole = user_path(named, name="exclude")
-        named = [named] if whole.exists() else [p for p in named.split(",") if p.strip()] or [named]
-    return [user_path(str(one).strip(), name="exclude") for one in named]
-
-
 def read_exclusion(named: str | Sequence[str] | None) -> Exclusion:
-    """What the named exclude files leave out.
+    """What the named exclude files (`user_paths`) leave out.
 
     Raises: DataError for a file that cannot be read, is no exclude file, or is named twice.
     """
-    paths = exclude_paths(named)
+    paths = [] if named is None else user_paths(named, name="exclude")
     if len(set(paths)) != len(paths):
         raise DataError("an exclude file is named twice", got=", ".join(map(str, paths)))
     listed: dict[Place, dict[str, str]] = {}
