@@ -43,16 +43,20 @@ _OWN = {
 
 
 def shape_of(row: Mapping[str, Any]) -> Shape | None:
-    """The shape that a record's fields have; None for one that is not known.
+    """The shape that a record's fields have, null ones left aside; None for one not known.
 
     >>> shape_of({"instruction": "Add.", "input": "1 2", "output": "3"})
     'alpaca'
     """
-    if "messages" in row or ("prompt" in row and "completion" in row):
+    if _has(row, "messages") or _has(row, "prompt", "completion"):
         return "messages"
-    if "conversations" in row:
+    if _has(row, "conversations"):
         return "sharegpt"
-    return "alpaca" if "instruction" in row and "output" in row else None
+    return "alpaca" if _has(row, "instruction", "output") else None
+
+
+def _has(row: Mapping[str, Any], *names: str) -> bool:
+    return all(row.get(name) is not None for name in names)
 
 
 def common_shape(rows: Iterable[Mapping[str, Any]]) -> Shape | None:
@@ -135,7 +139,7 @@ class Converter:
         messages = self._flagged(messages, row, at)
         messages = _with_system(messages, row, at)
         _refuse_history(row, at)
-        known = (*_OWN[shape][: 1 if "messages" in row else None], *_BESIDE)
+        known = (*_OWN[shape][: 1 if _has(row, "messages") else None], *_BESIDE)
         if self.tools:
             for name in TOOLS:
                 messages = with_tools(messages, row.get(name), at)
@@ -150,7 +154,7 @@ class Converter:
             pair = encode_instruction(*texts, context=context, rng=self.random)
             return _pair(*pair)
         field = "conversations" if shape == "sharegpt" else "messages"
-        if field in row:
+        if field in row and not (row[field] is None and _has(row, "prompt", "completion")):
             turns = list_field(row, field, at=at)
             return messages_of(turns, at=at, faults=self.faults, tools=self.tools)
         if "prompt" not in row and "completion" not in row:

@@ -13,6 +13,9 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import open_training_data
 from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.data.mixtures import get_mixture, split_names
+from tulu_jax.data.prepare import prepare
+from tulu_jax.data.rows import make_rows
+from tulu_jax.data.specs import get_spec, locate_raw_dir
 from tulu_jax.errors import DataError
 
 TOKENIZER = ["--tokenizer", str(demo.TOKENIZER_DIR)]
@@ -193,6 +196,29 @@ def test_stats_and_check_read_them_too(tulu, tmp_path):
     )
     got = tulu("data", "check", path, *columns, "--num_processes", 1)
     assert got.status == 0 and got.err.startswith("a.csv: a table; prompt -> user")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_stores_and_rows_are_those_of_the_same_messages(tmp_path, name):
+    def rows_of(path):
+        spec = get_spec(str(path))
+        (store,) = prepare(
+            str(path),
+            PrepareOptions(tokenizer=TOKENIZER[1], max_length=96, data_dir=str(tmp_path / "data")),
+            reader=lambda spec, split: spec.read(locate_raw_dir(spec, None), **spec.options),
+            rebuild=True,
+        )
+        rows = make_rows([store], row_length=96, seed=1)
+        return spec, [store[i] for i in range(len(store))], rows.batch(0, batch_size=1)
+
+    (tmp_path / "plain").mkdir()
+    _, theirs, batch = rows_of(put(tmp_path / "plain", "a.jsonl", *SHAPES["messages"]))
+    for shape in SHAPES:
+        spec, ours, same = rows_of(write(tmp_path, name, SHAPES[shape]))
+        assert spec.own and len(ours) == len(theirs) == len(MESSAGES)
+        for (tokens, mask), (their_tokens, their_mask) in zip(ours, theirs, strict=True):
+            assert np.array_equal(tokens, their_tokens) and np.array_equal(mask, their_mask)
+        assert all(np.array_equal(same[key], batch[key]) for key in batch)
 
 
 @pytest.mark.slow

@@ -105,6 +105,27 @@ def test_records_of_another_shape_than_the_first_are_faults(tmp_path):
     assert len(made) == 2 and "missing field 'instruction'" in faults.messages[0]
 
 
+def test_columns_that_are_null_are_not_there(tmp_path):
+    """A table has every column in every row."""
+    nulls = dict.fromkeys(
+        (
+            "messages",
+            "conversations",
+            "prompt",
+            "completion",
+            "instruction",
+            "output",
+            "weight",
+            "tools",
+        )
+    )
+    for row in ({"messages": CHAT}, PAIR, {"conversations": TURNS}):
+        made, faults = read(tmp_path, {**nulls, **row})
+        assert made == [CHAT] and not faults.unused
+    with pytest.raises(DataError, match="record has no conversation - got fields messages, conv"):
+        read(tmp_path, nulls)
+
+
 @pytest.mark.parametrize(
     ("row", "advice"),
     [
