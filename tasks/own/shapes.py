@@ -159,7 +159,18 @@ class Converter:
             return messages_of(turns, at=at, faults=self.faults, tools=self.tools)
         if "prompt" not in row and "completion" not in row:
             raise no_conversation(row, at)
+        if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
+            return self._of_lists(row["prompt"], row["completion"], at)
         return _pair(text_field(row, "prompt", at=at), text_field(row, "completion", at=at))
+
+    def _of_lists(self, prompt: list[Any], completion: list[Any], at: str) -> list[dict[str, Any]]:
+        """Messages of a prompt, of which no answer is trained, and those of the completion."""
+        given = {"faults": self.faults, "tools": self.tools}
+        before = messages_of(prompt, at=f"{at}, prompt", **given)
+        after = messages_of(completion, at=f"{at}, completion", **given)
+        answers = [message["role"] == "assistant" for message in before]
+        pairs = zip(before, answers, strict=True)
+        return [*({**one, "train": False} if answer else one for one, answer in pairs), *after]
 
     def _flagged(
         self, messages: list[dict[str, Any]], row: dict[str, Any], at: str

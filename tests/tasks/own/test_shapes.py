@@ -88,6 +88,20 @@ def test_system_messages_that_differ_are_faults(tmp_path):
     assert "field 'system' has the wrong type" in faults.messages[2]
 
 
+def test_prompt_and_completion_that_are_messages(tmp_path):
+    """TRL's form, of which only the completion is trained."""
+    row = {
+        "prompt": [SYSTEM, *CHAT, CHAT[0]],
+        "completion": [{"role": "assistant", "content": "b"}],
+    }
+    (messages,), faults = read(tmp_path, row, {**row, "completion": "b"}, {**row, "prompt": [3]})
+    assert [m["content"] for m in messages] == ["Be kind.", "q", "a", "q", "b"]
+    assert [m.get("train", True) for m in messages] == [True, True, False, True, True]
+    assert "field 'prompt' has the wrong type - got list" in faults.messages[0]
+    assert "message is not a mapping - got int at" in faults.messages[1]
+    assert "line 3, prompt, message 0" in faults.messages[1]
+
+
 def test_the_alpaca_template_after_a_system_message(tmp_path):
     ((system, user, answer),), _ = read(tmp_path, {**ALPACA, "system": "Be kind."})
     assert system == SYSTEM and "1 2" in user["content"] and answer["content"] == "3"
