@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,7 +16,12 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from tulu_jax.checkpoint.arrays import CheckpointReader, checkpoints_dir, complete_steps
+from tulu_jax.checkpoint.arrays import (
+    CheckpointReader,
+    checkpoints_dir,
+    complete_steps,
+    read_meta,
+)
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
@@ -30,7 +36,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by ou
 
 
 OTHER_RUN = "set another MODEL_DIR"
-KEPT = "complete checkpoints are untouched"
+KEPT = "the last complete checkpoint is untouched"
 
 
 class Checkpoints:
@@ -337,8 +343,12 @@ def saved_generation(path: str | Path) -> dict[str, Any]:
     Raises:
       CheckpointError: no complete checkpoint, or no model that can be read.
     """
+    for step in reversed(complete_steps(path)):  # the newest that can be read: others may be broken
+        with contextlib.suppress(CheckpointError):
+            meta = read_meta(checkpoints_dir(path) / str(step) / "meta" / "metadata")
+            return dict(meta.get("generation") or {})
     if is_run(path):
-        return dict(CheckpointReader(path).meta.get("generation") or {})
+        return {}
     return read_generation(Path(path), read_config(Path(path)))
 
 
