@@ -164,6 +164,8 @@ def test_added_tokens_of_a_bpe_tokenizer(instruct):
         ([""], ConfigError, r"ADD_TOKENS is not understood - got \[''\] - expected 'template', or"),
         ([" x"], ConfigError, "ADD_TOKENS is not understood"),
         (["x", "x"], ConfigError, "ADD_TOKENS is not understood"),
+        (["\ud800"], ConfigError, r"ADD_TOKENS is not understood - got .*ud800"),
+        (["a\0"], ConfigError, "ADD_TOKENS is not understood"),
         ([3], ConfigError, "ADD_TOKENS is not understood"),
         ("<|im_end|>", ConfigError, r"ADD_TOKENS is not understood - got '<\|im_end\|>'"),
         (True, ConfigError, "ADD_TOKENS is not understood - got True"),

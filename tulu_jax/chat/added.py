@@ -22,7 +22,7 @@ def check_add_tokens(value: object) -> None:
     if value == FOR_TEMPLATE:
         return
     tokens = list(value) if isinstance(value, list | tuple) else [None]
-    good = all(isinstance(token, str) and token and token == token.strip() for token in tokens)
+    good = all(isinstance(token, str) and _is_plain(token) for token in tokens)
     if not good or len(set(tokens)) < len(tokens):
         raise ConfigError(
             "ADD_TOKENS is not understood",
@@ -30,6 +30,12 @@ def check_add_tokens(value: object) -> None:
             expected="'template', or a list of different texts without spaces around them, such "
             "as ['<|im_start|>', '<|im_end|>']",
         )
+
+
+def _is_plain(token: str) -> bool:
+    """Whether a text may be a token: whole characters, no NUL, no spaces around it."""
+    whole = not any("\ud800" <= character <= "\udfff" for character in token)
+    return bool(token) and token == token.strip() and "\0" not in token and whole
 
 
 def tokens_to_add(

@@ -199,7 +199,7 @@ def _refuse_idle_flags(args: argparse.Namespace) -> None:
         if _named(args, flag) and not _named(args, other):
             raise ConfigError(
                 f"--{flag} without --{other} changes nothing",
-                got=getattr(args, flag),
+                got=repr(getattr(args, flag)),
                 do=f"add --{other}, or leave it out",
             )
 
