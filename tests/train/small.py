@@ -22,7 +22,7 @@ from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
 from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train import checks, feed, loop, reporter, setup
+from tulu_jax.train import checks, feed, loop, metrics, reporter, setup
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
 
 MODEL = LlamaConfig(
@@ -142,7 +142,7 @@ def run_config(folder: Path, **changes) -> TrainConfig:
 def leave_out_what_others_test(set_attribute) -> None:
     """The packing probe, the measured peak and the plot take most of a run of a few steps."""
     set_attribute(loop, "probe_packing", lambda *args, **options: 0.0)
-    set_attribute(loop, "peak_flops", lambda dtype: (1e12, "nothing"))
+    set_attribute(loop, "find_peak", lambda dtype: metrics.Peak(1e12, "nothing"))
     set_attribute(reporter, "plot_losses", lambda *args: None)
 
 

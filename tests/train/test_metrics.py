@@ -9,7 +9,7 @@ import pytest
 from train.small import MODEL
 from tulu_jax.models import LlamaConfig
 from tulu_jax.train import metrics
-from tulu_jax.train.metrics import MetricLog, peak_flops, train_flops
+from tulu_jax.train.metrics import MetricLog, Peak, find_peak, train_flops
 from tulu_jax.train.plot import plot_losses
 
 
@@ -30,7 +30,26 @@ def test_flops_of_7b_are_six_per_weight_and_token():
 
 def test_peak_is_measured_on_cpu(monkeypatch):
     monkeypatch.setattr(metrics, "_measured_flops", lambda dtype: 5e10)
-    assert peak_flops("float32") == (5e10, "a measured 1024^3 product")
+    peak = find_peak("float32")
+    assert (peak.flops, peak.source) == (5e10, "a measured 1024^3 product")
+    assert peak.words == " of a measured product"
+
+
+def test_the_best_of_several_measurements_counts():
+    found = iter([3e10, 9e10, 1e10])
+    peak = Peak(5e10, "a product", lambda: next(found), measurements_left=3)
+    peak.look_again()
+    assert peak.flops == 5e10
+    assert peak.share(2.5e10) == 0.5  # possible: nothing is measured
+    assert peak.share(6e10) == 6e10 / 9e10  # more than can be: it was busy when it was measured
+    assert peak.share(10e10) is None and peak.measurements_left == 0
+    assert peak.share(10e10) is None and peak.flops == 9e10
+
+
+def test_a_data_sheet_is_not_measured():
+    peak = Peak(5e10, "bf16 peak of X")
+    peak.look_again()
+    assert peak.share(6e10) is None and peak.flops == 5e10 and peak.words == ""
 
 
 def test_measured_flops_are_plausible():
@@ -47,7 +66,7 @@ def test_peak_of_known_devices_is_of_the_longest_name_that_fits(monkeypatch, kin
 
     monkeypatch.setattr(jax, "devices", lambda: [Device()])
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    assert peak_flops("bfloat16")[0] == 4 * peak
+    assert find_peak("bfloat16").flops == 4 * peak
 
 
 def log_of(folder, steps):

@@ -153,6 +153,7 @@ def make_batches(args: argparse.Namespace, model: Any) -> list[Any]:
 
 def _table(found: dict[str, Any]) -> str:
     mesh = ", ".join(f"{name} {size}" for name, size in found["mesh"].items()) or "one device"
+    mfu = "not known (faster than the product)" if found["mfu"] is None else f"{found['mfu']:.1%}"
     return f"""\
 {found["model"]}: {found["weights"]:,} weights, {found["dtype"]}, {found["optimizer"]}, remat \
 {found["remat"]}, on {found["device"]} ({mesh}), jax {found["jax"]}
@@ -160,7 +161,7 @@ batch         {found["rows"]} rows of {found["length"]} tokens, {found["padding_
 step          {found["step_s"]:.4f} s (median)
 tokens        {found["tokens_per_s"]:,.0f} a second, of which {found["loss_tokens_per_s"]:,.0f} \
 carry loss
-MFU           {found["mfu"]:.1%} = {found["mfu_formula"]}
+MFU           {mfu} = {found["mfu_formula"]}
 memory        {found["peak_memory_gib"]:.2f} GiB at most (GPU, TPU: the fullest device; CPU: the \
 process); {found["step_memory_gib"]:.2f} GiB in a step by XLA's account
 compilation   {found["compile_s"]:.1f} s"""

@@ -19,7 +19,7 @@ from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.flight import Flight
-from tulu_jax.train.metrics import FLOP_FORMULA, peak_flops, train_flops
+from tulu_jax.train.metrics import FLOP_FORMULA, find_peak, train_flops
 from tulu_jax.train.optimizer import make_optimizer
 from tulu_jax.train.state import create_state
 from tulu_jax.train.step import make_train_step
@@ -129,7 +129,8 @@ def measure(
     tokens = statistics.fmean(m["tokens"] for _, m in timed)
     loss_tokens = statistics.fmean(m["loss_tokens"] for _, m in timed)
     flops = train_flops(bench.model, tokens=tokens, loss_tokens=loss_tokens, length=length)
-    peak, source = peak_flops(bench.compute.dtype)
+    peak = find_peak(bench.compute.dtype)
+    share = peak.share(flops / seconds)
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
@@ -143,8 +144,8 @@ def measure(
         "tokens_per_s": tokens / seconds,
         "loss_tokens_per_s": loss_tokens / seconds,
         "padding_share": 1 - tokens / (rows * length),
-        "mfu": flops / seconds / peak,
-        "mfu_formula": f"({FLOP_FORMULA}) / time / {source} {peak:.4g}",
+        "mfu": share,
+        "mfu_formula": f"({FLOP_FORMULA}) / time / {peak.source} {peak.flops:.4g}",
         "compile_s": bench.compile_s,
         "peak_memory_gib": peak_memory_bytes() / GIB,
         "step_memory_gib": _step_bytes(memory) / GIB,

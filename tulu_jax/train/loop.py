@@ -29,7 +29,7 @@ from tulu_jax.train.flight import Flight
 from tulu_jax.train.goodput import Clock
 from tulu_jax.train.guards import BadSteps
 from tulu_jax.train.heldout import heldout_losses
-from tulu_jax.train.metrics import ADAPTER_FLOP_FORMULA, FLOP_FORMULA, peak_flops
+from tulu_jax.train.metrics import ADAPTER_FLOP_FORMULA, FLOP_FORMULA, find_peak
 from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.profile import Profile
 from tulu_jax.train.reporter import Reporter
@@ -106,9 +106,9 @@ def _train(
         keep_settings(run)
         step = first_step = int(state.step)
         train_step, eval_step = make_steps(run)
-        peak, peak_source = peak_flops(config.compute.dtype)
-        _print_plan(run, console, first_step, peak_source)
-        reporter = Reporter(run, console, clock, first_step=first_step, peak_flops=peak)
+        peak = find_peak(config.compute.dtype)
+        _print_plan(run, console, first_step, peak.source)
+        reporter = Reporter(run, console, clock, first_step=first_step, peak=peak)
         bad_steps = BadSteps.of_run(config, checkpoints)
         profile = Profile(run, clock, reporter.say, first_step=step)
         feed, flight, heldout = Feed(run, clock, first_step=step), Flight(), {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from tulu_jax.models import ModelConfig
 
@@ -60,32 +63,71 @@ def train_flops(
     return layers + head + attention + 6 * (adapter_params or 0) * tokens
 
 
-def peak_flops(dtype: str) -> tuple[float, str]:
-    """FLOP/s of all devices together, and where the figure comes from.
+@dataclasses.dataclass
+class Peak:
+    """FLOP/s that all devices together could do, and where the figure comes from.
 
-    Known accelerators have their bfloat16 peak; on anything else a matrix product is timed.
+    A figure that was measured while the machine was busy is too low: it is measured again, a few
+    times and when nothing else runs, and the best one counts.
     """
+
+    flops: float
+    source: str
+    measure: Callable[[], float] | None = None
+    """Measures it anew; None where the data sheet says it."""
+    measurements_left: int = 5
+
+    def look_again(self) -> None:
+        """Measures once more, if it is measured at all; call it while the devices are idle."""
+        if self.measure is not None and self.measurements_left > 0:
+            self.measurements_left -= 1
+            self.flops = max(self.flops, self.measure())
+
+    def share(self, flops: float) -> float | None:
+        """Model FLOPs utilization, of `flops` FLOP/s; None if that is more than can be.
+
+        Then the measured figure is too low, and no share of it says anything.
+        """
+        if flops > self.flops:
+            self.look_again()
+        return flops / self.flops if flops <= self.flops else None
+
+    @property
+    def words(self) -> str:
+        """What a share is said to be of: nothing more where the data sheet says it."""
+        return "" if self.measure is None else " of a measured product"
+
+
+def find_peak(dtype: str) -> Peak:
+    """The peak of the devices: by data sheet in bfloat16, or a matrix product, timed."""
     device = jax.devices()[0]
     known = [kind for kind in PEAK_FLOPS if device.device_kind.startswith(kind)]
     if known:
         kind = max(known, key=len)
-        return PEAK_FLOPS[kind] * jax.device_count(), f"bf16 peak of {kind}"
-    if device.platform != "cpu":
-        return _measured_flops(dtype) * jax.device_count(), "a measured 1024^3 product"
+        return Peak(PEAK_FLOPS[kind] * jax.device_count(), f"bf16 peak of {kind}")
     # Virtual CPU devices share the same cores.
-    return _measured_flops(dtype), "a measured 1024^3 product"
+    count = 1 if device.platform == "cpu" else jax.device_count()
+
+    def measure() -> float:
+        return _measured_flops(dtype) * count
+
+    return Peak(measure(), "a measured 1024^3 product", measure)
 
 
-def _measured_flops(dtype: str, size: int = 1024, tries: int = 5) -> float:
+def _measured_flops(dtype: str, size: int = 1024, tries: int = 8) -> float:
     matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda a: a @ a)
-    product(matrix).block_until_ready()
+    _product(matrix).block_until_ready()
     seconds = []
     for _ in range(tries):
         start = time.perf_counter()
-        product(matrix).block_until_ready()
+        _product(matrix).block_until_ready()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
+
+
+@jax.jit
+def _product(matrix: Array) -> Array:
+    return matrix @ matrix
 
 
 class MetricLog:

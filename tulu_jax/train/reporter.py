@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import itertools
 import sys
+from collections import deque
 from types import TracebackType
 from typing import Any
 
@@ -26,22 +27,26 @@ from tulu_jax.train.goodput import (
     share_in_steps,
     step_time_summary,
 )
-from tulu_jax.train.metrics import MetricLog, train_flops
+from tulu_jax.train.metrics import MetricLog, Peak, train_flops
 from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.plot import plot_losses
 from tulu_jax.train.setup import Run
 from tulu_jax.train.stopping import Stop
 
 
+FEWEST_TIMED = 5
+"""Steps, at least, over which a log line takes the mean of their times, once there are as many."""
+
+
 class Reporter:
     """Collects step metrics between log steps and tells them everywhere; quiet off process 0."""
 
     def __init__(
-        self, run: Run, console: Console, clock: Clock, *, first_step: int, peak_flops: float
+        self, run: Run, console: Console, clock: Clock, *, first_step: int, peak: Peak
     ) -> None:
         """Opens the log files of the run folder."""
         self._run, self._console = run, console
-        self._peak = peak_flops
+        self._peak = peak
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
         self._writer = _open_tensorboard(run, first_step) if self._main else None
@@ -50,6 +55,7 @@ class Reporter:
         self._rates = _learning_rates(run)
         self._compiled = 1
         self._step_times: list[float] = []
+        self._recent: deque[float] = deque(maxlen=max(run.config.log_period, FEWEST_TIMED))
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -100,11 +106,25 @@ class Reporter:
         for row in rows:
             if row.skipped:
                 self.say(row.skipped, WARNING)
-        times = [row.seconds for row in rows if row.seconds is not None]
-        self._step_times += times
-        line = self._summary(rows, sum(times) / len(times) if times else None)
-        self.say(_sentence(line, self._run.total_steps))
+        line = self._summary(rows, self._seconds_a_step(rows))
+        self.say(_sentence(line, self._run.total_steps, self._peak.words))
         self._keep(line)
+
+    def _seconds_a_step(self, rows: list[Row]) -> float | None:
+        """The mean over the window, made longer by steps before it where it is very short.
+
+        A step that ends while the host is held up seems long, and the next one short: alone it
+        would show several times the speed that there is.
+        """
+        for row in rows:
+            if row.seconds is None:
+                self._recent.clear()
+            else:
+                self._recent.append(row.seconds)
+                self._step_times.append(row.seconds)
+        timed = sum(row.seconds is not None for row in rows)
+        last = list(self._recent)[-max(timed, FEWEST_TIMED) :]
+        return sum(last) / len(last) if timed else None
 
     def _summary(self, rows: list[Row], seconds: float | None) -> dict[str, Any]:
         good = [row.metrics for row in rows if not row.skipped]
@@ -127,8 +147,9 @@ class Reporter:
                 "tokens_per_s": tokens / seconds,
                 "loss_tokens_per_s": loss_tokens / seconds,
                 "step_s": seconds,
-                "mfu": self._flops(tokens, loss_tokens) / seconds / self._peak,
             }
+            share = self._peak.share(self._flops(tokens, loss_tokens) / seconds)
+            line |= {} if share is None else {"mfu": share}
         return line
 
     def _flops(self, tokens: float, loss_tokens: float) -> float:
@@ -143,6 +164,7 @@ class Reporter:
 
     def heldout(self, step: int, losses: dict[str, float]) -> None:
         """Tells the held-out losses and redraws the plot."""
+        self._peak.look_again()  # the devices are idle now
         if losses:
             shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
             self.say(f"step {step:,}  held-out loss: {shown}")
@@ -215,7 +237,7 @@ class Reporter:
             self._wandb.log(flat, step=line["step"])
 
 
-def _sentence(line: dict[str, Any], total_steps: int) -> str:
+def _sentence(line: dict[str, Any], total_steps: int, of_what: str) -> str:
     parts = [f"step {line['step']:,}/{total_steps:,}"]
     if "loss" in line:
         parts += [f"loss {line['loss']:.4f}", f"grad {line['grad_norm']:.3f}"]
@@ -225,8 +247,9 @@ def _sentence(line: dict[str, Any], total_steps: int) -> str:
             f"{line['tokens_per_s']:,.0f} tok/s",
             f"{line['loss_tokens_per_s']:,.0f} loss tok/s",
             f"{line['step_s']:.3f} s/step",
-            f"MFU {line['mfu']:.1%}",
         ]
+    if "mfu" in line:
+        parts.append(f"MFU {line['mfu']:.1%}{of_what}")
     return "  ".join([*parts, f"pad {line['padding_share']:.1%}"])
 
 
