@@ -106,7 +106,7 @@ def test_folder_that_cannot_be_made(tmp_path, capsys):
     assert "run folder cannot be written" in err and "set another MODEL_DIR" in err
 
 
-class _PreparedElsewhere(Exception):
+class _PreparedElsewhere(BaseException):
     pass
 
 

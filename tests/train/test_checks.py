@@ -108,6 +108,10 @@ def test_a_run_that_fits_passes(tmp_path, base):
     [
         ({"train_steps": 3}, "the length of the run is not clear - got TRAIN_STEPS=3 and EPOCHS=2"),
         ({"epochs": None}, "the length of the run is not clear - got TRAIN_STEPS=None and EPOCHS="),
+        (
+            {"wandb": True},
+            "Weights & Biases is asked for but not installed - got WANDB=True",
+        ),
         ({"mixture": "tulu_dem"}, "unknown dataset or mixture - got 'tulu_dem'"),
         ({"mixture": "tulu_dolly", "raw_dir": "/nowhere"}, "raw files of dataset dolly are"),
         ({"options": {"tulu_demo": {"x": 1}}}, "unknown option of dataset demo - got 'x'"),

@@ -18,7 +18,6 @@ from train.small import (
     run_config,
     training_data,
 )
-from tulu_jax.errors import ConfigError
 from tulu_jax.train import loop, setup
 
 STEPS = 10
@@ -213,8 +212,3 @@ def test_recompile_is_reported(tmp_path, monkeypatch):
     _, output = run(monkeypatch, config)
     assert output.count("The training step was compiled again before step 3") == 1
     assert "compiled again before step 2" not in output
-
-
-def test_wandb_must_be_installed(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"Weights & Biases is asked for but not installed .*pip"):
-        run(monkeypatch, run_config(tmp_path / "run", wandb=True))

@@ -14,6 +14,12 @@ from tulu_jax.cli.allocator import keep_memory, reuse_freed_memory
 from tulu_jax.console import accept_every_character, end_quietly
 from tulu_jax.errors import TuluError
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""What XLA calls it when a device has no room."""
+
+INTERNAL = 70
+"""Exit status of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+
 COMMANDS = (
     "demo",
     "data",
@@ -73,7 +79,10 @@ def _refuse_dashes(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 done, 2 a mistake the message explains, 130 interrupted."""
+    """Runs one command; the exit status.
+
+    0: done. 2: a mistake that the message explains. 130: interrupted. 70: a fault of this program.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = make_parser()
     _refuse_dashes(parser, sys.argv[1:] if argv is None else argv)
@@ -90,22 +99,70 @@ def main(argv: Sequence[str] | None = None) -> int:
         reuse_freed_memory()
         if not getattr(args, "verify", False):  # which computes
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return _guarded(args)
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """Runs the command; whatever goes wrong is told in words, never by a traceback."""
     try:
         return int(args.func(args) or 0)
     except TuluError as error:
-        print(f"tulu {args.command}: {error}", file=sys.stderr)
-        return 2
+        return _tell(args, str(error))
     except BrokenPipeError:
         end_quietly()
         return CLOSED_PIPE
     except OSError as error:
         at = f" at {error.filename}" if error.filename else ""
-        print(
-            f"tulu {args.command}: cannot read or write - got {error.strerror or error}{at}"
+        return _tell(
+            args,
+            f"cannot read or write - got {error.strerror or error}{at}"
             " - expected a readable file, or a writable folder with room",
-            file=sys.stderr,
         )
-        return 2
     except KeyboardInterrupt:
-        print(f"tulu {args.command}: interrupted", file=sys.stderr)
-        return 130
+        return _tell(args, "interrupted", 130)
+    except MemoryError as error:
+        return _tell(
+            args,
+            f"this machine's memory is too small - got {error or 'no more memory'}"
+            " - expected room for what is asked for - lower sizes such as BATCH_SIZE or --rows",
+        )
+    except Exception as error:
+        if OUT_OF_MEMORY in str(error):
+            return _tell(args, _device_memory(error))
+        return _tell(args, _own_fault(error), INTERNAL)
+
+
+def _tell(args: argparse.Namespace, text: str, status: int = 2) -> int:
+    whole = f"tulu {args.command}: {text}".encode(errors="backslashreplace")
+    print(whole.decode(), file=sys.stderr)
+    return status
+
+
+def _device_memory(error: Exception) -> str:
+    """What to do when a device has no room; XLA's own text says how much it asked for."""
+    return (
+        f"the devices' memory is too small - got {str(error).strip().splitlines()[0][:300]}"
+        " - expected a step that fits - raise MICRO_BATCHES or MESH_FSDP, set REMAT='full', or "
+        "lower BATCH_SIZE; `tulu plan` says what a run takes"
+    )
+
+
+def _own_fault(error: Exception) -> str:
+    """What to say of an error that nobody foresaw; its traceback goes to a file."""
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="tulu-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"tulu-jax {__version__}: {' '.join(sys.argv)}\n\n{text}")
+        kept = file.name
+    except OSError:
+        kept = "nowhere: no temporary folder can be written"
+    what = str(error).strip().splitlines()[:1]
+    return (
+        f"a fault of tulu-jax itself - got {type(error).__name__}: {''.join(what)[:300]}"
+        f" - the traceback is kept in {kept} - please report it with that file"
+    )

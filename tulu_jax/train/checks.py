@@ -7,6 +7,7 @@ Preparing data may take hours: whatever can be known to be wrong without it is r
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
     """
     refuse_imported(config.model_dir)
     _check_length(config)
+    _check_wandb(config)
     _check_names(config.data)
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     tokenizer = prepare_options(config.data).load_tokenizer()
@@ -77,6 +79,15 @@ def _check_length(config: TrainConfig) -> None:
             "the length of the run is not clear",
             got=f"TRAIN_STEPS={config.train_steps} and EPOCHS={config.data.epochs}",
             expected="one of them to be a number, the other None",
+        )
+
+
+def _check_wandb(config: TrainConfig) -> None:
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            "Weights & Biases is asked for but not installed",
+            got="WANDB=True",
+            do="`pip install wandb`, or leave it off",
         )
 
 

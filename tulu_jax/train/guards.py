@@ -38,6 +38,7 @@ def check_model_fits_data(
             got=f"tokenizer bos={bos_id}, eos={eos_id}; model bos={config.bos_id}, "
             f"eos={config.eos_id}",
             expected="the same ids",
+            do="set TOKENIZER to the folder of the model's own tokenizer",
         )
     if length > config.max_length:
         raise ConfigError(

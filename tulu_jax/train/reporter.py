@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import itertools
 import sys
 from collections import deque
@@ -17,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tulu_jax.console import WARNING, print_line
-from tulu_jax.errors import ConfigError
 from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.train.flight import Row
 from tulu_jax.train.goodput import (
@@ -32,7 +30,6 @@ from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.plot import plot_losses
 from tulu_jax.train.setup import Run
 from tulu_jax.train.stopping import Stop
-
 
 FEWEST_TIMED = 5
 """Steps, at least, over which a log line takes the mean of their times, once there are as many."""
@@ -274,11 +271,5 @@ def _open_tensorboard(run: Run, first_step: int) -> Any:
 
 
 def _open_wandb(run: Run) -> Any:
-    if importlib.util.find_spec("wandb") is None:
-        raise ConfigError(
-            "Weights & Biases is asked for but not installed",
-            got="TrainConfig.wandb=True",
-            do="`pip install wandb`, or leave it off",
-        )
     wandb = importlib.import_module("wandb")
     return wandb.init(project="tulu-jax", dir=str(run.folder), config=run.meta(), resume="allow")

@@ -1,0 +1,51 @@
+"""What every command does with errors: words and a status, never a traceback."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tulu_jax.cli import bench
+from tulu_jax.cli.main import INTERNAL, main
+from tulu_jax.errors import ConfigError
+
+
+def run_with(monkeypatch, capsys, error):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(bench, "run", fail)
+    status = main(["bench", "train"])
+    captured = capsys.readouterr()
+    assert captured.out == "" and "Traceback" not in captured.err
+    assert captured.err.startswith("tulu bench: ") and captured.err.count("\n") == 1
+    return status, captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ConfigError("x is wrong", got=3), 2, "tulu bench: x is wrong - got 3\n"),
+        (OSError(28, "No space left on device", "/full"), 2,
+         "cannot read or write - got No space left on device at /full - expected a readable file"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("Unable to allocate 8 EiB"), 2,
+         "this machine's memory is too small - got Unable to allocate 8 EiB - expected room"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffers:"), 2,
+         "the devices' memory is too small - got RESOURCE_EXHAUSTED: Out of memory allocating 9 "
+         "bytes. - expected a step that fits - raise MICRO_BATCHES"),
+    ],
+)  # fmt: skip
+def test_errors_are_told_in_words(monkeypatch, capsys, error, status, message):
+    found, text = run_with(monkeypatch, capsys, error)
+    assert found == status and message in text
+
+
+def test_what_nobody_foresaw_is_kept_for_a_report(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    status, text = run_with(monkeypatch, capsys, KeyError("lost"))
+    assert status == INTERNAL
+    assert "a fault of tulu-jax itself - got KeyError: 'lost' - the traceback is kept in " in text
+    kept = Path(re.search(r"kept in (\S+)", text)[1])
+    assert kept.parent == tmp_path and "KeyError: 'lost'" in kept.read_text()
