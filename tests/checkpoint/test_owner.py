@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tulu_jax.checkpoint import owner
+from tulu_jax.checkpoint.arrays import save_params
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.errors import ConfigError
 
@@ -132,3 +133,11 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     refusal = pytest.raises(ConfigError, match=r"run folder cannot be written - got .* at .*/run")
     with refusal, owned(tmp_path / "file" / "run"):
         raise AssertionError("taken")
+
+
+def test_nothing_is_imported_into_the_folder_of_a_run_that_goes_on(tmp_path):
+    """Before its first checkpoint the run could not be told from an empty folder."""
+    with owned(tmp_path / "run"):
+        with pytest.raises(ConfigError, match=GOES_ON):
+            save_params(tmp_path / "run", {}, {})
+        assert sorted(os.listdir(tmp_path / "run")) == [OWNER_FILE]

@@ -12,6 +12,7 @@ A run folder looks like this:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
+from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, TuluError
@@ -99,7 +101,20 @@ def save_params(
 
     Raises:
       CheckpointError: the run has checkpoints already, or the folder cannot be written.
+      ConfigError: a run goes on in the folder.
     """
+    run = Path(run)
+    is_owned = (run / OWNER_FILE).exists()  # else nobody is there, and nothing is to be left
+    with owned(run) if is_owned else contextlib.nullcontext():
+        return _save_params(run, params, meta, before_commit)
+
+
+def _save_params(
+    run: str | Path,
+    params: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    before_commit: Callable[[], Any] | None,
+) -> Path:
     folder = checkpoints_dir(run)
     steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if any(step.isdecimal() for step in steps):

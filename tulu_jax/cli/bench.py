@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tulu_jax.cli.paths import path_argument
 from tulu_jax.errors import ConfigError
 
 EXAMPLES = """\
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--moment_dtype", default="float32", help="of AdamW's first moment")
     add("--mesh", default="", help="sizes of mesh axes, such as data=2,fsdp=4")
     add("--offload_optimizer", action="store_true", help="moments in the host's memory")
-    add("--store", type=Path, help="take rows from this tokenized store")
+    add("--store", type=path_argument, metavar="DIR", help="take rows from this tokenized store")
     add("--packing", default="best_fit", help="of the store's rows: best_fit or padded")
     add("--loss_share", type=float, default=0.5, help="of made-up tokens (default 0.5)")
     add("--steps", type=int, default=10, help="steps timed (default 10)")

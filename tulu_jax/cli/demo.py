@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.paths import path_argument
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "random weights, scores it by exact match on held-out questions before and after, exports "
         "it to Hugging Face format and shows a few answers. Run again, it resumes.",
     )
-    parser.add_argument("--dir", default="demo", help="folder for everything (default: demo)")
+    parser.add_argument(
+        "--dir", type=path_argument, default="demo", help="folder for everything (default: demo)"
+    )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="train N steps instead of the whole recipe"
     )

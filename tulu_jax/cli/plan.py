@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tulu_jax.cli.paths import path_argument
 
 if TYPE_CHECKING:
     from tulu_jax.data.config import DataConfig
@@ -61,7 +62,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--efficiency", type=float, default=0.6, metavar="SHARE",
         help="share of the roofline's speed that the time to train assumes (default 0.6)",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan here")
+    parser.add_argument(
+        "--json", type=path_argument, metavar="FILE", help="also write the plan here"
+    )
     parser.set_defaults(func=run)
 
 
