@@ -4,9 +4,11 @@ import argparse
 
 import pytest
 
+from tulu_jax.cli import demo
 from tulu_jax.cli.gin_config import MACROS
 from tulu_jax.cli.main import main, make_parser
-from tulu_jax.train import loop
+from tulu_jax.errors import ConfigError
+from tulu_jax.train import bench, loop
 
 VALUES = (
     "", "None", "True", "-1", "1.5", "1e999", "36893488147419103232", "'text'", "[1]", "{'a': 1}",
@@ -81,9 +83,11 @@ def flags():
 
 @pytest.mark.parametrize(("line", "flag"), flags(), ids=lambda v: v if isinstance(v, str) else v[0])
 def test_any_value_of_a_flag(capsys, monkeypatch, line, flag):
-    from tulu_jax.train import bench
+    def stop(*_args, **_options):
+        raise ConfigError("all values were taken")
 
-    monkeypatch.setattr(bench, "measure", lambda *args, **options: {})
+    monkeypatch.setattr(bench, "StepBench", stop)
+    monkeypatch.setattr(demo, "_fresh_params", stop)
     for value in ("", "-1", "0", "x", "1e999", "nan", "36893488147419103232", "/nowhere/x", "[]"):
         told(capsys, [*line, f"{flag}={value}"])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.ranges import check_ranges
 from tulu_jax.errors import ConfigError
 
 EXAMPLES = """\
@@ -21,6 +22,14 @@ examples:
 
 Neither gin nor any data library is needed. MFU counts no recomputation and no padding.
 """
+WHOLE = {
+    "rows": (1, 1_000_000),
+    "length": (2, 10_000_000),
+    "micro_batches": (1, 1_000_000),
+    "steps": (1, 1_000_000),
+    "warmup": (0, 1_000_000),
+}
+"""Flags that take a whole number: the least and the largest."""
 SETTING = re.compile(r"^(\w+)\.(\w+) *= *(.+)$", re.MULTILINE)
 
 
@@ -56,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mesh", default="", help="sizes of mesh axes, such as data=2,fsdp=4")
     add("--offload_optimizer", action="store_true", help="moments in the host's memory")
     add("--store", type=path_argument, metavar="DIR", help="take rows from this tokenized store")
-    add("--packing", default="best_fit", help="of the store's rows: best_fit or padded")
-    add("--loss_share", type=float, default=0.5, help="of made-up tokens (default 0.5)")
+    add("--packing", choices=("best_fit", "padded"), help="of the store's rows (default best_fit)")
+    add("--loss_share", type=float, help="of made-up tokens (default 0.5)")
     add("--steps", type=int, default=10, help="steps timed (default 10)")
     add("--warmup", type=int, default=2, help="steps before them (default 2)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
@@ -65,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Times steps and prints what was found."""
+    _check(args)
     from tulu_jax.models import ComputeConfig
     from tulu_jax.parallel import MeshConfig
     from tulu_jax.train.bench import StepBench, measure
@@ -93,6 +103,25 @@ def run(args: argparse.Namespace) -> int:
     found = {"model": args.model, "optimizer": args.optimizer, **found}
     print(json.dumps(found) if args.json else _table(found))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers that cannot be, and flags that would change nothing."""
+    check_ranges(args, WHOLE, {"loss_share": (0.0, 1.0)})
+    if args.rows % args.micro_batches:
+        raise ConfigError(
+            "--micro_batches does not divide the batch",
+            got=f"{args.micro_batches} of {args.rows} rows",
+            expected="a divisor of --rows",
+        )
+    flag, rows = ("packing", "made-up") if args.store is None else ("loss_share", "stored")
+    if getattr(args, flag) is not None:
+        raise ConfigError(
+            f"--{flag} has no effect on {rows} rows",
+            got=getattr(args, flag),
+            expected="--packing with --store, --loss_share without",
+            do="leave it out",
+        )
 
 
 def preset(name: str) -> Any:
@@ -139,15 +168,14 @@ def make_batches(args: argparse.Namespace, model: Any) -> list[Any]:
     from tulu_jax.train.bench import synthetic_batch
 
     if args.store is None:
-        return [
-            synthetic_batch(args.rows, args.length, model.vocab_size, loss_share=args.loss_share)
-        ]
+        share = 0.5 if args.loss_share is None else args.loss_share
+        return [synthetic_batch(args.rows, args.length, model.vocab_size, loss_share=share)]
     from tulu_jax.data.packing import pack
     from tulu_jax.data.rows import RowSource
     from tulu_jax.data.store import open_store
 
     store = open_store(args.store)
-    source = RowSource([store], pack(store.lengths, args.length, mode=args.packing))
+    source = RowSource([store], pack(store.lengths, args.length, mode=args.packing or "best_fit"))
     count = max(1, min(args.steps, source.num_rows // args.rows))
     return [source.batch(number, args.rows) for number in range(count)]
 

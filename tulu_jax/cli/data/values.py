@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from tulu_jax.cli.paths import path_text
+from tulu_jax.cli.ranges import check_ranges
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import user_path
 
@@ -56,15 +57,7 @@ def check_values(args: argparse.Namespace) -> None:
 
     Raises: ConfigError naming the flag.
     """
-    for table, words in ((WHOLE, "a whole number"), (NUMBERS, "a number")):
-        for name, (least, most) in table.items():
-            value = getattr(args, name, None)
-            if value is not None and not least <= value <= most:  # also refuses NaN
-                raise ConfigError(
-                    f"--{name} is out of range",
-                    got=value,
-                    expected=f"{words} from {least:,} to {most:,}",
-                )
+    check_ranges(args, WHOLE, NUMBERS)
 
 
 def refuse_to_overwrite(args: argparse.Namespace) -> None:
