@@ -4,8 +4,8 @@
     encoded = encode([{"role": "user", "content": "Hi"}, ...], tokenizer)
     encoded.tokens, encoded.loss_mask
 
-Importing this room loads numpy and sentencepiece only; rich is loaded by the viewer, tokenizers by
-the export, and jinja2 where a folder's own chat template is looked at.
+Importing this room loads numpy only; sentencepiece is loaded with a tokenizer of that kind, rich by
+the viewer, tokenizers by the export, and jinja2 where a folder's own chat template is looked at.
 """
 
 from tulu_jax.chat.added import AddTokens, check_add_tokens

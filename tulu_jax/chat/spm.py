@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import sentencepiece
 
 from tulu_jax.axes import TokenIds
 from tulu_jax.chat.added import AddTokens, tokens_to_add
@@ -24,6 +24,9 @@ from tulu_jax.chat.spm_added import added_behind
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
+
+if TYPE_CHECKING:
+    import sentencepiece
 
 Find = Callable[[str], int | None]
 """The id of a piece, or None."""
@@ -136,6 +139,8 @@ def load_sentencepiece(
         TokenizerError: a corrupt file, an unusable model (see `_check_model`), special tokens
             that are missing or clash, or tokens to add that are there.
     """
+    import sentencepiece  # not before: configs name the chat room's types where it is not installed
+
     data = file.read_bytes()
     settings = read_settings(data, file)
     try:
