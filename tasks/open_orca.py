@@ -140,7 +140,7 @@ def _open(path: Path) -> Any:
 
 
 def _pyarrow(module: str) -> Any:
-    """A module of pyarrow, which only this dataset needs."""
+    """A module of pyarrow, loaded only when there is Parquet to read."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
