@@ -184,6 +184,18 @@ def test_kinds_are_chosen(tmp_path, chat, capsys):
     assert chat.read_bytes() == before
 
 
+def test_data_that_changed_since_the_check_are_said(tmp_path, chat, checked, capsys):
+    lines = chat.read_text().splitlines()
+    chat.write_text("\n".join(reversed(lines)))
+    where = [*TOKENIZER, "--data_dir", str(tmp_path / "data"), *LENGTH, *ONE]
+    assert tulu("prepare", str(chat), *where) == 0
+    capsys.readouterr()
+    assert tulu("stats", str(chat), *where, "--exclude", str(checked)) == 0
+    out = capsys.readouterr().out
+    assert "was made from other raw files than the store (or the same in another place)" in out
+    assert "Run `tulu data check --write_exclude` again" in out
+
+
 def test_named_datasets_know_their_raw_files(tmp_path, small):
     path = tmp_path / "x.jsonl"
     assert tulu("check", "tulu_small", "--write_exclude", str(path), *ONE) == 0

@@ -176,7 +176,7 @@ class Exclusion:
         if known.conversations not in (None, read):
             got = f"{known.conversations:,} conversations, the store was made from {read:,}"
         elif known.raw_files is not None and raw_files not in (known.raw_files, "download"):
-            got = "other raw files than the store was made from"
+            got = "other raw files than the store (or the same in another place)"
         else:
             return
         yield (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
@@ -213,13 +212,11 @@ def _write_exclude(
     from tulu_jax.data.specs import locate_raw_dir, raw_fingerprint
 
     def facts(spec: DatasetSpec) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        return {
             "conversations": report.datasets[spec.task_name].conversations,
             "excluded": report.excluded(spec.task_name),
+            "raw_files": raw_fingerprint(spec, locate_raw_dir(spec, args.raw_dir)),
         }
-        if not any(Path(source.filename).is_absolute() for source in spec.sources):
-            found["raw_files"] = raw_fingerprint(spec, locate_raw_dir(spec, args.raw_dir))
-        return found
 
     names = ("ngram", "overlap", "jaccard", "max_length", "exclude")
     header = {
