@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     console = plain_console(soft_wrap=True)
-    folder = Path(args.dir)
-    run_dir = folder / "run"
+    folder, run_dir = Path(args.dir), Path(args.dir) / "run"
     settings = {"MODEL_DIR": run_dir, "DATA_DIR": folder / "data", "TOKENIZER": TOKENIZER_DIR}
     bindings = [f"{name} = {str(value)!r}" for name, value in settings.items()]
     if args.steps is not None:
