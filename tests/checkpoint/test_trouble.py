@@ -116,6 +116,11 @@ def test_folders_that_are_no_runs_are_named(tmp_path):
         CheckpointReader(tmp_path / "run", 7)
 
 
+def test_a_model_s_folder_becomes_no_run(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds a Hugging Face model already .* --model_dir"):
+        save_params(write_folder(tmp_path / "hf"), ONE, {})
+
+
 def test_outputs_that_are_files(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "x"):

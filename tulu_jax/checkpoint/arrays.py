@@ -124,6 +124,13 @@ def _save_params(
             at=folder,
             do="choose another --model_dir",
         )
+    if (folder.parent / "config.json").is_file():
+        raise CheckpointError(
+            "run folder holds a Hugging Face model already",
+            at=folder.parent,
+            expected="a folder of its own: which of the two is meant would not be clear",
+            do="choose another --model_dir",
+        )
     tree = {"params": jax.tree.map(_as_lazy, dict(params))}
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=type_handlers.create_type_handler_registry(

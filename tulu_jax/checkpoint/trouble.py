@@ -37,7 +37,7 @@ def unwritable(folder: Path, error: Exception, *, other: str, kept: str) -> Chec
     """The error of a checkpoint that cannot be written; `kept` says what is as it was."""
     return CheckpointError(
         "checkpoint cannot be written",
-        got=str(error)[:300],
+        got=getattr(error, "strerror", None) or str(error)[:300],
         at=folder,
         expected="a writable folder with room",
         do=f"{how_to_write(error, other=other)}; {kept}",

@@ -109,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
         )
     console = plain_console(soft_wrap=True)
     limits = limits_of(args)
+    texts = None if args.prompts is None else _lines(args.prompts)
     reader = CheckpointReader(args.model_dir, args.step)
     config = model_config(reader)
     reference = Theirs(args.hf, config)
-    prompts = _prompts(args, reader, reference.vocab_size)
+    prompts = _prompts(args, texts, reader, reference.vocab_size)
     params: dict[str, Any] = {}
     for path in reader.paths():
         put(params, path, reader.read(path))
@@ -143,7 +144,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
 
 
 def _prompts(
-    args: argparse.Namespace, reader: CheckpointReader, vocab_size: int
+    args: argparse.Namespace, given: list[str] | None, reader: CheckpointReader, vocab_size: int
 ) -> list[list[int]]:
     """Token ids to run: of the texts given or built in, or, without a tokenizer, any ids."""
     import numpy as np
@@ -153,11 +154,11 @@ def _prompts(
     from tulu_jax.cli.exporter import find_tokenizer
 
     longest = min(MAX_TOKENS, model_config(reader).max_length)
-    texts = list(PROMPTS) if args.prompts is None else _lines(args.prompts)
+    texts = list(PROMPTS) if given is None else given
     try:
         tokenizer = find_tokenizer(args.model_dir, None, reader.meta)
     except ConfigError:
-        if args.prompts is not None:
+        if given is not None:
             raise
         shape = (len(PROMPTS), min(32, longest))
         return np.random.default_rng(0).integers(0, vocab_size, shape).tolist()

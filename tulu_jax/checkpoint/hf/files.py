@@ -51,9 +51,9 @@ def find_tensors(folder: Path) -> dict[str, TensorSpec]:
                 do="remove the one that does not belong to config.json",
             )
         if single.is_file():
-            return kind.read(single)
+            return _some(kind.read(single), single)
         if index.is_file():
-            return _find_in_shards(folder, kind, _read_index(index, kind))
+            return _some(_find_in_shards(folder, kind, _read_index(index, kind)), index)
     suffixes = ("safetensors", "bin", "pth", "pt", "h5", "msgpack", "gguf")
     others = sorted(path.name for end in suffixes for path in folder.glob(f"*.{end}"))
     what, do = other_kind(folder) or (None, None)
@@ -64,6 +64,12 @@ def find_tensors(folder: Path) -> dict[str, TensorSpec]:
         expected=" or ".join(name for kind in FORMATS for name in (kind.single, kind.index)),
         do=do or "copy or download the weights beside config.json",
     )
+
+
+def _some(specs: dict[str, TensorSpec], where: Path) -> dict[str, TensorSpec]:
+    if not specs:
+        raise CheckpointError("weights file holds no tensors", at=where, do="save the model anew")
+    return specs
 
 
 def _read_index(path: Path, kind: Format) -> dict[str, str]:
