@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.fixtures import META, make_examples
 from tulu_jax.data.config import DataConfig
@@ -277,3 +279,26 @@ def test_only_an_exclude_file_is_replaced(tmp_path):
     write_exclusion(tmp_path / "new" / "x.jsonl", {"datasets": {"a": {}}}, [])
     write_exclusion(tmp_path / "new" / "x.jsonl", {"datasets": {"b": {}}}, [])
     assert read_exclusion(str(tmp_path / "new" / "x.jsonl")).tasks.popitem()[1] == {"tulu_b"}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+FIELDS = ("task", "id", "reason", "detail", "split", "format", "version", "datasets", "more")
+ROWS = st.dictionaries(st.sampled_from(FIELDS), VALUES | st.sampled_from(["tulu-exclude", "a", 1]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(lines=st.lists(ROWS.map(json.dumps) | st.text(max_size=20), max_size=4), junk=st.booleans())
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory, lines, junk):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes("\n".join(lines).encode("utf-16" if junk else "utf-8", "surrogatepass"))
+    try:
+        found = read_exclusion([str(path)])
+    except DataError as error:
+        assert str(path) in str(error) and " - expected " in str(error)
+    else:
+        assert all(isinstance(name, str) for ids in found.listed.values() for name in ids)
+        found.record([])
