@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  tulu data inspect tulu_demo --tokenizer tasks/demo_tokenizer
+  tulu data inspect tulu_demo
+  tulu data inspect my/chats.jsonl --tokenizer path/to/llama-7b
   tulu data inspect tulu_v1_human --tokenizer DIR --raw_dir RAW --html report.html
   tulu data inspect tulu_sharegpt --tokenizer DIR --raw_dir RAW --roles "(user assistant)+" \\
       --min_tokens 1000 --search "/def \\w+\\(/" """

@@ -23,8 +23,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "names them), encodes them, and writes one store a split. A store that exists already "
         "for exactly these files, tokenizer and options is kept. One that was stopped or killed "
         "goes on where it was.",
-        epilog="example: tulu data prepare tulu_demo --tokenizer tasks/demo_tokenizer "
-        "--max_length 128 --data_dir data",
+        epilog="example: tulu data prepare tulu_demo --tokenizer path/to/llama-7b "
+        "--max_length 2048 --data_dir data",
     )
     add_options(prepare)
     prepare.add_argument(
