@@ -110,7 +110,7 @@ HANGS = "{% for i in range(10000000000) %}{% endfor %}"
         (HANGS, r"\[OverflowError", ""),
         ("{% if %}", r"\[TemplateSyntaxError", ""),
         ("{{ raise_exception('no') }}", r"\[TemplateError: no", ""),
-        ("", "'' for '", ""),
+        ("{# #}", "'' for '", ""),
     ],
 )
 def test_other_templates_are_refused_by_name(folder, text, got, nearest):

@@ -143,21 +143,6 @@ def test_unknown_encoding(folder):
         load_tokenizer(folder, "fast")
 
 
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer .* git lfs pull"),
-        (b"<!DOCTYPE html><html>", "a web page"),
-        (b"IQ== 0\nIg== 1\n", "a tiktoken vocabulary .* in Hugging Face format"),
-    ],
-)
-def test_other_files_under_the_name_of_a_model(folder, data, kind):
-    (folder / "tokenizer.model").write_bytes(data)
-    message = f"tokenizer.model is no tokenizer of a known kind - got {kind}"
-    with pytest.raises(TokenizerError, match=message):
-        load_tokenizer(folder)
-
-
 def test_corrupt_model(folder, model_bytes):
     file = folder / "tokenizer.model"
     for data in (

@@ -1,5 +1,6 @@
 """`tulu import`."""
 
+import argparse
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
+from tulu_jax.cli import importer
 from tulu_jax.errors import CheckpointError, ConfigError, TokenizerError
 
 from .small_model import tulu, write_model
@@ -103,3 +105,19 @@ def test_files_that_changed_since_the_export(model, tmp_path):
 def test_max_length_is_for_metas_layout(model, tmp_path):
     with pytest.raises(ConfigError, match="--max_length goes with --meta only - got 4096"):
         tulu("import", "--hf", model, "--model_dir", tmp_path, "--max_length", "4096")
+
+
+def test_metas_tiktoken_file_is_not_copied_which_is_said(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    opened = importer._open
+
+    def other_weights(args):
+        return opened(argparse.Namespace(**vars(args) | {"hf": str(model), "meta": None}))
+
+    monkeypatch.setattr(importer, "_open", other_weights)
+    tulu("import", "--meta", tmp_path / "meta", "--model_dir", tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "the tokenizer is not copied: tokenizer.model is no tokenizer's file" in out
+    assert "got a tiktoken vocabulary" in out and "none found: give --tokenizer" in out
+    assert not (tmp_path / "run" / "tokenizer").exists()

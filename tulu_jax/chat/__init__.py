@@ -26,7 +26,7 @@ from tulu_jax.chat.load import (
 )
 from tulu_jax.chat.messages import ROLES, Message, Messages, check_messages
 from tulu_jax.chat.segments import ChatTemplate
-from tulu_jax.chat.settings import copy_tokenizer_files, holds_tokenizer
+from tulu_jax.chat.settings import copy_tokenizer_files, holds_tokenizer, tokenizer_files
 from tulu_jax.chat.template import CHAT_TEMPLATE, TEMPLATE_VERSION, hf_template, render
 from tulu_jax.chat.templates import (
     CHECKPOINT,
@@ -71,4 +71,5 @@ __all__ = [
     "render_tokens",
     "save_tokenizer_files",
     "show_piece",
+    "tokenizer_files",
 ]

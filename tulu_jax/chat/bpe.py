@@ -26,7 +26,8 @@ from tulu_jax.chat.bpe_file import (
     read_definition,
     segmentation_digest,
 )
-from tulu_jax.chat.bpe_special import add_special, read_special
+from tulu_jax.chat.bpe_special import add_special, read_special, with_named_bos
+from tulu_jax.chat.config_rules import check_ids
 from tulu_jax.chat.segments import ChatTemplate
 from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
@@ -157,25 +158,23 @@ def load_bpe(
             expected="tokenizer.model, or vocab.json with merges.txt",
             do="use encoding 'hf', which for Pythia is what the paper's runs used",
         )
-    definition, config = read_definition(file), read_config(file.parent)
-    if file.name == VOCAB_NAME and config.get("add_prefix_space"):
-        raise TokenizerError(
-            "tokenizer puts a space before text",
-            got='"add_prefix_space": true',
-            at=file.parent,
-            expected="text to be tokenized as it is",
-        )
+    definition, config = read_definition(file), read_config(file)
     special = read_special(definition, config, file)
+    adds_bos = special.bos_id is not None
+    if template.name != "tulu" and not adds_bos:
+        special = with_named_bos(definition, special, config)
     check_padding(special.pad_id, special.pad_piece, special.eos_id, file.parent)
     add_special(definition, special, template, add_tokens, file)
     tokenizer = BpeTokenizer(
         path=file.parent.resolve() / file.name,
         encoding=encoding,
         template=template,
+        adds_bos=adds_bos,
         definition=definition,
         **special._asdict(),
     )
     _check_cuts(tokenizer)
+    check_ids(config, tokenizer)
     return tokenizer
 
 

@@ -73,6 +73,20 @@ def read_special(definition: Json, config: Json, file: Path) -> Special:
     return special
 
 
+def with_named_bos(definition: Json, special: Special, config: Json) -> Special:
+    """The special tokens with the BOS that the settings name, which plain text does not get.
+
+    Chat templates write it all the same, as `bos_token`.
+    """
+    ids = {**definition["model"]["vocab"]}
+    ids.update((t["content"], t["id"]) for t in definition["added_tokens"])
+    named = token_text(config.get("bos_token"))
+    if named is None or named not in ids:
+        return special
+    _mark(definition, {ids[named]: named}, without=None)
+    return special._replace(bos_id=ids[named])
+
+
 def add_special(
     definition: Json, special: Special, template: ChatTemplate, add_tokens: AddTokens, file: Path
 ) -> None:

@@ -88,7 +88,7 @@ def _config(tokenizer: Tokenizer, template: str) -> Json:
     """The content of `tokenizer_config.json`, the chat template inside it."""
     added = {token.pop("id"): token for token in special_tokens(tokenizer)}
     common = {
-        "add_bos_token": tokenizer.bos_id is not None,
+        "add_bos_token": bool(tokenizer.start_ids),
         "add_eos_token": False,
         "added_tokens_decoder": {str(token): parts for token, parts in added.items()},
         **_named(tokenizer),

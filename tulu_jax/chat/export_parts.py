@@ -26,7 +26,7 @@ def special_tokens(tokenizer: Tokenizer) -> list[Json]:
 
 def bos_in_front(tokenizer: Tokenizer) -> Json | None:
     """The rule that puts BOS before each text, for those who tokenize with special tokens."""
-    if tokenizer.bos_id is None:
+    if tokenizer.bos_id is None or not tokenizer.start_ids:
         return None
     bos = tokenizer.piece(tokenizer.bos_id)
     first = [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]

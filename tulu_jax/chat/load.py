@@ -21,7 +21,6 @@ from tulu_jax.chat.spm import load_sentencepiece
 from tulu_jax.chat.templates import CHECKPOINT, TEMPLATES, check_template_name
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
 from tulu_jax.errors import ConfigError, TokenizerError
-from tulu_jax.files import kind_of_file
 
 EXPECTED = f"{SENTENCEPIECE_NAME}, {DEFINITION_NAME}, or {VOCAB_NAME} with {MERGES_NAME}"
 
@@ -105,24 +104,6 @@ def has_template(path: str | Path) -> bool:
     return file is not None and own_template(file.parent) is not None
 
 
-def _refuse_other_kinds(file: Path) -> None:
-    """Says what is under the name of a tokenizer's file, where its first bytes tell."""
-    try:
-        kind = kind_of_file(file) if file.stat().st_size else None
-    except OSError as error:
-        raise TokenizerError(f"{file.name} cannot be read", got=error.strerror, at=file) from error
-    if kind is not None:
-        raise TokenizerError(
-            f"{file.name} is no tokenizer of a known kind",
-            got=kind,
-            at=file,
-            expected=EXPECTED,
-            do="fetch the file itself: git lfs pull"
-            if "LFS" in kind
-            else "take it anew from its source, in Hugging Face format",
-        )
-
-
 def _load(
     file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens
 ) -> Tokenizer:
@@ -137,7 +118,6 @@ def _find(path: Path) -> Path:
     """The main file of the tokenizer at `path`."""
     file = find_main(path)
     if file is not None:
-        _refuse_other_kinds(file)
         return file
     if not path.is_dir():
         raise TokenizerError(

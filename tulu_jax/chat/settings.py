@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tulu_jax.chat.config_rules import check_config
 from tulu_jax.errors import TokenizerError
 from tulu_jax.files import kind_of_file
 
@@ -30,6 +31,16 @@ TOKENIZER_FILES = (
 """Every file that `load_tokenizer` may read."""
 
 
+_INSTEAD = {
+    "Git LFS": "fetch it with `git lfs pull`, or download the file itself",
+    "HTML": "download the file itself: this is a page about it",
+    "gzip": "unpack it",
+    "tiktoken": "name the tokenizer.json of the same model instead",
+    "UTF-16": "save it as UTF-8",
+}
+"""What to do about a file that is of another kind."""
+
+
 def find_main(path: Path) -> Path | None:
     """The main file that `path` is or holds, or that it keeps in `tokenizer/` as a run does."""
     if path.is_file():
@@ -48,27 +59,51 @@ def copy_tokenizer_files(source: str | Path, folder: str | Path) -> list[Path]:
 
     `source` is what `load_tokenizer` takes, or a tokenizer's `path`. Returns the files written:
     none where `source` holds no tokenizer, or is that folder already.
+
+    Raises: TokenizerError, see `tokenizer_files`.
     """
-    main, folder = find_main(Path(source)), Path(folder)
-    if main is None or main.parent.resolve() == folder.resolve():
+    folder = Path(folder)
+    files = tokenizer_files(source)
+    if not files or next(iter(files.values())).parent.resolve() == folder.resolve():
         return []
     folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(file, folder / name)) for name, file in files.items()]
+
+
+def tokenizer_files(source: str | Path) -> dict[str, Path]:
+    """The tokenizer's files that lie where `source` says, by the names they have in a folder.
+
+    Raises:
+        TokenizerError: one of them is a Git LFS pointer, a web page, or the like (`check_kind`).
+    """
+    main = find_main(Path(source))
+    if main is None:
+        return {}
     start = main.name if main.name in MAIN_NAMES else SENTENCEPIECE_NAME
     sources = {name: main.parent / name for name in TOKENIZER_FILES}
     names = TOKENIZER_FILES[TOKENIZER_FILES.index(start) :]
-    return [
-        Path(shutil.copyfile(file, folder / name))
+    files = {
+        name: file
         for name, file in {**sources, start: main}.items()
         if name in names and file.is_file()
-    ]
+    }
+    for file in files.values():
+        check_kind(file)
+    return files
 
 
-def read_config(folder: Path) -> Json:
-    """The Hugging Face settings in a folder, merged; none are needed."""
+def read_config(main: Path) -> Json:
+    """The Hugging Face settings beside a tokenizer's main file, merged; none are needed.
+
+    Raises:
+        TokenizerError: a file is not JSON, or says what is not honoured (`check_config`).
+    """
+    folder = main.parent
     config = {**read_json(folder / SPECIAL_NAME), **read_json(folder / CONFIG_NAME)}
     if "added_tokens_decoder" not in config:
         added = read_json(folder / ADDED_NAME)
         config["added_tokens_decoder"] = {str(i): piece for piece, i in added.items()}
+    check_config(config, main)
     return config
 
 
@@ -77,17 +112,33 @@ def read_text(path: Path) -> str:
 
     Raises: TokenizerError.
     """
+    check_kind(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        kind = kind_of_file(path) if isinstance(error, UnicodeDecodeError) else None
         raise TokenizerError(
-            f"{path.name} is not text",
-            got=kind or error,
-            at=path,
-            expected="UTF-8",
-            do="copy it again",
+            f"{path.name} is not text", got=error, at=path, expected="UTF-8", do="copy it again"
         ) from error
+
+
+def check_kind(path: Path) -> None:
+    """Passes when a file does not begin as one that is no tokenizer's: a Git LFS pointer, say.
+
+    Raises: TokenizerError.
+    """
+    try:
+        kind = kind_of_file(path)
+    except OSError as error:
+        raise TokenizerError(f"{path.name} cannot be read", got=error, at=path) from error
+    if kind in (None, "an empty file"):  # of which its reader says more
+        return
+    raise TokenizerError(
+        f"{path.name} is no tokenizer's file",
+        got=kind,
+        at=path,
+        expected="a SentencePiece model" if path.suffix == ".model" else "text in UTF-8",
+        do=next((do for word, do in _INSTEAD.items() if word in str(kind)), "copy it again"),
+    )
 
 
 def read_json(path: Path) -> Json:

@@ -17,9 +17,17 @@ import numpy as np
 
 from tulu_jax.axes import TokenIds
 from tulu_jax.chat.added import AddTokens, tokens_to_add
+from tulu_jax.chat.config_rules import check_ids
 from tulu_jax.chat.model_file import ModelSettings, read_settings
 from tulu_jax.chat.segments import ChatTemplate
-from tulu_jax.chat.settings import CONFIG_NAME, Json, check_padding, read_config, token_text
+from tulu_jax.chat.settings import (
+    CONFIG_NAME,
+    Json,
+    check_kind,
+    check_padding,
+    read_config,
+    token_text,
+)
 from tulu_jax.chat.spm_added import added_behind
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
@@ -42,7 +50,6 @@ class SentencePieceTokenizer(Tokenizer):
     added: tuple[str, ...] = ()
     """Special tokens behind the model's last piece, by id; padding that is the last not counted."""
 
-    bos_id: int
     unk_id: int
 
     @property
@@ -61,7 +68,9 @@ class SentencePieceTokenizer(Tokenizer):
         Hugging Face tokenizers leave that mark out after a special token, and so do our tokens
         in every chat template but Tülu's.
         """
-        return "bos_token + ' '" if template.name == "tulu" else "bos_token"
+        if template.name == "tulu":
+            return "''" if self.bos_id is None else "bos_token + ' '"
+        return "bos_token"
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -141,6 +150,7 @@ def load_sentencepiece(
     """
     import sentencepiece  # not before: configs name the chat room's types where it is not installed
 
+    check_kind(file)
     data = file.read_bytes()
     settings = read_settings(data, file)
     try:
@@ -150,7 +160,7 @@ def load_sentencepiece(
             "tokenizer model is corrupt", got=str(error)[:200], at=file, do="copy it again"
         ) from error
     _check_model(model, settings, file)
-    config = read_config(file.parent)
+    config = read_config(file)
     added = added_behind(config, model.vocab_size(), template, file.parent)
 
     def find(piece: str) -> int | None:
@@ -158,6 +168,7 @@ def load_sentencepiece(
         return model.vocab_size() + added.index(piece) if own is None and piece in added else own
 
     bos, eos, unk = (_special_id(model, config, name, find, file) for name in ("bos", "eos", "unk"))
+    adds_bos = config.get("add_bos_token") is not False
     pad, pad_piece = _pad(model, config, find, file)
     check_padding(pad, pad_piece, eos, file.parent)
     if pad is not None and pad_piece is not None and pad < 0:
@@ -169,7 +180,8 @@ def load_sentencepiece(
         path=file.parent.resolve() / file.name,
         encoding=encoding,
         template=template,
-        bos_id=bos,
+        bos_id=bos if adds_bos or template.name != "tulu" else None,
+        adds_bos=adds_bos,
         eos_id=eos,
         unk_id=unk,
         pad_id=pad,
@@ -180,6 +192,7 @@ def load_sentencepiece(
         added=tuple(added[:-1] if added and pad_is_last else added),
     )
     check_special_text(tokenizer)
+    check_ids(config, tokenizer)
     return tokenizer
 
 

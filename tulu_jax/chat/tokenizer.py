@@ -31,7 +31,8 @@ class Tokenizer(ABC):
     the tokenizer puts none there (Pythia); it may be EOS itself (OPT). `unk_id` is None where no
     text is unknown. `pad_id` is None when there is no padding token; one that is not a piece is
     added behind the last piece and counts in `vocab_size` (LLaMA: `<pad>`, 32000 of 32001).
-    `template` is the chat template that conversations are encoded with.
+    `template` is the chat template that conversations are encoded with. `adds_bos` says whether
+    plain text gets BOS in front; in conversations other templates than Tülu's write it always.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Tokenizer(ABC):
     pad_id: int | None
     pad_piece: str | None
     template: ChatTemplate = TEMPLATES["tulu"]
+    adds_bos: bool = True
 
     @property
     @abstractmethod
@@ -103,8 +105,8 @@ class Tokenizer(ABC):
 
     @property
     def start_ids(self) -> list[int]:
-        """What every conversation starts with: BOS, or nothing."""
-        return [] if self.bos_id is None else [self.bos_id]
+        """What every plain text, and every conversation in Tülu's format, starts with."""
+        return [] if self.bos_id is None or not self.adds_bos else [self.bos_id]
 
     @property
     def bos_in_front(self) -> int | None:
@@ -178,7 +180,7 @@ class Tokenizer(ABC):
     def id_of(self, segment: Segment) -> list[int]:
         """The id of a segment that is a special token; nothing for BOS where there is none."""
         if segment.kind == "bos":
-            return self.start_ids
+            return [] if self.bos_id is None else [self.bos_id]
         return [self.eos_id if segment.kind == "eos" else self.template_ids[segment.text]]
 
     @cached_property

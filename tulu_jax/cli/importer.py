@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     console = plain_console(soft_wrap=True)
     start = time.perf_counter()
     _check_verify(args)
-    place = _tokenizer_place(args.hf or args.meta)
+    place = _tokenizer_place(args, console)
     with _comparing(args) as compared:
         config, step = _import(args, console, compared)
     if compared.result() is not None:
@@ -213,18 +213,31 @@ def _map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def _tokenizer_place(source: Path) -> Path | None:
+def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
     """The folder that holds the model's tokenizer; Meta keeps it beside the folders of the sizes.
+
+    None where there is none that can be used: of Llama 3 Meta's folders have tiktoken's file only.
 
     Raises:
       TokenizerError: it is damaged, or a file of another kind: a copy would be of no use.
     """
-    from tulu_jax.chat import holds_tokenizer, load_tokenizer
+    from tulu_jax.chat import holds_tokenizer, load_tokenizer, tokenizer_files
+    from tulu_jax.console import print_line
+    from tulu_jax.errors import TokenizerError
 
+    source = args.hf or args.meta
     for place in (source, source.parent):
-        if holds_tokenizer(place):
-            load_tokenizer(place)
-            return place
+        if not holds_tokenizer(place):
+            continue
+        try:
+            tokenizer_files(place)
+        except TokenizerError as error:
+            if args.meta is None or "tiktoken" not in str(error):
+                raise
+            print_line(console, f"note the tokenizer is not copied: {error}", style="yellow")
+            return None
+        load_tokenizer(place)
+        return place
     return None
 
 
