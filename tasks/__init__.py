@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tulu_jax.chat import load_tokenizer
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, get_spec
 from tulu_jax.errors import DataError
@@ -34,7 +35,7 @@ def read_conversations(
     Args:
         name: a dataset, with or without the prefix `tulu_`.
         raw_dir: the folder that holds the dataset's files; not needed for an embedded dataset.
-        tokenizer: for datasets that split by token counts.
+        tokenizer: for datasets that split by token counts: a loaded one, or its folder.
         split_name: `train`, or another split that the dataset has.
         faults: takes the bad records; without it the first one is raised.
         options: the dataset's own options.
@@ -53,4 +54,6 @@ def read_conversations(
     if raw_dir is None and not spec.embedded:
         raise DataError(f"dataset {spec.name} is read from files", do="name their folder (raw_dir)")
     folder = None if raw_dir is None else Path(raw_dir)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer)
     return spec.read(folder, split_name=split_name, tokenizer=tokenizer, faults=faults, **chosen)

@@ -188,6 +188,14 @@ def test_records(tmp_path, tokenizer):
         assert not faults.left_out and faults.records == 3
 
 
+def test_a_tokenizer_may_be_named_by_its_folder(tmp_path):
+    named = Path(tasks.__file__).parent / "demo_tokenizer"
+    raw = write(tmp_path, talk("ab", "q", "a"), talk("cd", "q", "a" * 30_000, "q", "a"))
+    by_folder, _ = read(raw, named)
+    assert by_folder == read(raw, str(named))[0] == read(raw, load_tokenizer(named))[0]
+    assert len(by_folder) > 1
+
+
 def test_ids_say_where_a_piece_starts(tmp_path, tokenizer):
     question = "the word " * 10
     pair = encode([*_messages(question, "a")], tokenizer).tokens.size

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,10 +163,13 @@ def _gin_value(text: str) -> str:
     return text
 
 
-def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainConfig:
+def load_train_config(
+    files: Sequence[str], bindings: Sequence[str], *, unset: Mapping[str, str] | None = None
+) -> TrainConfig:
     """The run that gin files and later bindings describe.
 
-    Files are looked for as given, then in the repository's gin_configs/.
+    Files are looked for as given, then in the repository's gin_configs/. `unset` has values for
+    macros that are None after all that.
 
     Raises:
       ConfigError: a file that is not there, malformed gin, an unknown name (the nearest ones are
@@ -178,6 +181,9 @@ def load_train_config(files: Sequence[str], bindings: Sequence[str]) -> TrainCon
         with _include_from(config_folder()):
             gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
             _check_macros(files)
+            for name, value in (unset or {}).items():
+                if name not in _macros() or gin.query_parameter(f"%{name}") is None:
+                    gin.bind_parameter(f"{name}/gin.macro.value", value)
             _require_folder()
             _check_model()
             config = gin.get_configurable("TrainConfig")()

@@ -111,15 +111,12 @@ def _load(files: list[str], bindings: list[str]) -> TrainConfig:
     """The run; a plan needs neither its folder nor, if MODEL says its shape, weights."""
     from tulu_jax.cli.gin_config import load_train_config
     from tulu_jax.errors import ConfigError
+    from tulu_jax.files import user_path
 
-    bindings = ["MODEL_DIR = 'unused'", *bindings]
-    try:
-        return load_train_config(files, bindings)
-    except ConfigError as error:
-        if "tokenizer is not set" not in str(error):
-            raise
-    config = load_train_config(files, ["INITIAL_CHECKPOINT_PATH = 'unused'", *bindings])
-    if config.model is None:
+    unused = user_path("unused")
+    names = ("MODEL_DIR", "TOKENIZER", "INITIAL_CHECKPOINT_PATH")
+    config = load_train_config(files, bindings, unset=dict.fromkeys(names, str(unused)))
+    if config.model is None and config.initial_checkpoint == str(unused):
         raise ConfigError(
             "the run has no model to plan for",
             got="MODEL=None and INITIAL_CHECKPOINT_PATH=None",
