@@ -33,7 +33,7 @@ def test_new_rows_are_the_mean(tmp_path, config):
 def test_example_of_the_docstring(tmp_path):
     import dataclasses
 
-    config = dataclasses.replace(CONFIG, vocab_size=2)
+    config = dataclasses.replace(CONFIG, vocab_size=2, bos_id=0, eos_id=1)
     params = random_params(config)
     params["embedding"] = np.repeat(np.float32([[0, 2], [4, 6]]), 8, axis=1)
     hf.save(tmp_path / "x", config, params)

@@ -158,8 +158,13 @@ def test_chat_commands(monkeypatch, capsys, model):
 def test_chat_that_grows_too_long_says_so(monkeypatch, capsys, model):
     out = chat(monkeypatch, capsys, model, "word " * 200 + "\nHi\n").split("you> ")
     assert "conversation is too long for the model - got" in out[1]
-    assert "/reset starts a new one" in out[1]
+    assert "write a shorter message" in out[1]
     assert "too long" not in out[2]
+
+
+def test_chat_of_many_messages_that_grows_too_long_says_so(monkeypatch, capsys, model):
+    out = chat(monkeypatch, capsys, model, ("word " * 20 + "\n") * 5).split("you> ")
+    assert "/reset starts a new one" in out[5]
 
 
 def test_chat_shows_what_generate_prints(monkeypatch, capsys, model):

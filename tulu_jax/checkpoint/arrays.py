@@ -103,7 +103,7 @@ def save_params(
       CheckpointError: the run has checkpoints already, or the folder cannot be written.
       ConfigError: a run goes on in the folder.
     """
-    run = Path(run)
+    run = user_path(run, name="run folder")
     is_owned = (run / OWNER_FILE).exists()  # else nobody is there, and nothing is to be left
     with owned(run) if is_owned else contextlib.nullcontext():
         return _save_params(run, params, meta, before_commit)

@@ -241,7 +241,7 @@ class _DiffReader:
                 got=f"base + diff is not the tuned {name}",
                 at=self.pair.specs[name].file,
                 expected=f"sha256 {row['tuned'][:12]}",
-                do="download the diff again",
+                do="copy or download the diff again",
             )
 
     def _put_kept(self, name: str, tuned: np.ndarray) -> None:

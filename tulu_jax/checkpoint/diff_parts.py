@@ -104,7 +104,7 @@ def places_of_extras(pair: Pair, rows: Mapping[str, dict[str, Any]]) -> dict[str
 def bad_extras(folder: Path, got: str) -> CheckpointError:
     """The error of a `tulu_diff.bin` that does not fit the record."""
     return CheckpointError(
-        "diff is damaged", got=got, at=folder / EXTRAS_NAME, do="download the diff again"
+        "diff is damaged", got=got, at=folder / EXTRAS_NAME, do="copy or download the diff again"
     )
 
 
@@ -133,7 +133,7 @@ def check_record(record: dict[str, Any], pair: Pair) -> dict[str, dict[str, Any]
             got=f"format {record.get('format')}",
             at=pair.folder / RECORD_NAME,
             expected=f"format {FORMAT} with dtype and checksums of each of its tensors",
-            do="download the diff again",
+            do="copy or download the diff again",
         )
     return rows
 

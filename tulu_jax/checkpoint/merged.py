@@ -59,7 +59,7 @@ def saved_lora(meta: Mapping[str, Any]) -> LoraConfig:
         raise CheckpointError(
             "checkpoint holds no adapters",
             expected="a run trained with LORA = @LoraConfig()",
-            do="export the model itself instead",
+            do="leave out --merge: the run has whole weights",
         )
     own = {name: fields[name] for name in ("rank", "alpha", "dropout", "targets", "base_dtype")}
     return LoraConfig(**own)
@@ -205,6 +205,10 @@ def _open_base(folder: str | Path, config: ModelConfig | None = None) -> Any:
         reader = open_folder(folder, None)
     if config is not None and reader.config != config:
         raise CheckpointError(
-            "base is another model", got=reader.config, at=folder, expected=config
+            "base is another model",
+            got=reader.config,
+            at=folder,
+            expected=config,
+            do="give the model the adapters were trained beside",
         )
     return reader

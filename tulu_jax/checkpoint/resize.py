@@ -45,7 +45,7 @@ def resized(folder: HfFolder, vocab_size: int | None) -> HfFolder | Resized:
             got=f"{vocab_size} tokens",
             at=folder.folder,
             expected=f"at least the model's {folder.config.vocab_size}",
-            do="leave --vocab_size out",
+            do="leave --vocab_size out, or give MODEL as many: trained rows are not dropped",
         )
     return Resized(folder, dataclasses.replace(folder.config, vocab_size=vocab_size))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from shlex import quote
 
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import advice, disk_error
@@ -79,9 +80,11 @@ def no_checkpoint(folder: Path, step: int | None, steps: list[int]) -> Checkpoin
     if step is not None and steps:
         do = f"leave --step out, or take one of {', '.join(map(str, steps[-5:]))}"
     elif (run / "config.json").is_file():
-        do = f"this is a Hugging Face folder: tulu import --hf {run} makes a run of it"
+        do = f"this is a Hugging Face folder: tulu import --hf {quote(str(run))} makes a run of it"
     elif (run / "adapter_config.json").is_file():
-        do = f"this is an adapter of PEFT's: tulu adapter --peft {run} makes a run of it"
+        do = (
+            f"this is an adapter of PEFT's: tulu adapter --peft {quote(str(run))} makes a run of it"
+        )
     elif run.name.isdecimal() and run.parent.name == "checkpoints":
         do = f"give the run's folder: {run.parent.parent}"
     elif run.name == "checkpoints":

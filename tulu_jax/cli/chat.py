@@ -146,7 +146,7 @@ class Conversation:
                 "conversation is too long for the model",
                 got=f"{len(prompt)} tokens",
                 expected=f"fewer than {self._generator.config.max_length}",
-                do="/reset starts a new one",
+                do="/reset starts a new one" if len(messages) > 2 else "write a shorter message",
             )
         pieces = self._generator.stream(
             prompt,

@@ -268,8 +268,7 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     else:
         raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
     tokenizer = find_tokenizer(path, args.tokenizer, meta, chat_template=args.chat_template)
-    if tokenizer is None:
-        raise ConfigError("no tokenizer", got="--tokenizer none", expected="a path")
+    assert tokenizer is not None  # "none" is a path here
     if tokenizer.template.name != "tulu":
         print_line(plain_console(stderr=True), f"Chat template: {tokenizer.template.name}")
     params: dict[str, Any] = {}

@@ -76,7 +76,10 @@ def _read_index(path: Path, kind: Format) -> dict[str, str]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
-            "index is malformed", at=path, expected="weight_map: {tensor name: file name}"
+            "index is malformed",
+            at=path,
+            expected="weight_map: {tensor name: file name}",
+            do="take it anew from where the shards came",
         )
     for file in weight_map.values():
         plain = isinstance(file, str) and file.endswith(kind.suffix) and "\0" not in file
@@ -113,16 +116,24 @@ def _find_in_shards(
                 got=f"no {file}",
                 at=folder,
                 expected=f"the {len(set(weight_map.values()))} shards that {kind.index} names",
-                do="download it",
+                do="copy or download it",
             )
         for name, spec in kind.read(folder / file).items():
             if name in specs:
                 files = f"{specs[name].file.name} and {file}"
-                raise CheckpointError("tensor is there twice", got=f"{name} in {files}", at=folder)
+                raise CheckpointError(
+                    "tensor is there twice",
+                    got=f"{name} in {files}",
+                    at=folder,
+                    do="remove the file that is not of this model",
+                )
             specs[name] = spec
     lost = sorted(set(weight_map) - set(specs))
     if lost:
         raise CheckpointError(
-            "tensors are missing", got=f"{lost[:5]} in no shard", at=folder / kind.index
+            "tensors are missing",
+            got=f"{lost[:5]} in no shard",
+            at=folder / kind.index,
+            do="take index and shards from one and the same place",
         )
     return specs

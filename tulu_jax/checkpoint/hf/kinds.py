@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from tulu_jax.errors import CheckpointError
 
@@ -37,15 +38,16 @@ def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
 
 def other_kind(folder: Path) -> tuple[str, str] | None:
     """What else a folder holds, and what takes it; None for nothing that is known."""
+    name = quote(str(folder))
     if (folder / ADAPTER_CONFIG).is_file():
         return "an adapter (PEFT)", (
-            f"make it a run beside its base: tulu adapter --peft {folder} --base BASE --model_dir "
+            f"make it a run beside its base: tulu adapter --peft {name} --base BASE --model_dir "
             "RUN; then export with --merge where one whole model is wanted"
         )
     if (folder / "checkpoints").is_dir():
-        return "a run with checkpoints", f"write it out: tulu export --model_dir {folder}"
+        return "a run with checkpoints", f"write it out: tulu export --model_dir {name}"
     if (folder / "params.json").is_file():
-        return "a model in Meta's layout", f"import it: tulu import --meta {folder}"
+        return "a model in Meta's layout", f"import it: tulu import --meta {name}"
     gguf = sorted(folder.glob("*.gguf"))
     if gguf:
         return f"a GGUF file ({gguf[0].name})", "give the Hugging Face folder it was made from"

@@ -198,7 +198,8 @@ def _fill(
             got=f"{free:,} bytes free",
             at=folder.parent,
             expected=f"{needed:,}",
-            do="free space, choose another folder, or use --dtype bfloat16",
+            do="free space or choose another folder"
+            + (", or use --dtype bfloat16" if job.dtype.itemsize > 2 else ""),
         )
     if tokenizer is not None:
         from tulu_jax.chat import save_tokenizer_files
