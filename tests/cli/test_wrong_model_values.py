@@ -43,8 +43,7 @@ TEXTS = {
 RIGHT = {
     ("verify", "--max_difference", "inf"), ("verify", "--max_kl", "inf"),
     ("generate", "--batch_size", HUGE), ("generate", "--top_k", HUGE), ("chat", "--top_k", HUGE),
-    ("chat", "--max_new_tokens", HUGE), ("export", "--base", "gs://bucket/x"),
-    ("export", "--tokenizer", "none"),
+    ("chat", "--max_new_tokens", HUGE), ("export", "--tokenizer", "none"),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_argument, path_or_none
+from tulu_jax.cli.paths import path_argument, path_or_none, path_text
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import user_path
 
@@ -79,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--base",
+        type=path_text,
         metavar="DIR",
         help="where the adapters' base lies now (default: as in training); without --merge also a "
         "name on the Hub, which PEFT will find it by",
@@ -166,9 +167,7 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
             got=f"--dtype {dtype}" if dtype else f"--pad_vocab_to {args.pad_vocab_to}",
             do="leave it out, or add --merge for one whole model",
         )
-    if args.base is not None and not args.base.strip():
-        raise ConfigError("--base names nothing", got=repr(args.base), expected="a folder or name")
-    if args.base and Path(args.base).expanduser().is_dir():
+    if args.base and Path(args.base).is_dir():
         base = str(user_path(args.base))
     folder = save_peft(args.output, model_config(reader), lora, adapter_tree(reader), base=base)
     console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
