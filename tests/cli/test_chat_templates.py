@@ -174,6 +174,23 @@ def test_what_does_not_fit_is_refused_before_data_are_read(instruct, capsys, ove
     assert not (instruct / "never" / "checkpoints").exists()
 
 
+def test_tulus_template_where_the_tokenizer_has_another_is_said(instruct, capsys):
+    assert train(instruct, "plain") == 0
+    out = capsys.readouterr().out
+    assert "Chat template: tulu, though the tokenizer's folder has its own (llama3)" in out
+    assert CheckpointReader(instruct / "plain").meta["chat_template"] == "tulu"
+
+
+def test_a_prompt_that_the_template_cannot_hold_is_named(tuned, tmp_path, capsys):
+    rows = [{"messages": [{"role": role, "content": "x"} for role in ("user", "user")]}]
+    (tmp_path / "in.jsonl").write_text(json.dumps(rows[0]))
+    words = ["generate", "--model", str(tuned / "out"), "--chat_template", "llama2"]
+    assert main([*words, "--input", str(tmp_path / "in.jsonl")]) == 2
+    err = capsys.readouterr().err
+    assert "does not fit the chat template 'llama2' - got the role 'user'" in err
+    assert "in.jsonl" in err and "message 1" in err
+
+
 def test_added_rows_need_a_folder_that_can_grow(tuned, capsys):
     path = f"--gin.INITIAL_CHECKPOINT_PATH={tuned / 'run'}"
     assert train(tuned, "grown", path, "--gin.ADD_TOKENS=['<|x|>']") == 2

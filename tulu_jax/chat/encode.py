@@ -98,15 +98,17 @@ def encode_many(
     return result
 
 
-def encode_prompt(messages: Messages, tokenizer: Tokenizer) -> TokenIds:
+def encode_prompt(messages: Messages, tokenizer: Tokenizer, *, at: object = "messages") -> TokenIds:
     """The tokens up to where the assistant's next answer starts, BOS first.
+
+    Errors name the place `at`.
 
     They are a prefix of the training tokens of the same conversation with an answer behind it.
     (With encoding `paper` that does not hold for an empty answer, or one that starts with the text
     of a special token: the paper's tokenizer then swallows the newline after the marker.)
     """
-    check_messages(messages)
-    tokenizer.template.check(messages, generation_prompt=True)
+    check_messages(messages, at)
+    tokenizer.template.check(messages, at, generation_prompt=True)
     if tokenizer.encoding == "paper" and paper.has_special_text(messages, tokenizer):
         return np.array(paper.prompt_tokens(messages, tokenizer), np.int32)
     segments = tokenizer.template.render(messages, generation_prompt=True)

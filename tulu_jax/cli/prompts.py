@@ -226,4 +226,5 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, *, raw: bool) -> tuple[A
     if raw:
         return [*tokenizer.start_ids, *tokenizer.encode_text(prompt.fields["prompt"])], False
     answered = messages[-1]["role"] == "assistant"
-    return encode_prompt(messages[:-1] if answered else messages, tokenizer), answered
+    asked = messages[:-1] if answered else messages
+    return encode_prompt(asked, tokenizer, at=prompt.at), answered

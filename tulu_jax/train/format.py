@@ -6,7 +6,7 @@ import dataclasses
 
 from rich.console import Console
 
-from tulu_jax.chat import CHECKPOINT, Tokenizer, prompt_differs
+from tulu_jax.chat import CHECKPOINT, Tokenizer, has_template, load_model_tokenizer, prompt_differs
 from tulu_jax.checkpoint.manager import is_run
 from tulu_jax.console import print_line
 from tulu_jax.errors import ConfigError
@@ -33,6 +33,14 @@ def with_added_tokens(config: TrainConfig, model: ModelConfig, tokenizer: Tokeni
     return dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
 
 
+def _own_template(config: TrainConfig) -> str | None:
+    """The template of the tokenizer's folder, by name, where it is not Tülu's."""
+    if not has_template(config.data.tokenizer):
+        return None
+    name = load_model_tokenizer(config.data.tokenizer).template.name
+    return {"tulu": None, "unknown": "none of those known here"}.get(name, name)
+
+
 def say_format(
     config: TrainConfig, model: ModelConfig, tokenizer: Tokenizer, console: Console
 ) -> None:
@@ -42,6 +50,13 @@ def say_format(
         console.print(f"Chat template: {name}, the tokenizer's own")
     elif name != "tulu":
         console.print(f"Chat template: {name}")
+    elif (own := _own_template(config)) is not None:
+        print_line(
+            console,
+            f"Chat template: tulu, though the tokenizer's folder has its own ({own}): "
+            "CHAT_TEMPLATE='checkpoint' trains that",
+            style="yellow",
+        )
     if config.data.add_tokens:
         rows = f"{model.vocab_size:,} rows for the tokenizer's {tokenizer.vocab_size:,} tokens"
         console.print(f"Vocabulary with ADD_TOKENS: {rows}")
