@@ -59,6 +59,20 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("imported", [False, True])
+def test_weights_that_are_no_numbers_start_no_run(tmp_path, imported):
+    params = random_params(CONFIG)
+    params["layers"]["mlp"]["up"][1, 2, 3] = np.nan
+    layout = layout_for(CONFIG, make_mesh(MESHES["fsdp"]))
+    with pytest.raises(CheckpointError, match=r"weights are not finite numbers - got 1 NaN"):
+        if imported:
+            save_params(tmp_path, params, {"model": config_to_dict(CONFIG)})
+            restore_params(tmp_path, CONFIG, layout)
+        else:
+            hf.save(tmp_path / "hf", CONFIG, params)
+            read_sharded(hf.open_folder(tmp_path / "hf"), layout.params(CONFIG))
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 def test_only_each_shards_own_bytes_are_read_and_the_state_equals_an_imports(
     folder, tmp_path, mesh

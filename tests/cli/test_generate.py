@@ -49,7 +49,7 @@ def test_one_prompt_from_both_kinds_of_folder(model, run, capsys):
     assert printed[0] == printed[1]
 
 
-def test_stop_tokens_of_generation_config_end_an_answer_and_are_exported(model, tmp_path):
+def test_stop_tokens_of_generation_config_end_an_answer_and_are_exported(model, tmp_path, capsys):
     words = ("--input", tmp_path / "in.jsonl", "--output")
     (tmp_path / "in.jsonl").write_text('{"prompt": "Name a colour."}')
     tulu("generate", "--model", model, *words, tmp_path / "1", *SHORT)
@@ -58,14 +58,17 @@ def test_stop_tokens_of_generation_config_end_an_answer_and_are_exported(model, 
     third = load_tokenizer(model).encode_text(answer["output"])  # any token that it makes
     stop = min(third)
     shutil.copytree(model, tmp_path / "hf")
-    fields = {"eos_token_id": [2, stop], "temperature": 0.6}
+    fields = {"eos_token_id": [2, stop], "do_sample": True, "temperature": 0.6}
     (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(fields))
     (tmp_path / "hf" / "checksums.json").unlink()
     tulu("import", "--hf", tmp_path / "hf", "--model_dir", tmp_path / "run")
+    capsys.readouterr()
     for number, path in enumerate(("hf", "run")):
         tulu("generate", "--model", tmp_path / path, *words, tmp_path / f"out{number}", *SHORT)
         found = rows(tmp_path / f"out{number}")[0]
         assert found["stopped"] == "eos" and found["output_tokens"] < 8
+        asked = "note generation_config.json asks for temperature=0.6: not followed here"
+        assert asked in capsys.readouterr().err
     tulu("export", "--model_dir", tmp_path / "run", "--output", tmp_path / "back")
     written = json.loads((tmp_path / "back" / "generation_config.json").read_text())
     assert stop in written["eos_token_id"] and written["temperature"] == 0.6

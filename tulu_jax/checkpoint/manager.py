@@ -271,6 +271,8 @@ def restore_params(
             return read_sharded(reader, shardings, dtype=dtype)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(path, args=args)
+    except CheckpointError:
+        raise
     except Exception as error:  # Orbax raises Exception itself for a missing file.
         raise unreadable(path, error) from error
     saved = reader.meta.get(FINGERPRINTS)

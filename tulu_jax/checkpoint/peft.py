@@ -134,6 +134,7 @@ def load_peft(
             "adapter has tensors that its config does not tell of",
             got=more[:3],
             at=specs[more[0]].file,
+            do="merge it in PEFT (merge_and_unload) and use the whole model",
         )
     if not any(np.any(at(tree, path)["a"]) and np.any(at(tree, path)["b"])
                for holder in modules for path in holder.paths):  # fmt: skip

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath
-from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
+from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
 
 
 class SliceReader(Protocol):
@@ -46,6 +46,8 @@ def read_sharded(reader: SliceReader, shardings: Any, *, dtype: str | None = Non
         pieces = []
         for ends, devices in holders.items():
             values = reader.read_slice(path, tuple(slice(*pair) for pair in ends))
+            if not all_finite(values):
+                raise not_finite(values, "/".join(path), None)
             if dtype is not None:
                 values = cast(values, numpy_dtype(dtype), "/".join(path))
             pieces.extend(jax.device_put(values, device) for device in devices)

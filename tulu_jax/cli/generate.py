@@ -240,49 +240,62 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     """
     import jax.numpy as jnp
 
-    from tulu_jax.checkpoint.hf import open_folder
     from tulu_jax.checkpoint.hf.generation import all_stops
-    from tulu_jax.checkpoint.hf.kinds import no_model
     from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
     from tulu_jax.checkpoint.hf.tensors import all_finite, not_finite
-    from tulu_jax.checkpoint.manager import model_config
-    from tulu_jax.checkpoint.merged import open_weights
     from tulu_jax.cli.exporter import find_tokenizer
     from tulu_jax.console import WARNING, plain_console, print_line
     from tulu_jax.generate import Generator
     from tulu_jax.models import ComputeConfig
 
-    path = Path(args.model)
-    if (path / "checkpoints").is_dir():
-        reader: Any = open_weights(path, args.step, base=args.base)
-        config, meta = model_config(reader), reader.meta
-        kept = meta.get("generation")
-    elif (path / "config.json").is_file():
-        for name in ("step", "base"):
-            if (value := getattr(args, name)) is not None:
-                raise ConfigError(
-                    f"--{name} goes with a run folder", got=value, at=path, do="leave it out"
-                )
-        reader, meta = open_folder(path, args.dtype), {}
-        config, kept = reader.config, reader.generation
-    else:
-        raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
-    tokenizer = find_tokenizer(path, args.tokenizer, meta, chat_template=args.chat_template)
+    reader, config, meta, kept = _open_model(args)
+    tokenizer = find_tokenizer(args.model, args.tokenizer, meta, chat_template=args.chat_template)
     assert tokenizer is not None  # "none" is a path here
     if tokenizer.template.name != "tulu":
         print_line(plain_console(stderr=True), f"Chat template: {tokenizer.template.name}")
-    params: dict[str, Any] = {}
-    for note in getattr(reader, "notes", []):
+    for note in [*getattr(reader, "notes", []), *_not_followed(args, kept)]:
         print_line(plain_console(stderr=True), f"note {note}", WARNING)
+    params: dict[str, Any] = {}
     with console.status(f"loading {config.num_params:,} weights"):
         for name in reader.paths():
             array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))
             if not all_finite(array):
-                raise not_finite(array, "/".join(name), path)
+                raise not_finite(array, "/".join(name), args.model)
             put(params, name, jnp.asarray(array))
     compute = ComputeConfig(dtype=args.dtype)
     stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
     return Generator(config, params, compute=compute, stop_ids=tuple(stops)), tokenizer
+
+
+def _open_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
+    """What `--model` names: a reader, the config, a run's metadata, and its generation_config."""
+    from tulu_jax.checkpoint.hf import open_folder
+    from tulu_jax.checkpoint.hf.kinds import no_model
+    from tulu_jax.checkpoint.manager import model_config
+    from tulu_jax.checkpoint.merged import open_weights
+
+    path = Path(args.model)
+    if (path / "checkpoints").is_dir():
+        run: Any = open_weights(path, args.step, base=args.base)
+        return run, model_config(run), run.meta, run.meta.get("generation") or {}
+    if not (path / "config.json").is_file():
+        raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
+    for name in ("step", "base"):
+        if (value := getattr(args, name)) is not None:
+            raise ConfigError(
+                f"--{name} goes with a run folder", got=value, at=path, do="leave it out"
+            )
+    folder = open_folder(path, args.dtype)
+    return folder, folder.config, {}, dict(folder.generation)
+
+
+def _not_followed(args: argparse.Namespace, kept: dict[str, Any]) -> list[str]:
+    """Says what the model's generation_config.json asks for and is not done here."""
+    from tulu_jax.checkpoint.hf.generation import asked_for
+
+    found = asked_for(kept, sampled=args.temperature > 0)
+    said = ", ".join(f"{name}={value}" for name, value in found.items())
+    return [f"generation_config.json asks for {said}: not followed here"] if found else []
 
 
 def _check_output(args: argparse.Namespace) -> None:

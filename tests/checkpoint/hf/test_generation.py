@@ -6,7 +6,12 @@ import json
 import pytest
 
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.hf.generation import all_stops, generation_config, read_generation
+from tulu_jax.checkpoint.hf.generation import (
+    all_stops,
+    asked_for,
+    generation_config,
+    read_generation,
+)
 from tulu_jax.errors import CheckpointError
 
 from .small import CONFIG, edit_config, random_params, write_folder
@@ -75,6 +80,22 @@ def test_what_is_refused(tmp_path, fields, message):
     write_folder(tmp_path / "x")
     with pytest.raises(CheckpointError, match=message):
         write(tmp_path / "x", fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sampled", "found"),
+    [
+        (LLAMA3, False, {"temperature": 0.6, "top_p": 0.9}),
+        (LLAMA3, True, {}),
+        ({"temperature": 0.6}, False, {}),  # transformers is greedy then
+        ({"do_sample": True, "temperature": 1.0}, False, {}),
+        ({"repetition_penalty": 1.1, "stop_strings": ["x"]}, True,
+         {"repetition_penalty": 1.1, "stop_strings": ["x"]}),
+        ({"num_beams": 1, "min_length": 0, "new_trick": 3}, False, {}),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_besides_stop_tokens(fields, sampled, found):
+    assert asked_for(fields, sampled=sampled) == found
 
 
 def test_a_folder_without_the_file(tmp_path):

@@ -223,6 +223,10 @@ def test_folders_without_weights_say_what_they_hold(tmp_path):
         match=r"weights of a model, but a GGUF file .*\['model.gguf'\].*model.safe",
     ):
         find_tensors(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    (tmp_path / "model.gguf").unlink()
+    with pytest.raises(CheckpointError, match=r"index of these parts too: model.safetensors.index"):
+        find_tensors(tmp_path)
     (tmp_path / "params.json").touch()
     with pytest.raises(CheckpointError, match=r"but a model in Meta's layout .* tulu import --me"):
         find_tensors(tmp_path)

@@ -62,8 +62,16 @@ def find_tensors(folder: Path) -> dict[str, TensorSpec]:
         got=others[:5] or None,
         at=folder,
         expected=" or ".join(name for kind in FORMATS for name in (kind.single, kind.index)),
-        do=do or "copy or download the weights beside config.json",
+        do=do or _what_is_lacking(others),
     )
+
+
+def _what_is_lacking(others: list[str]) -> str:
+    parts = next((name for name in others if "-of-" in name), None)
+    if parts is None:
+        return "copy or download the weights beside config.json"
+    kind = next((kind for kind in FORMATS if parts.endswith(kind.suffix)), FORMATS[0])
+    return f"copy or download the index of these parts too: {kind.index}"
 
 
 def _some(specs: dict[str, TensorSpec], where: Path) -> dict[str, TensorSpec]:

@@ -19,6 +19,14 @@ GENERATION_CONFIG = "generation_config.json"
 LEFT_OUT = ("_from_model_config",)
 """Not kept: with it transformers takes the stop tokens of config.json alone."""
 
+SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+CHANGES_TEXT: dict[str, Any] = {
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0, "min_length": 0,
+    "stop_strings": None, "bad_words_ids": None, "suppress_tokens": None,
+    "begin_suppress_tokens": None, "forced_bos_token_id": None, "num_beams": 1, "min_p": 0,
+}  # fmt: skip
+"""Fields that change what transformers generates -> values at which they do not."""
+
 
 def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
     """The fields of a folder's `generation_config.json` as they are; empty where there is none.
@@ -49,6 +57,21 @@ def generation_stops(fields: Mapping[str, Any], at: Path | None = None) -> tuple
 def all_stops(config: ModelConfig, kept: Mapping[str, Any] | None) -> tuple[int, ...]:
     """The tokens that end a text: the model's own, then those that only `kept` names."""
     return tuple(dict.fromkeys([*config.stop_ids, *generation_stops(kept or {})]))
+
+
+def asked_for(kept: Mapping[str, Any], *, sampled: bool) -> dict[str, Any]:
+    """The fields that would change what is generated, besides stop tokens.
+
+    Args:
+      kept: the fields of `generation_config.json`.
+      sampled: whether the user says how to sample; else what the file says of that counts too.
+    """
+    neutral = {**CHANGES_TEXT, **(SAMPLING if kept.get("do_sample") and not sampled else {})}
+    return {
+        name: kept[name]
+        for name, value in neutral.items()
+        if kept.get(name) not in (None, value, [], 0, False)
+    }
 
 
 def generation_config(

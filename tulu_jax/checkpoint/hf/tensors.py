@@ -238,10 +238,10 @@ def all_finite(numbers: np.ndarray) -> bool:
     These have all bits of the exponent set. Read as whole numbers with a sign they are those from
     `least` on, if positive, and as numbers without one the greatest of all, if negative.
     """
-    if not numbers.size:
-        return True
+    least = _INFINITY.get(numbers.dtype)
+    if least is None or not numbers.size:
+        return bool(np.isfinite(numbers).all())
     width = numbers.dtype.itemsize
-    least = _INFINITY[numbers.dtype]
     if numbers.view(f"i{width}").max() >= least:
         return False
     return bool(numbers.view(f"u{width}").max() < least + 2 ** (8 * width - 1))
