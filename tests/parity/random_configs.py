@@ -1,21 +1,24 @@
 """One random model, ours and transformers', on one packed row.
 
-Nothing is compiled as a whole: operations run one by one, and their compiled forms are shared by
-all models with the same shapes, of which the strategies draw few, while all else is drawn freely.
-The compiled models are compared in test_ladder.py.
+A compiled model serves all that have its shapes: the numbers of a config that no shape depends on
+(the norms' epsilon, the rotary rates) are among its arguments, and so hundreds of models take a few
+dozen compilations, not one each. Programs that hold their numbers are compared in test_ladder.py.
 """
 
+import dataclasses
 import functools
 import os
+from typing import NamedTuple
+from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
-from weights import random_params
+from weights import random_params, with_plain_numbers
 
 from tulu_jax.checkpoint.hf.names import weights_of
-from tulu_jax.models import ComputeConfig, forward
+from tulu_jax.models import ComputeConfig, forward, llama, neox
+from tulu_jax.ops import rotary_angles
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
 from .reference import divergence, max_diff, to_torch, torch_model
@@ -23,8 +26,7 @@ from .reference import divergence, max_diff, to_torch, torch_model
 EXACT, CLOSE = 1e-4, 1e-3
 
 NUM_MODELS = int(os.environ.get("TULU_RANDOM_MODELS", "100"))
-"""Models of each family. The first of each shape compiles most of its operations, 1 to 4 s; the
-rest take half a second each."""
+"""Models of each family. The first of each shape takes a second to compile, the rest 0.05 s."""
 
 RANDOM = settings(
     max_examples=NUM_MODELS,
@@ -35,6 +37,31 @@ RANDOM = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 
+MODULES = {"llama": llama, "neox": neox}
+"""Where the rates of a family's config are made."""
+
+
+class Numbers(NamedTuple):
+    """What a compiled model is given of its config; None where the family has no such number."""
+
+    norm_eps: np.float32 | None
+    rates: np.ndarray | None
+
+
+class Given(float):
+    """An argument of the program in the place of a config's number.
+
+    Were it read as the number that it seems to be, every norm would give next to nothing.
+    """
+
+    def __new__(cls, value):
+        given = super().__new__(cls, 1e9)
+        given.value = value
+        return given
+
+    def __jax_array__(self):
+        return self.value
+
 
 def check_against_transformers(config, seed):
     """Logits, loss and every gradient in float32; bfloat16 logits by divergence; tensors exact."""
@@ -43,12 +70,8 @@ def check_against_transformers(config, seed):
     check_there_and_back(config, params)
     rows = conversations(config, seed)
     expected, apart = their_loss(model, rows)
-    with jax.disable_jit():
-        gradient = jax.value_and_grad(our_loss, argnums=1, has_aux=True)
-        (loss, logits), gradients = gradient(config, as_arrays(params), *map(jnp.asarray, rows[2:]))
-        half = forward(
-            config, params, rows.tokens, rows.segments, compute=ComputeConfig("bfloat16")
-        )
+    shapes, numbers = with_plain_numbers(config), numbers_of(config)
+    loss, logits, gradients, half = compiled(shapes, numbers, params, *rows[2:])
     assert max_diff(logits[0, :-PAD], apart) <= EXACT
     assert abs(float(loss) - expected) <= 1e-5
     differences = gradient_differences(config, model, gradients)
@@ -56,8 +79,33 @@ def check_against_transformers(config, seed):
     assert divergence(half[0, :-PAD], apart) <= CLOSE
 
 
-def as_arrays(params):
-    return jax.tree.map(jnp.asarray, params)
+def numbers_of(config) -> Numbers:
+    """The numbers that no shape depends on; rates by the way from config to angles."""
+    module = MODULES.get(config.family)
+    if module is None:
+        return Numbers(None, None)
+    with mock.patch.object(module, "rotary_angles", lambda _, rates: (rates, rates)):
+        return Numbers(np.float32(config.norm_eps), module.rotary(config, None)[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(config, numbers, params, tokens, segments, weights):
+    """Loss, logits and gradients in float32, and logits in bfloat16."""
+
+    def angles(positions, rates):
+        del rates
+        return rotary_angles(positions, numbers.rates)
+
+    if numbers.norm_eps is not None:
+        config = dataclasses.replace(config, norm_eps=Given(numbers.norm_eps))
+    gradient = jax.value_and_grad(our_loss, argnums=1, has_aux=True)
+    with (
+        mock.patch.object(llama, "rotary_angles", angles),
+        mock.patch.object(neox, "rotary_angles", angles),
+    ):
+        (loss, logits), gradients = gradient(config, params, tokens, segments, weights)
+        half = forward(config, params, tokens, segments, compute=ComputeConfig("bfloat16"))
+    return loss, logits, gradients, half
 
 
 def check_there_and_back(config, params):

@@ -67,7 +67,7 @@ def stretch_llama3(
 
 
 def rotary_angles(
-    positions: Int[Array, "B T"], rates: Float[np.ndarray, " half"]
+    positions: Int[Array, "B T"], rates: Float[np.ndarray | Array, " half"]
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
     """Cosine and sine of every position's angles, always float32.
 
