@@ -115,6 +115,19 @@ def kind_of(head: bytes) -> str | None:
     return None
 
 
+def text_in(head: bytes) -> str | None:
+    r"""What a file of bytes is whose beginning is plain text, in words; None where it is not.
+
+    Servers and download tools put messages in place of files.
+
+    >>> text_in(b'{"error": "Not found"}')
+    'text that begins with \'{"error": "Not found"}\''
+    """
+    begin = head[:64]
+    plain = len(begin) > 3 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in begin)
+    return f"text that begins with {begin.decode()[:40]!r}" if plain else None
+
+
 def kind_of_file(path: Path) -> str | None:
     """`kind_of` the file at `path`.
 

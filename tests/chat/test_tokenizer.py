@@ -158,6 +158,12 @@ def test_corrupt_model(folder, model_bytes):
             load_tokenizer(folder)
 
 
+def test_text_in_place_of_a_model(folder):
+    (folder / "tokenizer.model").write_bytes(b'{"error": "not found"}')
+    with pytest.raises(TokenizerError, match=r"got text that begins with '{\"error\": \"not fou"):
+        load_tokenizer(folder)
+
+
 def test_model_that_sentencepiece_refuses(folder, model_bytes):
     second_bos = b"\x0a\x05\x0a\x03<s>"
     (folder / "tokenizer.model").write_bytes(model_bytes + second_bos)

@@ -85,9 +85,12 @@ STARTS_THAT_CHANGE_THE_BASE = (
 )  # fmt: skip
 
 START_MESSAGE = (
-    r".* expected true, false or 'gaussian': this start changes the base's weights, .* - in PEFT "
-    r"convert it: save_pretrained\(DIR, path_initial_model_for_weight_conversion=START\)"
+    r".* expected true, false or 'gaussian': this start changes the base's weights, .* - "
 )
+CONVERT = (
+    r"in PEFT convert it: save_pretrained\(DIR, path_initial_model_for_weight_conversion=START"
+)
+CONVERTIBLE = ("pissa", "pissa_niter_16", "PiSSA", "olora", "corda", "lora_ga")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,8 @@ START_MESSAGE = (
         ({"use_rslora": 1}, "use_rslora of the adapter is not supported - got 1"),
         ({"kasa_config": {"beta": 1}}, "kasa_config is not known .* remove it from adapter_config"),
         ({"new_trick": "x", "other": 0}, 'new_trick is not known - got {"new_trick": "x"}'),
-        *(({"init_lora_weights": start}, re.escape(f"{start!r} at ") + START_MESSAGE)
+        *(({"init_lora_weights": start}, re.escape(f"{start!r} at ") + START_MESSAGE
+           + (CONVERT if start in CONVERTIBLE else "merge it in PEFT into the base"))
           for start in STARTS_THAT_CHANGE_THE_BASE),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import HEAD_BYTES, text_in
 
 MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
@@ -42,6 +43,9 @@ def read_settings(data: bytes, at: object) -> ModelSettings:
     Raises:
         TokenizerError: the bytes are not a whole SentencePiece model.
     """
+    text = text_in(data[:HEAD_BYTES])
+    if text is not None:
+        raise _corrupt(at, text)
     try:
         fields = list(_fields(data))
     except (IndexError, ValueError) as error:

@@ -61,6 +61,14 @@ LoftQ, LoRA-GA) take the adapter's start out of the base's weights: the adapter 
 what was trained."""
 
 
+CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
+"""Starts whose adapters PEFT makes into plain ones."""
+CONVERT = (
+    "in PEFT convert it: save_pretrained(DIR, path_initial_model_for_weight_conversion=START), "
+    "START being the adapter saved before training"
+)
+
+
 def read_adapter_config(folder: Path, config: ModelConfig, note: Note) -> tuple[LoraConfig, bool]:
     """The adapters' settings, and whether they are ours of a module that holds several weights.
 
@@ -130,14 +138,13 @@ def _check_start(fields: Fields) -> None:
     plain = start.lower() if isinstance(start, str) else start
     if isinstance(plain, bool | str) and plain in PLAIN_STARTS:
         return
+    merge = "merge it in PEFT into the base that its start left, and use the whole model"
     raise fields.refusal(
         "init_lora_weights of the adapter",
         repr(start),
         expected="true, false or 'gaussian': this start changes the base's weights, so that the "
         "adapter beside the base as it was is another model",
-        do="in PEFT convert it: save_pretrained(DIR, path_initial_model_for_weight_conversion="
-        "START), START being the adapter saved before training; or merge it there "
-        "(merge_and_unload) and use the whole model",
+        do=f"{CONVERT}; or {merge}" if str(plain).startswith(CONVERTIBLE) else merge,
     )
 
 

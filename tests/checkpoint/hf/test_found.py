@@ -38,7 +38,7 @@ def assert_same(left, right):
 def test_what_all_names_begin_with_is_taken_off_and_said(tmp_path, config, before):
     rename(write_folder(tmp_path / "x", config), lambda name: before + name)
     folder = hf.open_folder(tmp_path / "x")
-    assert len(folder.notes) == 1 and "the names of all tensors have " in folder.notes[0]
+    assert len(folder.notes) == 1 and "names of tensors have " in folder.notes[0]
     assert all(part in folder.notes[0] for part in before.split(".") if part != "model")
     assert_same(hf.load(tmp_path / "x")[1], random_params(config))
 
@@ -92,8 +92,10 @@ def test_names_of_the_model_are_left_alone():
     [
         (LFS, r"model.safetensors holds no weights - got a Git LFS pointer .* - fetch the file it"),
         (b"<!doctype html><html>", r"holds no weights - got a web page .* - download or copy"),
-        (b"\x1f\x8b\x08\x00" + b"\0" * 40, r"holds no weights - got a gzip file"),
-        (b"GGUF\x03\x00\x00\x00\x00", r"holds no weights - got a GGUF file"),
+        (b"\x1f\x8b\x08\x00" + b"\0" * 40, r"holds no weights - got a gzip file .* - unpack it"),
+        (b"GGUF\x03\x00\x00\x00\x00", r"a GGUF file .* take the model in Hugging Face's format"),
+        (b"Entry not found", r"no weights - got text that begins with 'Entry not found' at"),
+        (b'{"error": "gone"}', r"no weights - got text that begins with '{\"error\": \"gone\"}'"),
         (b"PK\x03\x04" + b"\0" * 40, r"got a zip archive .* give it its true name: .bin"),
         (b"", r"safetensors file is truncated - got 0 bytes"),
     ],
@@ -110,7 +112,8 @@ def test_other_files_under_the_name_of_weights(tmp_path, content, message):
         (LFS, r"pytorch_model.bin holds no weights - got a Git LFS pointer"),
         (b"<html>", r"pytorch_model.bin holds no weights - got a web page"),
         (None, r"got a safetensors file .* give it its true name: .safetensors"),
-        (b"what?", r"torch file is truncated or damaged - got first bytes"),
+        (b"what?", r"pytorch_model.bin holds no weights - got text that begins with 'what\?'"),
+        (b"\x01what?", r"torch file is truncated or damaged - got first bytes"),
     ],
 )
 def test_other_files_under_the_name_of_torch_weights(tmp_path, content, message):

@@ -99,7 +99,7 @@ def checked_folder(
         raise CheckpointError("tensor is there twice", got=twice[:5], at=folder)
     notes = _check_tensors(config, tensors, folder)
     if prefix is not None:
-        notes.insert(0, f"the names of all tensors have {prefix} in them: read without it")
+        notes.insert(0, f"names of tensors have {prefix} in them: read without it")
     if (folder / ADAPTER_CONFIG).is_file():
         notes.append("an adapter (adapter_config.json) lies beside the model: it is not read")
     return HfFolder(folder, config, tensors, None if dtype is None else numpy_dtype(dtype), notes)

@@ -16,9 +16,11 @@ import ml_dtypes
 import numpy as np
 
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import kind_of
+from tulu_jax.files import kind_of, text_in
 
 DOWNLOAD_AGAIN = "download or copy the file again"
+PACKED = ("a gzip file", "a zstd file", "an xz file", "a bzip2 file")
+OTHER_FORMATS = ("a GGUF file", "an HDF5 file")
 
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -112,12 +114,12 @@ def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
     """Says what a weights file is by its first bytes, if that is something else that is known.
 
     Raises:
-      CheckpointError: it is a Git LFS pointer, a web page, an archive.
+      CheckpointError: it is a Git LFS pointer, a web page, an archive, some text.
     """
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         kind = None if "safetensors" in expected else "a safetensors file"
     else:
-        kind = kind_of(head)
+        kind = kind_of(head) or text_in(head)
     if kind is None or not head:
         return  # an empty file is said to be cut short
     if "LFS" in kind:
@@ -125,6 +127,10 @@ def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
     elif kind in ("a safetensors file", "a zip archive"):
         ends = {"a safetensors file": ".safetensors", "a zip archive": ".bin (torch) or unpack it"}
         do = f"if it is whole, give it its true name: {ends[kind]}"
+    elif kind in PACKED:
+        do = "unpack it"
+    elif kind in OTHER_FORMATS:
+        do = "take the model in Hugging Face's format: *.safetensors or pytorch_model*.bin"
     else:
         do = DOWNLOAD_AGAIN
     raise CheckpointError(f"{path.name} holds no weights", got=kind, at=path, expected=expected,
