@@ -128,8 +128,7 @@ def _save_params(
         raise CheckpointError(
             "run folder holds a Hugging Face model already",
             at=folder.parent,
-            expected="a folder of its own: which of the two is meant would not be clear",
-            do="choose another --model_dir",
+            do="choose another --model_dir: which of the two is meant would not be clear",
         )
     tree = {"params": jax.tree.map(_as_lazy, dict(params))}
     handler = ocp.PyTreeCheckpointHandler(

@@ -160,12 +160,7 @@ def _targets(fields: Fields, config: ModelConfig, at: Path, note: Note) -> list[
         return every
     texts = [value] if isinstance(value, str) else value
     if not texts or not isinstance(texts, list) or not all(isinstance(x, str) for x in texts):
-        raise CheckpointError(
-            "target_modules of the adapter is malformed",
-            got=repr(value)[:100],
-            at=at,
-            expected="a list of names of modules, or one regular expression",
-        )
+        raise _malformed(repr(value)[:100], at)
     match = _by_expression(value, at) if isinstance(value, str) else _by_end
     chosen, unmatched = [], set(texts)
     for holder in tensors_of(config):
@@ -202,6 +197,15 @@ def _targets(fields: Fields, config: ModelConfig, at: Path, note: Note) -> list[
     return chosen
 
 
+def _malformed(found: str, at: Path) -> CheckpointError:
+    return CheckpointError(
+        "target_modules of the adapter is malformed",
+        got=found,
+        at=at,
+        expected="a list of names of modules, or one regular expression",
+    )
+
+
 def _by_end(text: str, name: str) -> bool:
     return name == text or name.endswith("." + text)
 
@@ -211,10 +215,7 @@ def _by_expression(text: str, at: Path) -> Callable[[str, str], bool]:
     try:
         compiled = re.compile(text)
     except re.error as error:
-        raise CheckpointError(
-            "target_modules of the adapter is malformed", got=f"{text[:100]!r}: {error}", at=at,
-            expected="a list of names of modules, or one regular expression",
-        ) from error  # fmt: skip
+        raise _malformed(f"{text[:100]!r}: {error}", at) from error
     return lambda _, name: compiled.fullmatch(name) is not None
 
 

@@ -71,6 +71,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a model that OUTPUT already holds"
     )
+    _add_adapter_arguments(parser)
+    parser.add_argument(
+        "--pad_vocab_to",
+        type=int,
+        metavar="N",
+        help="round the vocabulary up to a multiple of N, with rows that stand for no token "
+        "(default: its true size)",
+    )
+    parser.set_defaults(func=run)
+
+
+def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merge",
         action="store_true",
@@ -84,14 +96,6 @@ def add_parser(subparsers: Any) -> None:
         help="where the adapters' base lies now (default: as in training); without --merge also a "
         "name on the Hub, which PEFT will find it by",
     )
-    parser.add_argument(
-        "--pad_vocab_to",
-        type=int,
-        metavar="N",
-        help="round the vocabulary up to a multiple of N, with rows that stand for no token "
-        "(default: its true size)",
-    )
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,6 +37,10 @@ def read_json(
         raise CheckpointError(
             f"{path.name} cannot be read", got=error.strerror or error, at=path
         ) from error
+    return _object(data, path)
+
+
+def _object(data: bytes, path: Path) -> dict[str, Any]:
     kind = kind_of(data)
     if kind is not None:
         raise CheckpointError(

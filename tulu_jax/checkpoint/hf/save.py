@@ -105,21 +105,18 @@ def save(
     _check_tokenizer(config, tokenizer)
     stored = _stored_dtype(dtype, reader)
     shards = plan_shards(expected_tensors(config), stored, int(max_shard_bytes))
-    job = _job(config, reader, stored, shards)
     try:
-        progress = open_partial(target, job)
+        progress = open_partial(target, _job(config, reader, stored, shards))
     except OSError as error:
         raise unwritable(target, error) from error
     try:
-        saved = _fill(
-            progress, _Job(config, reader, stored, shards, generation), tokenizer, on_progress
-        )
+        job = _Job(config, reader, stored, shards, generation)
+        saved = _fill(progress, job, tokenizer, on_progress)
         rename(progress.folder, target)
-    except OSError as error:
+    except Exception as error:
         shutil.rmtree(progress.folder, ignore_errors=True)
-        raise unwritable(target, error) from error
-    except Exception:
-        shutil.rmtree(progress.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise unwritable(target, error) from error
         raise
     return Saved(target, saved.checksums, saved.num_bytes, saved.kept)
 
