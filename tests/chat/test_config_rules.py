@@ -1,9 +1,13 @@
 """What a tokenizer's settings may say, and files that are not what their names say."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tulu_jax.chat import copy_tokenizer_files, encode, load_tokenizer, save_tokenizer_files
-from tulu_jax.errors import TokenizerError
+from tulu_jax.errors import TokenizerError, TuluError
 
 from . import small_bpe
 from .test_tokenizer import CHAT, write_config
@@ -148,3 +152,67 @@ def test_settings_of_bpe_tokenizers(tmp_path):
         TokenizerError, match='puts a space before text - got "add_prefix_space": t'
     ):
         load_tokenizer(folder)
+
+
+FIELDS = (
+    "bos_token", "eos_token", "unk_token", "pad_token", "bos_token_id", "eos_token_id",
+    "pad_token_id", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens",
+    "add_bos_token", "add_eos_token", "add_prefix_space", "tokenizer_class", "legacy", "auto_map",
+    "sp_model_kwargs", "chat_template", "model_max_length", "new_field",
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10**12), st.floats(), st.text(max_size=4),
+    st.sampled_from(("<s>", "</s>", "<pad>", "<|x|>", "360", "content", "special", "default")),
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(("content", "special", "360", "361", "2", "x")), inner),
+        st.fixed_dictionaries({"content": inner, "special": st.booleans()}),
+        st.fixed_dictionaries({"name": inner, "template": inner}),
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("kind", ["spm", "bpe"])
+def test_whatever_settings_say_is_honoured_or_refused_in_words(tmp_path, model_bytes, kind):
+    if kind == "spm":
+        (tmp_path / "tokenizer.model").write_bytes(model_bytes)
+    else:
+        small_bpe.llama3(tmp_path)
+    names = st.sampled_from(("tokenizer_config.json", "special_tokens_map.json"))
+
+    @settings(max_examples=150, deadline=None)
+    @given(names, st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4), st.booleans())
+    def check(name, config, own):
+        for other in ("tokenizer_config.json", "special_tokens_map.json"):
+            (tmp_path / other).unlink(missing_ok=True)
+        (tmp_path / name).write_text(json.dumps(config))
+        try:
+            tokenizer = load_tokenizer(tmp_path, template="checkpoint" if own else "tulu")
+        except TuluError as error:
+            assert str(error)
+        else:
+            encoded = encode(CHAT, tokenizer)
+            assert encoded.tokens.max() < tokenizer.vocab_size and encoded.loss_mask.any()
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": False}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [[]]}},
+        {"post_processor": {"type": "Sequence", "processors": 7}},
+        {"post_processor": {"type": "TemplateProcessing", "single": [1.5]}},
+        {"model__vocab": ["a"]},
+    ],
+)
+def test_parts_of_another_type_are_told_in_words(tmp_path, changes):
+    small_bpe.change(small_bpe.llama3(tmp_path), **changes)
+    message = r"tokenizer file is corrupt or cut off - got .+ at .+tokenizer.json"
+    with pytest.raises(TokenizerError, match=message):
+        load_tokenizer(tmp_path)

@@ -25,6 +25,7 @@ from tulu_jax.chat.bpe_file import (
     is_llama3_split,
     read_definition,
     segmentation_digest,
+    well_formed,
 )
 from tulu_jax.chat.bpe_special import add_special, read_special, with_named_bos
 from tulu_jax.chat.config_rules import check_ids
@@ -158,7 +159,15 @@ def load_bpe(
             expected="tokenizer.model, or vocab.json with merges.txt",
             do="use encoding 'hf', which for Pythia is what the paper's runs used",
         )
-    definition, config = read_definition(file), read_config(file)
+    config = read_config(file)
+    with well_formed(file):
+        return _load(file, encoding, template, add_tokens, config)
+
+
+def _load(
+    file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens, config: Json
+) -> BpeTokenizer:
+    definition = read_definition(file)
     special = read_special(definition, config, file)
     adds_bos = special.bos_id is not None
     if template.name != "tulu" and not adds_bos:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -228,6 +230,20 @@ def _check_added(added: Any, file: Path) -> None:
                 at=file,
                 expected="a newline to be apart from added tokens",
             )
+
+
+@contextmanager
+def well_formed(file: Path) -> Iterator[None]:
+    """Says in words that a part of the file is of another type than it has in every tokenizer.
+
+    Raises: TokenizerError.
+    """
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise _corrupt(file, f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _corrupt(at: object, found: str) -> TokenizerError:

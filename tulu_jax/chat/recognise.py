@@ -38,12 +38,13 @@ def own_template(folder: Path) -> str | None:
         return read_text(file)
     found = read_json(folder / CONFIG_NAME).get("chat_template")
     if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        several = [one for one in found if isinstance(one, dict)]
+        named = {str(one.get("name")): one.get("template") for one in several}
         found = named.get("default", named)
     if found is not None and not isinstance(found, str):
         raise TokenizerError(
             "chat template of the tokenizer folder is not understood",
-            got=f"{type(found).__name__} {list(found)[:5]}" if found else repr(found),
+            got=f"dict {list(found)[:5]}" if isinstance(found, dict) else repr(found)[:80],
             at=folder / CONFIG_NAME,
             expected='a text, or a list in which one is called "default"',
             do="name the template with CHAT_TEMPLATE (--chat_template)",
