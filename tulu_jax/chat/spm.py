@@ -148,18 +148,7 @@ def load_sentencepiece(
         TokenizerError: a corrupt file, an unusable model (see `_check_model`), special tokens
             that are missing or clash, or tokens to add that are there.
     """
-    import sentencepiece  # not before: configs name the chat room's types where it is not installed
-
-    check_kind(file)
-    data = file.read_bytes()
-    settings = read_settings(data, file)
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_proto=data)
-    except (RuntimeError, OSError) as error:
-        raise TokenizerError(
-            "tokenizer model is corrupt", got=str(error)[:200], at=file, do="copy it again"
-        ) from error
-    _check_model(model, settings, file)
+    data, settings, model = _read_model(file)
     config = read_config(file)
     added = added_behind(config, model.vocab_size(), template, file.parent)
 
@@ -194,6 +183,25 @@ def load_sentencepiece(
     check_special_text(tokenizer)
     check_ids(config, tokenizer)
     return tokenizer
+
+
+def _read_model(
+    file: Path,
+) -> tuple[bytes, ModelSettings, sentencepiece.SentencePieceProcessor]:
+    """A model file's content, its settings, and the model they make."""
+    import sentencepiece  # not before: configs name the chat room's types where it is not installed
+
+    check_kind(file)
+    data = file.read_bytes()
+    settings = read_settings(data, file)
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_proto=data)
+    except (RuntimeError, OSError) as error:
+        raise TokenizerError(
+            "tokenizer model is corrupt", got=str(error)[:200], at=file, do="copy it again"
+        ) from error
+    _check_model(model, settings, file)
+    return data, settings, model
 
 
 def _check_model(
