@@ -17,6 +17,7 @@ from tulu_jax.cli.main import main
 from tulu_jax.data import ensure
 from tulu_jax.errors import TuluError
 from tulu_jax.models import config_to_dict
+from tulu_jax.parallel import MeshConfig
 from tulu_jax.train import checks, setup
 from tulu_jax.train.checks import check_before_data
 
@@ -119,12 +120,29 @@ def test_a_run_that_fits_passes(tmp_path, base):
         ({"model": MODEL}, "tokenizer has more tokens than the model - got"),
         ({"model": dataclasses.replace(FITTING, eos_id=9)}, "tokenizer and model disagree on spec"),
         ({"model": dataclasses.replace(FITTING, max_length=8)}, "rows are longer than the model's"),
+        (
+            {"data_dir": f"{__file__}/data"},
+            f"DATA_DIR is a file, or below one - got the file {__file__}",
+        ),
+        (
+            {"length": 5},
+            "rows are too short for any conversation - got 5 tokens - expected at least",
+        ),
+        (
+            {"mesh": MeshConfig(axis_rules={"x": "fsdp"})},
+            r"unknown logical axis - got AXIS_RULES\['x",
+        ),
         ({"tokenizer": "/nowhere"}, "tokenizer folder does not exist - got /nowhere"),
         ({"initial_checkpoint": "/nowhere"}, "no such folder - at /nowhere"),
     ],
 )
 def test_what_does_not_fit(tmp_path, changes, message):
     refused(config_of(tmp_path, **changes), message)
+
+
+def test_a_file_in_place_of_the_run_folder(tmp_path):
+    (tmp_path / "run").touch()
+    refused(config_of(tmp_path), "MODEL_DIR is a file, or below one - got the file")
 
 
 def test_an_initial_checkpoint_of_another_model(tmp_path, base):

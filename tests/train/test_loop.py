@@ -101,8 +101,10 @@ def test_the_last_line_accounts_for_the_time(uninterrupted):
 
 
 def test_steps_are_traced_on_demand(tmp_path, monkeypatch):
-    config = run_config(tmp_path / "run", epochs=None, train_steps=5, profile_steps=2)
+    config = run_config(tmp_path / "run", epochs=None, train_steps=5, profile_steps=2,
+                        heldout_examples=0, eval_period=2)  # fmt: skip
     _, output = run(monkeypatch, config)
+    assert "No rows are held out: EVAL_PERIOD has no effect (HELDOUT_EXAMPLES sets some)." in output
     assert "Trace of 2 steps in " in output
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 

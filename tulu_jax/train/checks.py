@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.chat import Tokenizer
+from tulu_jax.chat import Message, Tokenizer, encode
 from tulu_jax.checkpoint.arrays import checkpoints_dir, complete_steps, read_meta
 from tulu_jax.checkpoint.manager import (
     is_run,
@@ -26,6 +27,7 @@ from tulu_jax.data.mixtures import resolve
 from tulu_jax.data.specs import locate_raw_dir
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
+from tulu_jax.parallel.rules import check_overrides
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.format import with_added_tokens
 from tulu_jax.train.guards import check_model_fits_data
@@ -43,6 +45,8 @@ MUST_AGREE = {
 """Parts of a checkpoint's metadata that must equal the run's, or the resumed run is another run;
 and what messages call them."""
 
+EMPTY_ANSWER: Message = {"role": "assistant", "content": ""}
+
 
 def check_before_data(config: TrainConfig) -> ModelConfig:
     """The run's model, once all that can be known without reading data is known to fit.
@@ -51,7 +55,9 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
       TuluError: the first thing that does not.
     """
     refuse_imported(config.model_dir)
+    _check_folders({"MODEL_DIR": config.model_dir, "DATA_DIR": config.data.data_dir})
     _check_length(config)
+    check_overrides(config.mesh.axis_rules)
     _check_wandb(config)
     _check_names(config.data)
     model = config.model or initial_model_config(str(config.initial_checkpoint))
@@ -65,12 +71,38 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
         eos_id=tokenizer.eos_id,
         length=config.data.length,
     )
+    _check_rows_hold_answers(tokenizer, config.data.length)
     newest = _newest_meta(config)
     if newest is not None:
         _check_goes_on(config, model, tokenizer, *newest)
     if config.initial_checkpoint is not None and (newest is None or config.lora is not None):
         open_initial(model, config.initial_checkpoint)
     return model
+
+
+def _check_folders(folders: Mapping[str, str]) -> None:
+    """Refuses folders to write to in whose place, or above it, there is a file."""
+    for name, folder in folders.items():
+        place = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+        if not place.is_dir():
+            raise ConfigError(
+                f"{name} is a file, or below one",
+                got=f"the file {place}",
+                expected="a folder, or a place where one can be made",
+                do=f"set another {name}, or move the file away",
+            )
+
+
+def _check_rows_hold_answers(tokenizer: Tokenizer, length: int) -> None:
+    """Refuses rows in which not even a conversation without any text has room."""
+    shortest = len(encode([{"role": "user", "content": ""}, EMPTY_ANSWER], tokenizer).tokens)
+    if length < shortest:
+        raise ConfigError(
+            "rows are too short for any conversation",
+            got=f"{length} tokens",
+            expected=f"at least {shortest}: what the chat template writes around no text",
+            do="raise TASK_FEATURE_LENGTHS",
+        )
 
 
 def _check_length(config: TrainConfig) -> None:

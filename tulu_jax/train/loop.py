@@ -211,5 +211,9 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
         f"tokens ({data.packing}), {run.data.train.num_rows:,} rows an epoch; "
         f"loss mean by {run.config.loss_normalization}; data seed {data.seed}."
     )
+    if run.config.eval_period and not run.data.heldout:
+        console.print(
+            "No rows are held out: EVAL_PERIOD has no effect (HELDOUT_EXAMPLES sets some)."
+        )
     formula = FLOP_FORMULA if run.config.lora is None else ADAPTER_FLOP_FORMULA
     console.print(f"MFU = ({formula}) / time / {peak_source}")
