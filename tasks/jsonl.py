@@ -27,6 +27,7 @@ from tasks.own.say import recognise
 from tasks.own.shapes import Converter, Shape, parse_columns, renamed
 from tasks.raw_files import strict_if_none, text_field
 from tasks.record_ids import DistinctIds
+from tulu_jax.chat.messages import is_blank
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, add_resolver, register
 from tulu_jax.errors import ConfigError
@@ -133,7 +134,7 @@ def _has_text_to_train(messages: list[dict[str, Any]]) -> bool:
     """Whether an answer that is trained has text; those without are from now on not trained."""
     answers = [one for one in messages if one["role"] == "assistant" and one.get("train", True)]
     for answer in answers:
-        if not answer["content"].strip():
+        if is_blank(answer["content"]):
             answer["train"] = False
     return not answers or any(answer.get("train", True) for answer in answers)
 

@@ -43,6 +43,17 @@ METADATA = frozenset((
 """Fields that do not say what a conversation is."""
 
 
+JUDGEMENTS = ("label", "kto_tag", "desirable", "is_desirable")
+"""Fields of records for KTO that are false where the answer is what a model should not say."""
+
+
+def _are_flags(value: Any) -> bool:
+    """Whether a value is true, false, or a list of these or of 0 and 1."""
+    if isinstance(value, list):
+        return all(isinstance(one, bool | int) and one in (0, 1) for one in value)
+    return isinstance(value, bool)
+
+
 def is_absent(value: Any) -> bool:
     """Whether a field says nothing: null, or an empty text, list or object."""
     return value is None or value in ("", [], {})
@@ -95,13 +106,21 @@ def count_unused(
                 expected="text alone",
                 do="take such records out",
             )
-        if what == "message" and _LIKE_FLAGS.search(name):
+        if _LIKE_FLAGS.search(name) and (what != "record" or _are_flags(value)):
             raise BadRecord(
-                "message has a flag that is not understood",
+                f"{what} has a flag that is not understood",
                 got=f"field {ascii(name)[:60]}",
                 at=at,
-                expected=f"one of {', '.join(FLAGS)}",
+                expected=f"one of {', '.join(FLAGS)}, of a record or a message",
                 do="rename it, or take it out if it does not say what is trained",
+            )
+        if what == "record" and name in JUDGEMENTS and value is False:
+            raise BadRecord(
+                "record says that its answer is a bad one",
+                got=f"field {name!r} with false",
+                at=at,
+                expected="answers to learn from",
+                do="take such records out, or the field if it means something else",
             )
         if name in METADATA:
             faults.ignore_metadata(name)

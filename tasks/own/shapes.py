@@ -165,6 +165,11 @@ class Converter:
 
     def _of_lists(self, prompt: list[Any], completion: list[Any], at: str) -> list[dict[str, Any]]:
         """Messages of a prompt, of which no answer is trained, and those of the completion."""
+        if isinstance((*prompt, *completion, None)[0], str):
+            raise BadRecord(
+                "prompt and completion are lists of texts", at=at, expected="one text each",
+                do="write one object a row (in pandas: orient='records')",
+            )  # fmt: skip
         given = {"faults": self.faults, "tools": self.tools}
         before = messages_of(prompt, at=f"{at}, prompt", **given)
         after = messages_of(completion, at=f"{at}, completion", **given)
@@ -270,6 +275,12 @@ ANSWERS = ("completion", "answer", "response", "output", "chosen", "solution", "
            "target", "reply", "gpt")  # fmt: skip
 
 
+def _text_called(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The field that holds text under the first of these names, in letters of any size."""
+    texts = {name.lower(): name for name, value in row.items() if isinstance(value, str)}
+    return next((texts[name] for name in names if name in texts), None)
+
+
 def suggestion(row: Mapping[str, Any]) -> str | None:
     """What to do about a record of no known shape: the `--columns` that would map it.
 
@@ -281,12 +292,13 @@ def suggestion(row: Mapping[str, Any]) -> str | None:
     if "instruction" in row and "response" in row:
         more = ",input=context" if "context" in row else ",input=input" if "input" in row else ""
         return f"if that is meant: --columns instruction=instruction{more},output=response"
-    asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
-    answered = next((name for name in ANSWERS if isinstance(row.get(name), str)), None)
+    asked, answered = _text_called(row, QUESTIONS), _text_called(row, ANSWERS)
     if asked and answered:
         return f"if that is meant: --columns prompt={asked},completion={answered}"
     listed = [name for name, value in row.items() if isinstance(value, list) and value]
     turns = [name for name in listed if isinstance(row[name][0], dict) and is_turn(row[name][0])]
+    if turns and not {"content", "value"} & row[turns[0]][0].keys():
+        return 'write each turn as role and content: {"messages": [{"role": ..., "content": ...}]}'
     if turns:
         return f"if that is meant: --columns messages={ascii(turns[0])[1:-1]}"
     if row and all(isinstance(value, dict) for value in row.values()):

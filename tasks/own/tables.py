@@ -28,7 +28,8 @@ def csv_records(
 ) -> Iterator[Record]:
     """The rows under the names in the first one, each with its place (`file, line n`).
 
-    Cells are parted by commas, or by semicolons where the first row has these alone, or by `tabs`.
+    Cells are parted by commas, by semicolons or tabs where the first row has these alone, or by
+    `tabs`.
 
     Raises: DataError for a file that is empty, is not UTF-8, has names twice or a quote that does
         not end.
@@ -88,7 +89,8 @@ class _Rows:
     def __init__(self, text: io.TextIOWrapper, path: Path, *, tabs: bool) -> None:
         self._path, self._passed, self.line = path, 0, 1
         first = self._decoded(text.readline)
-        mark = "\t" if tabs else ";" if ";" in first and "," not in first else ","
+        only = [mark for mark in ";\t" if mark in first and "," not in first]
+        mark = "\t" if tabs else only[0] if len(only) == 1 else ","
         self._lines = _Lines(first, text)
         self._reader = csv.reader(self._lines, delimiter=mark, strict=True)
 

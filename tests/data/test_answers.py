@@ -45,7 +45,7 @@ def test_answers_that_say_so_are_not_trained_and_counted(tmp_path, small, encodi
 
 
 def test_empty_answers_are_counted_and_refused_when_all_are(tmp_path, small):
-    (store,) = run(tmp_path, [talk(0), talk(1, answer=" \n"), talk(2, answer="")])
+    (store,) = run(tmp_path, [talk(0), talk(1, answer=" \n"), talk(2, answer="\u200b")])
     assert store.meta["counts"]["answers"] == {"trained": 3, "empty": 2, "not trained": 0}
     (report,) = dataset_report([store], row_length=64)
     caption = str(report_table([report]).caption)

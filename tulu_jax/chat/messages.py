@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
@@ -78,6 +79,17 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
             found = f"a lone surrogate {content[error.start]!r} at character {error.start}"
             return "message content is not valid Unicode", found, "text that UTF-8 can hold"
     return None
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether a text shows nothing: spaces, line ends, and characters without width.
+
+    >>> is_blank(" \n\u200b"), is_blank(".")
+    (True, False)
+    """
+    if text[:1].isalnum():
+        return False
+    return all(one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text)
 
 
 def no_answer_to_train(messages: Messages) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from tulu_jax.chat import Encoded, Messages, Tokenizer, check_bos, encode_many
-from tulu_jax.chat.messages import no_answer_to_train
+from tulu_jax.chat.messages import is_blank, no_answer_to_train
 from tulu_jax.data.records import RecordRange, record_ranges
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
@@ -143,7 +143,7 @@ def count_answers(conversations: Iterable[Messages]) -> dict[str, int]:
             if message["role"] == "assistant":
                 trained = message.get("train", True)
                 counts["trained" if trained else "not trained"] += 1
-                counts["empty"] += trained and not message["content"].strip()
+                counts["empty"] += trained and is_blank(message["content"])
     return counts
 
 

@@ -89,6 +89,7 @@ FORMATS = {
     "a.csv": as_csv,
     "bom.csv": lambda rows: b"\xef\xbb\xbf" + as_csv(rows),
     "excel.csv": lambda rows: as_csv(rows, ";"),
+    "tabs.csv": lambda rows: as_csv(rows, "\t"),
     "a.tsv": lambda rows: as_csv(rows, "\t"),
     "a.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
     "lines.csv": as_lines,

@@ -44,6 +44,24 @@ def test_flags_that_are_not_understood_are_faults(tmp_path, flag, message):
         list(jsonl.read(put(tmp_path, {"messages": answers(flag)})))
 
 
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"messages": CHAT, "train_on_turn": [0, 1]}, "record"),
+        ({**PAIR, "masked": True}, "record"),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": [{"type": "text", "text": "x", "weight": 0}]}]}, "part"),
+    ],
+)  # fmt: skip
+def test_flags_of_records_and_parts_that_are_not_understood_are_faults(tmp_path, row, what):
+    with pytest.raises(DataError, match=f"{what} has a flag that is not understood - got field"):
+        list(jsonl.read(put(tmp_path, row)))
+
+
+def test_measurements_of_records_are_no_flags(tmp_path):
+    made, faults = read(tmp_path, {**PAIR, "train_loss": 0.7, "weights": [0.5, 1], "label": True})
+    assert made == [CHAT] and len(unused_lines(faults.as_json())) == 3
+
+
 def test_flags_of_messages_that_are_never_trained(tmp_path):
     no, yes = ({"role": "user", "content": "q", "weight": weight} for weight in (0, 1))
     (messages,), faults = read(tmp_path, {"messages": [no, yes, CHAT[1]]})
@@ -92,7 +110,7 @@ def test_a_list_of_flags_beside_the_messages(tmp_path):
 
 def test_empty_answers_are_kept_or_not_trained(tmp_path):
     chat = [*CHAT, CHAT[0], {"role": "assistant", "content": " \n"}]
-    rows = {"messages": chat}, {"prompt": "q", "completion": ""}, PAIR
+    rows = {"messages": chat}, {"prompt": "q", "completion": "\u200b\ufeff"}, PAIR
     kept, _ = read(tmp_path, *rows)
     assert [trained(m) for m in kept] == [[True, True], [True], [True]]
     left, faults = read(tmp_path, *rows, empty="drop")

@@ -124,6 +124,8 @@ def test_columns_that_are_null_are_not_there(tmp_path):
     ("row", "advice"),
     [
         ({"question": "q", "answer": "a"}, "--columns prompt=question,completion=answer"),
+        ({"Prompt": "q", "Answer": "a"}, "--columns prompt=Prompt,completion=Answer"),
+        ({"contents": [{"role": "user", "parts": [{"text": "q"}]}]}, "write each turn as role and content"),
         ({"query": "q", "response": "a"}, "--columns prompt=query,completion=response"),
         ({"input": "q", "output": "a"}, "--columns prompt=input,completion=output"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "--columns prompt=prompt,completion=chosen"),

@@ -48,6 +48,9 @@ def test_metadata_is_one_line_and_many_fields_are_not_many_lines(tmp_path):
     [
         ({**PAIR, "images": ["a.png"]}, "record has images, which text cannot hold - at .*line 1 - expected text"),
         ({"messages": [{**CHAT[0], "audio": {"id": 1}}, CHAT[1]]}, "message has audio, which text cannot hold"),
+        ({**PAIR, "label": False}, "record says that its answer is a bad one - got field 'label' with false"),
+        ({"messages": CHAT, "kto_tag": False}, "its answer is a bad one .* - take such records out"),
+        ({"prompt": ["a", "b"], "completion": ["c", "d"]}, "prompt and completion are lists of texts - at"),
         ({**ALPACA, "history": [["a", "b"]]}, "record has a history of earlier turns beside its own"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, CHAT[1]]},
          "message has a part that is not text - got part of type 'image_url' at .*line 1, message 0"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tulu_jax.chat.messages import is_blank
+
 EMPTY, CUT, OPEN_FENCE = "empty_answers", "cut_answers", "open_code_blocks"
 
 LONG_WORDS, VERY_LONG_WORDS = 60, 150
@@ -32,7 +34,7 @@ def answer_faults(answer: str) -> list[str]:
     ([], ['cut_answers'], ['empty_answers'])
     """
     text = answer.strip()
-    if not text:
+    if is_blank(text):
         return [EMPTY]
     if _open_fence(text):
         return [OPEN_FENCE]
