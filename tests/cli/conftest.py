@@ -1,5 +1,6 @@
-"""The package as `pip install` lays it out, for tests of what must work without the repository."""
+"""The package as `pip install` lays it out, and one parser for tests of many command lines."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tulu_jax.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 BUILT_FROM = ("tulu_jax", "tasks", "gin_configs", "pyproject.toml", "README.md", "LICENSE")
@@ -47,3 +50,12 @@ def away(installed):
         )  # fmt: skip
 
     return run
+
+
+_make_parser = functools.cache(main.make_parser)
+
+
+@pytest.fixture
+def one_parser(monkeypatch):
+    """`main` takes the same parser each time: making it is half of a command that is refused."""
+    monkeypatch.setattr(main, "make_parser", _make_parser)

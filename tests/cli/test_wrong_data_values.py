@@ -34,7 +34,7 @@ def finder():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, finder):
+def here(tmp_path, monkeypatch, finder, one_parser):
     """A folder with a few conversations and things that are none; a dataset nobody serves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(examine, "LanguageFinder", lambda: finder)

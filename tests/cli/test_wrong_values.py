@@ -19,7 +19,7 @@ TRAIN = ["train", "--gin_file=runs/demo.gin", "--print_config"]
 
 
 @pytest.fixture(autouse=True)
-def nothing_runs(monkeypatch, tmp_path):
+def nothing_runs(monkeypatch, tmp_path, one_parser):
     def refuse(*_args, **_options):
         raise AssertionError("a run was started")
 
