@@ -5,7 +5,14 @@ import json
 import pytest
 
 from tulu_jax.chat import encode_prompt, load_tokenizer
-from tulu_jax.cli.prompts import NOT_SEEN, Prompt, prompt_tokens, read_prompts
+from tulu_jax.cli.prompts import (
+    NOT_DONE,
+    NOT_SEEN,
+    Prompt,
+    not_seen,
+    prompt_tokens,
+    read_prompts,
+)
 from tulu_jax.errors import ConfigError, DataError
 
 from .small_model import tulu, write_model
@@ -41,7 +48,11 @@ def answers(model, file, *words):
     [
         (b'{"prompt": "a"}\n{"prompt": ', r"line is not JSON - got .*in.jsonl line 2"),
         (b'{"prompt": "\xff"}', "line is not JSON"),
-        (b"[]", r"line holds no prompt - got list at"),
+        (b"[]", r"line holds no prompt - got list at .* - write one object a line: jq -c '.\[\]'"),
+        (
+            b'[\n{"prompt": "a"}\n]',
+            r"line is not JSON .* one object a line: jq -c '.\[\]' OLD > NEW",
+        ),
         (b'{"text": "a"}', "line holds no prompt"),
         (b'{"prompt": 3}', "prompt is not text - got int"),
         (b'{"messages": []}', r"messages are empty - at .*in.jsonl line 1"),
@@ -58,7 +69,10 @@ def answers(model, file, *words):
         (b'{"prompt": "a", "messages": []}', "line holds both messages and prompt"),
         (b"[" * 100_000, "line is not JSON"),
         (b'{"prompt": "a"}\n\n{"prompt": "\\ud800"}', "not valid Unicode - .* line 3, message 0"),
-        (b'{\n "prompt": "a"\n}', "line is not JSON .* expected one JSON object a line"),
+        (
+            b'{\n "prompt": "a"\n}',
+            "line is not JSON .* one JSON object a line .* jq -c . OLD > NEW",
+        ),
     ],
 )
 def test_bad_input(file, content, message):
@@ -115,6 +129,30 @@ def test_settings_of_a_line_are_refused(file):
     write(file, {"prompt": "a", "temperature": 0.5})
     with pytest.raises(DataError, match=r"line has temperature, .* give it as --temperature"):
         read_prompts(file)
+
+    write(file, {"prompt": "a", "temperature": 0})  # which is not what --temperature 0.7 is
+    with pytest.raises(DataError, match=r"line has temperature, .* got 0 at"):
+        read_prompts(file)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_DONE))
+def test_settings_of_other_programs_are_refused(file, name):
+    write(file, {"prompt": "a", name: None}, {"prompt": "a", name: 2})
+    with pytest.raises(DataError, match=rf"line has {name}, which this command does not do .* 2"):
+        read_prompts(file)
+
+
+def test_fields_that_the_model_does_not_see_are_named(model, file, capsys):
+    seen = {"messages": [USER, {**ANSWER, "reasoning_content": "hm", "weight": 0}, USER]}
+    write(file, {"prompt": "a", "context": "C", "id": 3}, {"prompt": "a", "context": "D"}, seen)
+    row = answers(model, file)[0]
+    assert row["context"] == "C"
+    said = capsys.readouterr().err
+    assert f"field 'context' is not seen by the model: 2 times, first at {file} line 1\n" in said
+    assert "message field 'reasoning_content' is not seen by the model: 1 time, first at" in said
+    assert "'id'" not in said and "weight" not in said
+    many = Prompt({"prompt": "a", **{f"x{i}": i + 1 for i in range(20)}}, "here")
+    assert not_seen([many])[-1] == "8 fields more are not seen by the model"
 
 
 def test_other_fields_come_back(model, file):

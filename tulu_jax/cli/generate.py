@@ -120,7 +120,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates and reports; returns the exit status."""
-    from tulu_jax.cli.prompts import Prompt, prompt_tokens, read_prompts
+    from tulu_jax.cli.prompts import Prompt, not_seen, prompt_tokens, read_prompts
     from tulu_jax.console import plain_console, print_line
 
     errors = plain_console(stderr=True)
@@ -130,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
         prompts = read_prompts(
             args.input, answer_field=args.answer_field, drop_last_answer=args.drop_last_answer
         )
+        for line in not_seen(prompts):
+            print_line(errors, line)
     else:
         prompts = [Prompt({"prompt": args.prompt}, "--prompt")]
     generator, tokenizer = load_model(args, errors)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
 
 MEDIA = ("image", "images", "image_url", "audio", "audios", "input_audio", "video", "videos")
+NAMED = 12
+"""So many fields that the model does not see are named."""
 NOT_SEEN = frozenset(
     (*MEDIA, "tools", "functions", "tool_choice", "documents", "system", "system_prompt", "history",
      "chat_template", "suffix", "stop", "stop_sequences")
@@ -31,6 +34,13 @@ BY_OPTION = {
     "max_completion_tokens": "--max_new_tokens",
 }  # fmt: skip
 """Fields that are settings of the whole command here."""
+NOT_DONE = frozenset(
+    ("n", "best_of", "repetition_penalty", "presence_penalty", "frequency_penalty",
+     "length_penalty", "no_repeat_ngram_size", "logit_bias", "bad_words", "min_p", "typical_p",
+     "min_tokens", "min_new_tokens", "num_beams", "use_beam_search", "ignore_eos",
+     "response_format", "logprobs", "top_logprobs")
+)  # fmt: skip
+"""Fields that are settings of other programs, which `tulu generate` does not have."""
 NOT_SEEN_IN_MESSAGE = frozenset((*MEDIA, "tool_calls", "tool_call_id", "function_call"))
 
 
@@ -85,8 +95,16 @@ def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         except (ValueError, RecursionError) as error:
             raise DataError(
                 "line is not JSON", got=error, at=at, expected="one JSON object a line",
-                do="fix the line",
+                do=_one_a_line(line) or "fix the line",
             ) from error  # fmt: skip
+
+
+def _one_a_line(line: bytes) -> str | None:
+    """How to make lines of the JSON over several lines that begins in this one, if it seems so."""
+    start = line.strip()
+    if start not in (b"[", b"{", b"[{"):
+        return None
+    return f"write one object a line: jq -c {'.' if start == b'{' else repr('.[]')} OLD > NEW"
 
 
 class _TwiceError(Exception):
@@ -112,7 +130,9 @@ def check_prompt(prompt: Prompt, *, answer_field: str, drop_last_answer: bool) -
         names = sorted(fields)[:8] if isinstance(fields, dict) else type(fields).__name__
         raise DataError(
             "line holds no prompt", got=names, at=at, expected="a field messages or prompt",
-            do="one JSON object a line; rename the field that holds the question",
+            do="write one object a line: jq -c '.[]' OLD > NEW"
+            if isinstance(fields, list)
+            else "one JSON object a line; rename the field that holds the question",
         )  # fmt: skip
     if {"messages", "prompt"} <= set(fields):
         raise DataError(
@@ -156,7 +176,16 @@ def _check_fields(fields: dict[str, Any], at: str) -> None:
             expected="all that it is to see in messages or prompt",
             do="put it into the text or a message of role system, or remove the field",
         )
-    options = sorted(said & set(BY_OPTION))
+    foreign = sorted(said & NOT_DONE)
+    if foreign:
+        raise DataError(
+            f"line has {', '.join(foreign)}, which this command does not do",
+            got=json.dumps(fields[foreign[0]])[:80],
+            at=at,
+            expected=f"of settings {', '.join(sorted(set(BY_OPTION.values())))}, as options",
+            do="remove the field",
+        )
+    options = sorted(name for name in BY_OPTION if fields.get(name) is not None)
     if options:
         raise DataError(
             f"line has {', '.join(options)}, which holds for the whole file here",
@@ -164,6 +193,34 @@ def _check_fields(fields: dict[str, Any], at: str) -> None:
             at=at,
             do=f"give it as {BY_OPTION[options[0]]}, and remove the field",
         )
+
+
+def not_seen(prompts: Sequence[Prompt]) -> list[str]:
+    """What of the lines the model does not see and comes back as it is, a line a field.
+
+    Fields that only say where a prompt came from, and flags of training, are not named.
+    """
+    from tasks.own.fields import FLAGS, METADATA
+
+    known = {"messages", "prompt", "role", "content", *FLAGS, *METADATA, *NOT_SEEN, *NOT_DONE}
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for prompt in prompts:
+        parts = [("field", prompt.fields, prompt.at)]
+        for index, message in enumerate(prompt.fields.get("messages", ())):
+            parts.append(("message field", message, f"{prompt.at}, message {index}"))
+        for kind, fields, at in parts:
+            for name in fields.keys() - known:
+                if fields[name] not in (None, "", [], {}):
+                    key = f"{kind} {ascii(name)[:60]}"
+                    counts[key] += 1
+                    first.setdefault(key, at)
+    named = [
+        f"{key} is not seen by the model: {count:,} time{'s' * (count > 1)}, first at {first[key]}"
+        for key, count in sorted(counts.items())[:NAMED]
+    ]
+    more = len(counts) - NAMED
+    return [*named, f"{more} fields more are not seen by the model"] if more > 0 else named
 
 
 def _check_messages(messages: Any, at: str, drop_last_answer: bool) -> None:
