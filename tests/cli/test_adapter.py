@@ -48,6 +48,15 @@ def test_merged_into_one_model(run, tmp_path):
     assert (tmp_path / "m" / "tokenizer.model").is_file()
 
 
+def test_the_base_is_not_replaced_by_what_is_made_of_it(run, capsys):
+    base = run[0].parent / "base"
+    before = (base / "model.safetensors").read_bytes()
+    words = ["export", "--model_dir", run[0], "--output", base, "--merge", "--overwrite"]
+    assert main([str(word) for word in words]) == 2
+    assert "--output is the base of these adapters, which is read mean" in capsys.readouterr().err
+    assert (base / "model.safetensors").read_bytes() == before
+
+
 def test_generates_with_its_base(run, capsys):
     words = ["generate", "--model", str(run[0]), "--prompt", "Hi", "--max_new_tokens", "2"]
     assert main(words) == 0

@@ -59,6 +59,14 @@ def test_output_in_use(run, tmp_path):
     assert (run / "checkpoints" / "0").is_dir()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/5", "checkpoints/../checkpoints/hf"])
+def test_outputs_among_the_checkpoints(run, name):
+    before = sorted((run / "checkpoints").iterdir())
+    with pytest.raises(ConfigError, match=r"--output lies among the run's checkpoints - got .*run"):
+        export(run, run / name, "--overwrite")
+    assert sorted((run / "checkpoints").iterdir()) == before
+
+
 def test_step_that_is_not_there(run, tmp_path):
     with pytest.raises(CheckpointError, match="no complete checkpoint of step=7"):
         export(run, tmp_path / "x", "--step", "7")

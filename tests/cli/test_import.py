@@ -77,6 +77,24 @@ def test_bad_folder_makes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flag", ["--hf", "--meta"])
+def test_a_file_in_place_of_the_folder(model, tmp_path, flag):
+    file = model / "model.safetensors"
+    with pytest.raises(
+        ConfigError, match=rf"{flag} is a file, not a folder - got .* give its folder"
+    ):
+        tulu("import", flag, file, "--model_dir", tmp_path / "run")
+
+
+def test_the_tokenizer_of_the_folder_above_is_not_taken(model, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "up" / "hf")
+    (tmp_path / "up" / "hf" / "tokenizer.model").rename(tmp_path / "up" / "tokenizer.model")
+    for name in ("tokenizer.json", "checksums.json"):
+        (tmp_path / "up" / "hf" / name).unlink()
+    tulu("import", "--hf", tmp_path / "up" / "hf", "--model_dir", tmp_path / "run")
+    assert "tokenizer  none found" in capsys.readouterr().out
+
+
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         tulu("import", "--help")

@@ -199,6 +199,26 @@ def test_a_prompt_that_is_too_long_is_named_and_leaves_nothing(model, file):
     assert sorted(path.name for path in file.parent.iterdir()) == ["in.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--raw", "--chat_template", "llama2"],
+            "--chat_template does nothing .* it without --raw",
+        ),
+        (["--drop_last_answer"], "--drop_last_answer does nothing here - expected it with --input"),
+        (["--answer_field", "x"], "--answer_field does nothing here - expected it with --input or"),
+        (
+            ["--overwrite"],
+            "--overwrite does nothing here - expected it with --output - leave it out",
+        ),
+    ],
+)
+def test_flags_that_would_do_nothing(model, words, message):
+    with pytest.raises(ConfigError, match=message):
+        tulu("generate", "--model", model, "--prompt", "a", *words)
+
+
 def test_outputs_that_cannot_be(model, file, tmp_path):
     write(file, {"prompt": "a"})
     before = file.read_text()

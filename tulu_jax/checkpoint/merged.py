@@ -82,6 +82,7 @@ class MergedReader:
         self.lora = saved_lora(adapters.meta)
         self._adapters = adapters
         folder = base or adapters.meta.get("base_path") or ""
+        self.base_path = Path(folder)
         self._base = _open_base(folder, self.config)
         self._dtype = numpy_dtype(self.lora.read_dtype)
         self._adapted = adapter_shapes(self.config, self.lora)

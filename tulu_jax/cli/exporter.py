@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = plain_console(soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
+    refuse_within(args.output, args.model_dir)
     reader = CheckpointReader(args.model_dir, args.step)
     if reader.meta.get("lora") is not None and not args.merge:
         return _export_adapters(args, reader, console)
@@ -156,7 +157,33 @@ def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
     from tulu_jax.checkpoint.merged import MergedReader, saved_lora
 
     saved_lora(reader.meta)
-    return MergedReader(reader, args.base and user_path(args.base, name="--base"))
+    whole = MergedReader(reader, args.base and user_path(args.base, name="--base"))
+    if getattr(args, "output", None) and Path(whole.base_path).resolve() == args.output.resolve():
+        raise ConfigError(
+            "--output is the base of these adapters, which is read meanwhile",
+            got=args.output,
+            expected="another folder",
+            do="choose another --output",
+        )
+    return whole
+
+
+def refuse_within(output: Path, model_dir: Path) -> None:
+    """Refuses an output among a run's checkpoints, where it would pass for one.
+
+    Raises:
+      ConfigError: it is there.
+    """
+    from tulu_jax.checkpoint.arrays import checkpoints_dir
+
+    checkpoints = checkpoints_dir(model_dir).resolve()
+    if output.resolve().is_relative_to(checkpoints):
+        raise ConfigError(
+            "--output lies among the run's checkpoints",
+            got=output,
+            expected=f"a folder outside {checkpoints}",
+            do="choose another --output",
+        )
 
 
 def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console: Any) -> int:

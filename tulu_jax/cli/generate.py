@@ -308,6 +308,7 @@ def _check_output(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--answer_field is no name", got=repr(args.answer_field), expected="letters and digits"
         )
+    _check_used(args)
     output = args.output
     if output is None:
         return
@@ -322,6 +323,21 @@ def _check_output(args: argparse.Namespace) -> None:
         )
     if output.exists() and not args.overwrite:
         raise ConfigError("output exists", at=output, do="choose another, or add --overwrite")
+
+
+def _check_used(args: argparse.Namespace) -> None:
+    """Refuses flags that would do nothing beside the others."""
+    unused = {
+        "--chat_template": args.chat_template is not None and args.raw and "without --raw",
+        "--drop_last_answer": args.drop_last_answer and not args.input and "with --input",
+        "--answer_field": args.answer_field != "output"
+        and not (args.input or args.output)
+        and "with --input or --output",
+        "--overwrite": args.overwrite and args.output is None and "with --output",
+    }
+    for flag, use in unused.items():
+        if use:
+            raise ConfigError(f"{flag} does nothing here", expected=f"it {use}", do="leave it out")
 
 
 def _partial(output: Path) -> Path:

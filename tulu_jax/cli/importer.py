@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     console = plain_console(soft_wrap=True)
     start = time.perf_counter()
     _check_verify(args)
+    _check_source(args)
     place = _tokenizer_place(args, console)
     with _comparing(args) as compared:
         config, step = _import(args, console, compared)
@@ -115,6 +116,18 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"checkpoint {step}")
     console.print(f"tokenizer  {copied or 'none found: give --tokenizer to later commands'}")
     return verify.run(args) if args.verify else 0
+
+
+def _check_source(args: argparse.Namespace) -> None:
+    """Refuses a file where a folder is wanted."""
+    source = args.hf or args.meta
+    if source.is_file():
+        raise ConfigError(
+            f"{'--hf' if args.hf else '--meta'} is a file, not a folder",
+            got=source,
+            expected="the folder that holds the model's files",
+            do=f"give its folder, {source.parent}",
+        )
 
 
 def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
@@ -226,7 +239,7 @@ def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
     from tulu_jax.errors import TokenizerError
 
     source = args.hf or args.meta
-    for place in (source, source.parent):
+    for place in (source, source.parent) if args.meta else (source,):
         if not holds_tokenizer(place):
             continue
         try:
