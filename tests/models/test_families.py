@@ -106,7 +106,7 @@ def test_impossible_fields(change, message):
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [
-        (OPT, {"word_dim": 0}, "word_dim of the model is impossible .* set OptConfig.word_dim"),
+        (OPT, {"word_dim": 0}, "word_dim of the model is impossible .* look at OptConfig.word_dim"),
         (
             OPT,
             {"num_heads": 5},
