@@ -7,7 +7,7 @@ import pytest
 from train.forks import Forks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forks(tmp_path_factory):
     """A server that forks runs; all of them share compiled programs."""
     server = Forks(tmp_path_factory.mktemp("forks"))
