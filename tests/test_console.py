@@ -2,6 +2,7 @@
 
 import ast
 import io
+import logging
 import re
 import subprocess
 import sys
@@ -11,7 +12,13 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from tulu_jax.console import plain_console, print_line, task_name, write_verbatim
+from tulu_jax.console import (
+    leave_out_closed_loops,
+    plain_console,
+    print_line,
+    task_name,
+    write_verbatim,
+)
 
 ROOT = Path(__file__).parent.parent
 HARD = "d[1:x:2] [bold]b[/] [/tmp/x] :smile: [a\\] 12.5 'q'"
@@ -87,3 +94,15 @@ def test_a_reader_that_has_gone_is_no_fault_of_ours():
     )
     found = python(code)
     assert (found.stderr, found.returncode) == (b"", 0)
+
+
+def test_tracebacks_of_a_closed_loop_are_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    level = logging.getLogger("asyncio").level
+    try:
+        leave_out_closed_loops()
+        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
+            sys.excepthook(type(error), error, None)
+    finally:
+        logging.getLogger("asyncio").setLevel(level)
+    assert capsys.readouterr().err == "RuntimeError: another\n"

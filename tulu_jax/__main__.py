@@ -2,7 +2,9 @@
 
 import sys
 
-from tulu_jax.cli.main import main
-
 if __name__ == "__main__":
+    try:
+        from tulu_jax.cli.main import main
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(main())

@@ -8,9 +8,11 @@ that is printed has markup: colour is given beside the text, by `style=` or `ric
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,3 +92,19 @@ def end_quietly() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):  # not a file, as in a notebook
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def leave_out_closed_loops() -> None:
+    """Keeps from standard error what libraries print of a save that failed and was told of.
+
+    The threads that wrote its other arrays still answer to an event loop that is closed by then:
+    one traceback an array (Orbax 0.11, TensorStore 0.1.8).
+    """
+    shown = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            shown(kind, error, trace)
+
+    sys.excepthook = show
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -1,11 +1,16 @@
 """What every command does with errors: words and a status, never a traceback."""
 
+import os
 import re
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tulu_jax.cli import bench
+from tulu_jax.cli import main as commands
 from tulu_jax.cli.main import INTERNAL, main
 from tulu_jax.errors import ConfigError
 
@@ -39,6 +44,37 @@ def run_with(monkeypatch, capsys, error):
 def test_errors_are_told_in_words(monkeypatch, capsys, error, status, message):
     found, text = run_with(monkeypatch, capsys, error)
     assert found == status and message in text
+
+
+def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "argv", ["tulu", "data", "inspect", "x"])
+    monkeypatch.setattr(commands, "_interrupts", [])
+
+    def run(_args):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ImportError("an extension could not be initialized") from None
+
+    monkeypatch.setattr("tulu_jax.cli.data.inspect.run", run)
+    monkeypatch.setattr(commands, "accept_every_character", lambda: None)
+    monkeypatch.setattr(commands, "leave_out_closed_loops", lambda: None)
+    try:
+        assert commands.main() == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().err == "tulu data: interrupted\n"
+
+
+def test_an_interrupt_while_commands_are_loaded(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "make_parser", interrupted)
+    assert commands.main(["data"]) == 130
+    assert capsys.readouterr().err == "tulu: interrupted\n"
 
 
 def test_what_nobody_foresaw_is_kept_for_a_report(monkeypatch, capsys, tmp_path):

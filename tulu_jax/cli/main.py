@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from tulu_jax import __version__
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.cli.allocator import keep_memory, reuse_freed_memory
-from tulu_jax.console import accept_every_character, end_quietly
+from tulu_jax.console import accept_every_character, end_quietly, leave_out_closed_loops
 from tulu_jax.errors import TuluError
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
@@ -19,6 +21,15 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 INTERNAL = 70
 """Exit status of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a program that the signal SIGINT ends."""
+
+JUST_NOW_S = 5.0
+"""An error within so many seconds of Ctrl-C comes from it."""
+
+_interrupts: list[float] = []
+"""When Ctrl-C was pressed."""
 
 COMMANDS = (
     "demo",
@@ -84,6 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake that the message explains. 130: interrupted. 70: a fault of this program.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if argv is None:
+        _note_interrupts()
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("tulu: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     _refuse_dashes(parser, sys.argv[1:] if argv is None else argv)
     args, rest = parser.parse_known_args(argv)
@@ -92,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.overrides = rest
     if argv is None:
         accept_every_character()
+        leave_out_closed_loops()
         leave_out_absent_tpu()
     if argv is None and args.command in TRAINING:
         keep_memory()
@@ -100,6 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not getattr(args, "verify", False):  # which computes
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
     return _guarded(args)
+
+
+def _note_interrupts() -> None:
+    """Notes that Ctrl-C was pressed: libraries turn the exception into errors of their own."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    _interrupts.append(time.monotonic())
+    raise KeyboardInterrupt
 
 
 def _guarded(args: argparse.Namespace) -> int:
@@ -119,7 +152,7 @@ def _guarded(args: argparse.Namespace) -> int:
             " - expected a readable file, or a writable folder with room",
         )
     except KeyboardInterrupt:
-        return _tell(args, "interrupted", 130)
+        return _tell(args, "interrupted", INTERRUPTED)
     except MemoryError as error:
         return _tell(
             args,
@@ -127,6 +160,8 @@ def _guarded(args: argparse.Namespace) -> int:
             " - expected room for what is asked for - lower sizes such as BATCH_SIZE or --rows",
         )
     except Exception as error:
+        if _interrupts and time.monotonic() - _interrupts[-1] < JUST_NOW_S:
+            return _tell(args, "interrupted", INTERRUPTED)
         if OUT_OF_MEMORY in str(error):
             return _tell(args, _device_memory(error))
         return _tell(args, _own_fault(error), INTERNAL)
