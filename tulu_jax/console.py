@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import sys
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,11 +99,12 @@ def leave_out_closed_loops() -> None:
     The threads that wrote its other arrays still answer to an event loop that is closed by then:
     one traceback an array (Orbax 0.11, TensorStore 0.1.8).
     """
-    shown = sys.excepthook
+    shown = sys.unraisablehook
 
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            shown(kind, error, trace)
+    def show(dropped: sys.UnraisableHookArgs) -> None:
+        closed = "Event loop is closed"
+        if not (isinstance(dropped.exc_value, RuntimeError) and str(dropped.exc_value) == closed):
+            shown(dropped)
 
-    sys.excepthook = show
+    sys.unraisablehook = show
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -68,6 +68,22 @@ def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys):
     assert capsys.readouterr().err == "tulu data: interrupted\n"
 
 
+class Dropping:
+    """Its end is a callback in which an interrupt comes."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", commands._raise_again)
+    with pytest.raises(KeyboardInterrupt):
+        Dropping()
+        time.sleep(5)
+    assert capsys.readouterr().err == ""
+
+
 def test_an_interrupt_while_commands_are_loaded(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt

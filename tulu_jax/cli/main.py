@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tulu_jax import __version__
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
@@ -128,6 +131,17 @@ def _note_interrupts() -> None:
     """Notes that Ctrl-C was pressed: libraries turn the exception into errors of their own."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _raise_again
+
+
+def _raise_again(dropped: Any) -> None:
+    """Raises an interrupt anew that met a callback, such as JAX's at garbage, and would be lost."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+    elif signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        again = threading.Timer(0.05, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
