@@ -112,7 +112,13 @@ def test_flags_that_would_do_nothing(run, tmp_path, capsys):
         (["generate", "--model", whole, "--prompt", "x", "--base", base], "adapters only"),
         (["generate", "--model", base, "--prompt", "x", "--base", base], "with a run folder"),
         (["export", "--model_dir", str(run[0]), "--output", out, "--dtype", "float16"],
-         "adapters are written as they are - got --dtype float16"),
+         "adapters are written as they are, into a new folder - got --dtype float16"),
+        (["export", "--model_dir", str(run[0]), "--output", out, "--tokenizer", base],
+         "into a new folder - got --tokenizer /"),
+        (["export", "--model_dir", str(run[0]), "--output", out, "--overwrite"],
+         "into a new folder - got --overwrite - leave it out"),
+        (["export", "--model_dir", str(run[0]), "--output", out, "--max_shard_size", "1MB"],
+         "into a new folder - got --max_shard_size 1MB - leave it out"),
     ):  # fmt: skip
         assert main(words) == 2
         assert message in capsys.readouterr().err

@@ -192,10 +192,18 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
     from tulu_jax.checkpoint.peft import save_peft
 
     lora, base = saved_lora(reader.meta), args.base or str(reader.meta.get("base_path") or "")
-    if (dtype := args.dtype) is not None or args.pad_vocab_to is not None:
+    given = {
+        "--dtype": args.dtype,
+        "--pad_vocab_to": args.pad_vocab_to,
+        "--tokenizer": args.tokenizer,
+        "--overwrite": args.overwrite or None,
+        "--max_shard_size": None if args.max_shard_size == "5GB" else args.max_shard_size,
+    }
+    unused = next((flag for flag, value in given.items() if value is not None), None)
+    if unused is not None:
         raise ConfigError(
-            "adapters are written as they are",
-            got=f"--dtype {dtype}" if dtype else f"--pad_vocab_to {args.pad_vocab_to}",
+            "adapters are written as they are, into a new folder",
+            got=unused if given[unused] is True else f"{unused} {given[unused]}",
             do="leave it out, or add --merge for one whole model",
         )
     if args.base and Path(args.base).is_dir():
