@@ -158,6 +158,14 @@ def test_corrupt_model(folder, model_bytes):
             load_tokenizer(folder)
 
 
+def test_special_tokens_that_are_named_and_not_there(folder):
+    write_config(folder, additional_special_tokens=["<a>", {"content": "<b>"}])
+    with pytest.raises(
+        TokenizerError, match=r"names special tokens that it lacks - got '<a>', '<b>' at .+config"
+    ):
+        load_tokenizer(folder)
+
+
 def test_text_in_place_of_a_model(folder):
     (folder / "tokenizer.model").write_bytes(b'{"error": "not found"}')
     with pytest.raises(TokenizerError, match=r"got text that begins with '{\"error\": \"not fou"):

@@ -28,7 +28,7 @@ from tulu_jax.chat.settings import (
     read_config,
     token_text,
 )
-from tulu_jax.chat.spm_added import added_behind
+from tulu_jax.chat.spm_added import added_behind, check_more_special
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
@@ -156,6 +156,7 @@ def load_sentencepiece(
         own = _piece_id(model, piece)
         return model.vocab_size() + added.index(piece) if own is None and piece in added else own
 
+    check_more_special(config, find, file.parent)
     bos, eos, unk = (_special_id(model, config, name, find, file) for name in ("bos", "eos", "unk"))
     adds_bos = config.get("add_bos_token") is not False
     pad, pad_piece = _pad(model, config, find, file)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tulu_jax.chat.segments import ChatTemplate
-from tulu_jax.chat.settings import Json, token_text
+from tulu_jax.chat.settings import CONFIG_NAME, Json, token_text
 from tulu_jax.errors import TokenizerError
 
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -23,9 +24,7 @@ def added_behind(config: Json, size: int, template: ChatTemplate, at: Path) -> l
     tokens = {int(i): token for i, token in config["added_tokens_decoder"].items()
               if i.isdecimal() and int(i) >= size}  # fmt: skip
     known = {*template.tokens, *(token_text(config.get(name)) for name in NAMES)}
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        more = config.get(name) or []
-        known.update(map(token_text, more.values() if isinstance(more, dict) else more))
+    known.update(more_special(config))
     extra = {
         i: token_text(token)
         for i, token in sorted(tokens.items())
@@ -40,3 +39,26 @@ def added_behind(config: Json, size: int, template: ChatTemplate, at: Path) -> l
             expected=f"special tokens only, with the ids from {size} on and none left out",
         )
     return [str(token_text(token)) for _, token in sorted(tokens.items())]
+
+
+def more_special(config: Json) -> list[str | None]:
+    """The special tokens that the config names beside those with names of their own."""
+    lists = (config.get(n) or [] for n in ("additional_special_tokens", "extra_special_tokens"))
+    return [token_text(token) for more in lists
+            for token in (more.values() if isinstance(more, dict) else more)]  # fmt: skip
+
+
+def check_more_special(config: Json, find: Callable[[str], int | None], at: Path) -> None:
+    """Refuses special tokens that are named and are not there: they would be text here.
+
+    Raises: TokenizerError, naming them.
+    """
+    lacking = [token for token in more_special(config) if token and find(token) is None]
+    if lacking:
+        raise TokenizerError(
+            "tokenizer names special tokens that it lacks",
+            got=", ".join(map(repr, lacking[:5])),
+            at=at / CONFIG_NAME,
+            expected="pieces of the model, or tokens in added_tokens_decoder",
+            do="save it anew with transformers, which gives them ids, or take them out",
+        )
