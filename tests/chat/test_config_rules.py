@@ -216,3 +216,10 @@ def test_parts_of_another_type_are_told_in_words(tmp_path, changes):
     message = r"tokenizer file is corrupt or cut off - got .+ at .+tokenizer.json"
     with pytest.raises(TokenizerError, match=message):
         load_tokenizer(tmp_path)
+
+
+def test_a_sentencepiece_tokenizer_without_its_model_is_told_what_is_missing(shared):
+    """Not first that its settings are wrong for a byte-level one."""
+    message = "not supported - got BPE with byte fallback .* put its tokenizer.model beside it"
+    with pytest.raises(TokenizerError, match=message):
+        load_tokenizer(shared / "tokenizers" / "llama_export")

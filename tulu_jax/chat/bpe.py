@@ -159,15 +159,19 @@ def load_bpe(
             expected="tokenizer.model, or vocab.json with merges.txt",
             do="use encoding 'hf', which for Pythia is what the paper's runs used",
         )
-    config = read_config(file)
     with well_formed(file):
-        return _load(file, encoding, template, add_tokens, config)
+        definition = read_definition(file)  # first: which settings are right depends on the kind
+        return _load(file, encoding, template, add_tokens, definition, read_config(file))
 
 
 def _load(
-    file: Path, encoding: Encoding, template: ChatTemplate, add_tokens: AddTokens, config: Json
+    file: Path,
+    encoding: Encoding,
+    template: ChatTemplate,
+    add_tokens: AddTokens,
+    definition: Json,
+    config: Json,
 ) -> BpeTokenizer:
-    definition = read_definition(file)
     special = read_special(definition, config, file)
     adds_bos = special.bos_id is not None
     if template.name != "tulu" and not adds_bos:
