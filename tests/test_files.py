@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import kind_of, kind_of_file, user_path
+from tulu_jax.files import kind_of, kind_of_file, real_path, user_path
 
 
 @pytest.fixture
@@ -81,3 +81,10 @@ def test_first_bytes_tell_what_a_file_is(head, kind, tmp_path):
 @pytest.mark.parametrize("head", [b"{", b'[{"a"', b"\x0a\x0b\x0a", b"text 1\nmore"])
 def test_what_is_not_recognised_has_no_kind(head):
     assert kind_of(head) is None
+
+
+def test_a_loop_of_links_has_a_path_too(tmp_path):
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    os.symlink(tmp_path / "far", tmp_path / "link")
+    assert real_path(tmp_path / "loop" / "x") == tmp_path / "loop" / "x"
+    assert real_path(tmp_path / "link" / "x") == tmp_path / "far" / "x"

@@ -94,6 +94,11 @@ def _encodable(text: str) -> bool:
     return True
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """The path with every link followed; unlike `Path.resolve`, a loop of links is no error."""
+    return Path(os.path.realpath(path))
+
+
 def kind_of(head: bytes) -> str | None:
     """What a file is whose first bytes are these, in words; None for what is not recognised.
 

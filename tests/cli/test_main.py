@@ -46,8 +46,15 @@ def test_errors_are_told_in_words(monkeypatch, capsys, error, status, message):
     assert found == status and message in text
 
 
-def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys):
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def interruptible():
+    """Also where the tests were started in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys, interruptible):
     monkeypatch.setattr(sys, "argv", ["tulu", "data", "inspect", "x"])
     monkeypatch.setattr(commands, "_interrupts", [])
 
@@ -61,10 +68,7 @@ def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys):
     monkeypatch.setattr("tulu_jax.cli.data.inspect.run", run)
     monkeypatch.setattr(commands, "accept_every_character", lambda: None)
     monkeypatch.setattr(commands, "leave_out_closed_loops", lambda: None)
-    try:
-        assert commands.main() == 130
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    assert commands.main() == 130
     assert capsys.readouterr().err == "tulu data: interrupted\n"
 
 
@@ -76,7 +80,7 @@ class Dropping:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch, capsys):
+def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch, capsys, interruptible):
     monkeypatch.setattr(sys, "unraisablehook", commands._raise_again)
     with pytest.raises(KeyboardInterrupt):
         Dropping()

@@ -34,6 +34,7 @@ from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, after_black, before_blanks, whole
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import real_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -179,7 +180,7 @@ def _load(
     check_padding(special.pad_id, special.pad_piece, special.eos_id, file.parent)
     add_special(definition, special, template, add_tokens, file)
     tokenizer = BpeTokenizer(
-        path=file.parent.resolve() / file.name,
+        path=real_path(file.parent) / file.name,
         encoding=encoding,
         template=template,
         adds_bos=adds_bos,

@@ -10,7 +10,7 @@ from typing import Any
 
 from tulu_jax.chat.config_rules import check_config
 from tulu_jax.errors import TokenizerError
-from tulu_jax.files import kind_of_file
+from tulu_jax.files import kind_of_file, real_path
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ def copy_tokenizer_files(source: str | Path, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     files = tokenizer_files(source)
-    if not files or next(iter(files.values())).parent.resolve() == folder.resolve():
+    if not files or real_path(next(iter(files.values())).parent) == real_path(folder):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(file, folder / name)) for name, file in files.items()]

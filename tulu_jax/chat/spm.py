@@ -32,6 +32,7 @@ from tulu_jax.chat.spm_added import added_behind, check_more_special
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import real_path
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -167,7 +168,7 @@ def load_sentencepiece(
     added += tokens_to_add(add_tokens, template, lambda piece: find(piece) is not None, file)
     pad_is_last = pad is not None and pad == model.vocab_size() + len(added) - 1
     tokenizer = SentencePieceTokenizer(
-        path=file.parent.resolve() / file.name,
+        path=real_path(file.parent) / file.name,
         encoding=encoding,
         template=template,
         bos_id=bos if adds_bos or template.name != "tulu" else None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.paths import path_argument, path_or_none, path_text
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import user_path
+from tulu_jax.files import real_path, user_path
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -158,7 +158,7 @@ def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
 
     saved_lora(reader.meta)
     whole = MergedReader(reader, args.base and user_path(args.base, name="--base"))
-    if getattr(args, "output", None) and Path(whole.base_path).resolve() == args.output.resolve():
+    if getattr(args, "output", None) and real_path(whole.base_path) == real_path(args.output):
         raise ConfigError(
             "--output is the base of these adapters, which is read meanwhile",
             got=args.output,
@@ -176,8 +176,8 @@ def refuse_within(output: Path, model_dir: Path) -> None:
     """
     from tulu_jax.checkpoint.arrays import checkpoints_dir
 
-    checkpoints = checkpoints_dir(model_dir).resolve()
-    if output.resolve().is_relative_to(checkpoints):
+    checkpoints = real_path(checkpoints_dir(model_dir))
+    if real_path(output).is_relative_to(checkpoints):
         raise ConfigError(
             "--output lies among the run's checkpoints",
             got=output,

@@ -10,6 +10,7 @@ from gin import config as gin_internals
 from gin import config_parser
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import real_path
 
 _SWITCHES = {"LoraConfig": "add --gin.LORA=@LoraConfig()", "RopeScaling": "set rope_scaling"}
 """How a run comes to have what only some runs have."""
@@ -48,7 +49,7 @@ def _own_statements(
     texts = list(bindings)
     for file in files:
         path = Path(file)
-        if path.is_file() and shipped.resolve() not in path.resolve().parents:
+        if path.is_file() and real_path(shipped) not in real_path(path).parents:
             texts.append(path.read_text(encoding="utf-8-sig"))
     for text in texts:
         for statement in config_parser.ConfigParser(text, gin_internals.ParserDelegate()):

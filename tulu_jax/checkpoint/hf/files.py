@@ -16,6 +16,7 @@ from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, SINGLE_NAME, read_
 from tulu_jax.checkpoint.hf.tensors import TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import real_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _leads_out(path: Path) -> bool:
     """
     if not path.is_symlink():
         return False
-    target, folder = path.resolve(), path.parent.resolve()
+    target, folder = real_path(path), real_path(path.parent)
     return target.parent not in (folder, folder.parent.parent / "blobs")
 
 
