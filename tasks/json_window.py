@@ -11,24 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from tulu_jax.errors import DataError
+from tulu_jax.files import RepeatedField, each_once
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
 _PIECE_BYTES = 1 << 20
 _CUT_CHARS = 16
 """A parser's complaint this near the end of a piece may only mean that the piece ends there."""
-
-
-class RepeatedKey(Exception):
-    """A JSON object has a key twice, of which a parser would keep one value in silence."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedKey(next(name for name in names if names.count(name) > 1))
-    return found
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Origin:
     @staticmethod
     def of(advice: str, *, unique_keys: bool) -> Origin:
         """The origin with the parser of its records."""
-        decoder = json.JSONDecoder(object_pairs_hook=_unique if unique_keys else None)
+        decoder = json.JSONDecoder(object_pairs_hook=each_once if unique_keys else None)
         return Origin(advice, decoder.decode, decoder.raw_decode)
 
 
@@ -109,7 +98,7 @@ class JsonWindow:
             except json.JSONDecodeError as error:
                 if not self.more_after(error):
                     raise self.malformed(error.pos, expected_json(error)) from error
-            except (RecursionError, ValueError, RepeatedKey) as error:
+            except (RecursionError, ValueError) as error:
                 self._pass_over()
                 raise unreadable(error, at) from error
             else:
@@ -206,7 +195,7 @@ def _closing(text: str, start: int) -> int | None:
 
 def unreadable(error: Exception, at: str) -> BadRecord:
     """The error of a record that is JSON, but ambiguous or more than Python can hold."""
-    if isinstance(error, RepeatedKey):
+    if isinstance(error, RepeatedField):
         return repeated_key(str(error), at)
     deep = isinstance(error, RecursionError)
     what = "record is nested too deeply" if deep else "record has a number of too many digits"

@@ -21,7 +21,6 @@ from tasks.json_window import (
     JsonWindow,
     NotUtf8,
     Origin,
-    RepeatedKey,
     empty_file,
     excerpt,
     expected_json,
@@ -236,7 +235,7 @@ def _parse_line(raw: bytes, at: str, origin: Origin, *, first: bool) -> dict[str
             expected=expected_json(error),
             do=origin.advice,
         ) from error
-    except (RecursionError, ValueError, RepeatedKey) as error:
+    except (RecursionError, ValueError) as error:
         raise unreadable(error, at) from error
     return as_object(value, "record", at=at)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import kind_of, kind_of_file, real_path, user_path
+from tulu_jax.files import RepeatedField, each_once, kind_of, kind_of_file, real_path, user_path
 
 
 @pytest.fixture
@@ -88,3 +88,11 @@ def test_a_loop_of_links_has_a_path_too(tmp_path):
     os.symlink(tmp_path / "far", tmp_path / "link")
     assert real_path(tmp_path / "loop" / "x") == tmp_path / "loop" / "x"
     assert real_path(tmp_path / "link" / "x") == tmp_path / "far" / "x"
+
+
+def test_a_field_that_is_there_twice_is_named():
+    assert each_once([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
+    assert each_once([("a", 1), ("a", 1)], same=True) == {"a": 1}
+    for pairs, same in (([("b", 0), ("a", 1), ("a", 1)], False), ([("a", 1), ("a", 2)], True)):
+        with pytest.raises(RepeatedField, match=r"^a$"):
+            each_once(pairs, same=same)

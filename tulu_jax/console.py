@@ -97,7 +97,7 @@ def leave_out_closed_loops() -> None:
     """Keeps from standard error what libraries print of a save that failed and was told of.
 
     The threads that wrote its other arrays still answer to an event loop that is closed by then:
-    one traceback an array (Orbax 0.11, TensorStore 0.1.8).
+    one traceback an array (Orbax 0.12.8, TensorStore 0.1.86).
     """
     shown = sys.unraisablehook
 

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tulu_jax.errors import ConfigError
 
@@ -140,6 +141,31 @@ def kind_of_file(path: Path) -> str | None:
     """
     with open(path, "rb") as stream:
         return kind_of(stream.read(HEAD_BYTES))
+
+
+class RepeatedField(ValueError):
+    """A JSON object has a field twice; the text is the field's name."""
+
+
+def each_once(pairs: list[tuple[str, Any]], *, same: bool = False) -> dict[str, Any]:
+    """The fields of a JSON object, for `object_pairs_hook`: a parser keeps the last in silence.
+
+    With `same` a field may be there again with the same value.
+
+    >>> each_once([("a", 1), ("b", 2)])
+    {'a': 1, 'b': 2}
+
+    Raises:
+        RepeatedField: a field is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in seen and not (same and seen[name] == value):
+                raise RepeatedField(name)
+            seen[name] = value
+    return found
 
 
 _ADVICE = {

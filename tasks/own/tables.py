@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tasks.json_window import OWN, BadRecord, RepeatedKey, empty_file, not_utf8, repeated_key
+from tasks.json_window import OWN, BadRecord, empty_file, not_utf8, repeated_key
 from tasks.own.fields import FLAGS
 from tasks.own.shapes import LISTS
 from tasks.parquet import arrow_errors, batch_rows
 from tasks.raw_files import Record, strict_if_none
 from tulu_jax.data.faults import Faults
 from tulu_jax.errors import DataError
+from tulu_jax.files import RepeatedField
 
 _BATCH = 256
 _SAID = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True, "": None}
@@ -191,7 +192,7 @@ def with_lists(row: dict[str, Any], at: str) -> dict[str, Any]:
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 row[name] = OWN.decode(value)
-            except RepeatedKey as error:
+            except RepeatedField as error:
                 raise repeated_key(str(error), at) from error
             except (ValueError, RecursionError) as error:
                 raise BadRecord(

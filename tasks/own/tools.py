@@ -26,7 +26,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.json_window import OWN, BadRecord, RepeatedKey
+from tasks.json_window import OWN, BadRecord
 from tasks.own.fields import is_absent
 from tulu_jax.errors import DataError
 
@@ -162,7 +162,7 @@ def _result(turn: dict[str, Any], waiting: list[Any], at: str) -> str:
 def _parsed(text: Any, what: str, at: str) -> Any:
     try:
         return OWN.decode(text)
-    except (ValueError, TypeError, RecursionError, RepeatedKey) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadRecord(what, got=ascii(text)[:60], at=at, expected="JSON") from error
 
 

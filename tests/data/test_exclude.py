@@ -228,7 +228,7 @@ HEADER = '{"format": "tulu-exclude", "version": 1, "datasets": {"tulu_a": {"conv
         ('{"task": "", "id": "x"}', r"got task '' at"),
         ('{"task": "a", "id": "x", "keep": true}', r"got the unknown field 'keep'"),
         ('{"task": "a", "id": "x", "reason": 1}', r"got reason 1"),
-        ('{"task": "a", "id": "x", "id": "y"}', r"got a field occurs twice"),
+        ('{"task": "a", "id": "x", "id": "y"}', r"got the field id twice"),
         (f"{HEADER}\n{HEADER}", r"got a second first line at .*line 2 .*joined by commas"),
         (HEADER.replace(": 1,", ": 2,"), r"exclude file is of another format - got .*version 2"),
         (HEADER.replace("40", '"40"'), r"got conversations '40'"),

@@ -12,7 +12,7 @@ TOY = {"epochs": None, "train_steps": STEPS, "checkpoint_period": 2, "heldout_ex
        "keep_checkpoints": 3, "toy": True}  # fmt: skip
 REFUSED = "refused: run folder belongs to another run that is going on - got process {} on "
 SAID_WITHIN_S = 60
-"""Less than 1 s on a quiet machine; this leaves room on a busy one."""
+"""10 are asked for on a quiet machine; this leaves room on a busy one."""
 ROUNDS = 20
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tulu_jax.chat.config_rules import check_config
 from tulu_jax.errors import TokenizerError
-from tulu_jax.files import kind_of_file, real_path
+from tulu_jax.files import RepeatedField, each_once, kind_of_file, real_path
 
 Json = dict[str, Any]
 
@@ -149,7 +150,12 @@ def read_json(path: Path) -> Json:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path), object_pairs_hook=partial(each_once, same=True))
+    except RepeatedField as error:
+        raise TokenizerError(
+            f"{path.name} has {error} twice with two values", at=path,
+            do="remove the one that is not meant",
+        ) from error  # fmt: skip
     except (ValueError, RecursionError) as error:
         raise TokenizerError(
             f"{path.name} is not JSON", got=str(error), at=path, do="copy it again"

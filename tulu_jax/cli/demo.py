@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.paths import path_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "it to Hugging Face format and shows a few answers. Run again, it resumes.",
     )
     parser.add_argument(
-        "--dir", type=path_argument, default="demo", help="folder for everything (default: demo)"
+        "--dir", type=path_text, default="demo", help="folder for everything (default: demo)"
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="train N steps instead of the whole recipe"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
-from tulu_jax.files import kind_of
+from tulu_jax.files import RepeatedField, each_once, kind_of
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -87,8 +87,8 @@ def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             continue
         at = f"{path} line {number}"
         try:
-            yield json.loads(line.decode("utf-8"), object_pairs_hook=_each_once), at
-        except _TwiceError as error:
+            yield json.loads(line.decode("utf-8"), object_pairs_hook=each_once), at
+        except RepeatedField as error:
             raise DataError(
                 f"line has the field {error} twice", at=at, do="remove the one that is not meant"
             ) from error
@@ -105,18 +105,6 @@ def _one_a_line(line: bytes) -> str | None:
     if start not in (b"[", b"{", b"[{"):
         return None
     return f"write one object a line: jq -c {'.' if start == b'{' else repr('.[]')} OLD > NEW"
-
-
-class _TwiceError(Exception):
-    """A field is there twice."""
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return found
 
 
 def check_prompt(prompt: Prompt, *, answer_field: str, drop_last_answer: bool) -> None:

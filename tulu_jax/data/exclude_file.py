@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from tulu_jax.data.specs import TASK_PREFIX
 from tulu_jax.errors import DataError
-from tulu_jax.files import advice, kind_of_file, publish_text
+from tulu_jax.files import RepeatedField, advice, each_once, kind_of_file, publish_text
 
 FORMAT, VERSION = "tulu-exclude", 1
 LISTED = "listed"
@@ -151,13 +151,10 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _object(line: str, at: str) -> dict[str, Any]:
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("a field occurs twice")
-        return dict(pairs)
-
     try:
-        row = json.loads(line, object_pairs_hook=distinct)
+        row = json.loads(line, object_pairs_hook=each_once)
+    except RepeatedField as error:
+        raise _malformed(at, f"the field {error} twice") from error
     except (ValueError, RecursionError) as error:
         raise _malformed(at, f"{error}") from error
     if not isinstance(row, dict):

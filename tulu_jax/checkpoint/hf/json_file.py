@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import kind_of
+from tulu_jax.files import RepeatedField, each_once, kind_of
 
 
 def read_json(
@@ -51,8 +52,10 @@ def _object(data: bytes, path: Path) -> dict[str, Any]:
             do="write it anew in UTF-8" if "UTF" in kind else "put the file itself in its place",
         )
     try:
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
-    except _TwiceError as error:
+        value = json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=partial(each_once, same=True)
+        )
+    except RepeatedField as error:
         raise CheckpointError(
             f"{error} is there twice with two values", at=path, expected="each field once",
             do="remove the one that is not meant",
@@ -70,16 +73,3 @@ def _object(data: bytes, path: Path) -> dict[str, Any]:
             f"{path.name} is malformed", got=type(value).__name__, at=path, expected="a JSON object"
         )
     return value
-
-
-class _TwiceError(Exception):
-    """A field has two values."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found and found[name] != value:
-            raise _TwiceError(name)
-        found[name] = value
-    return found
