@@ -1,10 +1,14 @@
 """A run folder belongs to one run: by locks, and where there are none, by signs of life."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -64,6 +68,55 @@ def test_a_second_owner_is_refused_and_told_of_the_first(tmp_path):
         assert record_of(tmp_path / "run")["owner"] == before["owner"]
     with owned(tmp_path / "run", say=pytest.fail):  # it ended well: nothing to take over
         pass
+
+
+@contextlib.contextmanager
+def lock_held(folder, record):
+    """The lock of another process that has not written yet: the file is as it was before."""
+    folder.mkdir(exist_ok=True)
+    (folder / OWNER_FILE).write_text(json.dumps(record).ljust(512) if record else "")
+    descriptor = os.open(folder / OWNER_FILE, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def of_one_gone():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return {"owner": "x", "process": gone.pid, "machine": owner._machine()}
+
+
+@pytest.mark.parametrize("before", [dict, of_one_gone], ids=["nobody", "one that was killed"])
+def test_a_refusal_names_the_owner_that_has_only_just_come(tmp_path, before):
+    now = {"owner": "y", "process": os.getpid(), "host": "here", "since": "now"}
+    record = json.dumps({**now, "machine": owner._machine()}).ljust(512).encode()
+    with lock_held(tmp_path / "run", before()) as descriptor:
+        write = threading.Timer(0.3, os.pwrite, (descriptor, record, 0))
+        write.start()
+        named = pytest.raises(ConfigError, match=f"process {os.getpid()} on here, started now")
+        with named, owned(tmp_path / "run"):
+            raise AssertionError("taken")
+        write.join()
+
+
+def test_a_folder_that_is_just_being_left_can_be_had(tmp_path):
+    with contextlib.ExitStack() as leaving:
+        leaving.enter_context(lock_held(tmp_path / "run", {}))
+        timer = threading.Timer(0.3, leaving.close)
+        timer.start()
+        with owned(tmp_path / "run", say=pytest.fail):
+            assert record_of(tmp_path / "run")["process"] == os.getpid()
+        timer.join()
+
+
+def test_an_owner_that_never_says_who_it_is_is_refused_all_the_same(tmp_path, quick):
+    with lock_held(tmp_path / "run", {}):
+        unknown = pytest.raises(ConfigError, match="process unknown on a host unknown")
+        with unknown, owned(tmp_path / "run"):
+            raise AssertionError("taken")
 
 
 def test_an_owner_of_another_host_that_lives_is_refused(tmp_path, quick):

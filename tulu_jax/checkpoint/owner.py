@@ -71,15 +71,7 @@ def unwritable_run(folder: Path, error: OSError) -> ConfigError:
 
 def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Writes this process into the file as its owner, once nobody else is; what it wrote."""
-    locks = True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _belongs(folder, _read(descriptor)) from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise unwritable_run(folder, error) from error
-        locks = False
+    locks = _lock(descriptor, folder)
     before = _read(descriptor)
     if before:
         here = before.get("machine") == _machine()
@@ -104,6 +96,44 @@ def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> dict[str
         if found.get("owner") != mine["owner"]:
             raise _belongs(folder, found)
     return mine
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Whether the lock is this process's now; false where the file system has no locks.
+
+    Between an owner's taking the lock and its writing who it is, and between its wiping that and
+    its letting go, the file names nobody, or one that was killed before: such a moment is waited
+    for, so that a refusal names the owner and a folder that is being left can be had.
+    """
+    end = time.monotonic() + WATCH_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as error:
+            record = _read(descriptor)
+            if not _is_gone(record) or time.monotonic() > end:
+                raise _belongs(folder, record) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise unwritable_run(folder, error) from error
+            return False
+        time.sleep(0.02)
+
+
+def _is_gone(record: dict[str, Any]) -> bool:
+    """Whether the record names nobody, or a process of this machine that is no more."""
+    if not record:
+        return True
+    if record.get("machine") != _machine():
+        return False
+    try:
+        os.kill(int(record["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, KeyError, TypeError, ValueError):  # not ours to signal, or cut off
+        return False
+    return False
 
 
 def _lives(descriptor: int, record: dict[str, Any]) -> bool:
