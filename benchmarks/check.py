@@ -14,10 +14,10 @@ import resource
 import time
 from collections.abc import Iterator
 
-from tulu_jax.data.check.benchmarks import read_benchmarks
-from tulu_jax.data.check.run import check_mixture
 from tulu_jax.data.specs import Conversation
-from tulu_jax.data.table1 import count_lengths
+from tulu_jax.inspect.check.benchmarks import read_benchmarks
+from tulu_jax.inspect.check.run import check_mixture
+from tulu_jax.inspect.table1 import count_lengths
 
 
 def read(path: str, repeat: int) -> Iterator[Conversation]:

@@ -15,8 +15,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.data.dry_run import plan_mixture
 from tulu_jax.data.mixtures import mixture_specs, resolve
+from tulu_jax.inspect.dry_run import plan_mixture
 
 RESULTS = Path(__file__).with_suffix(".json")
 RUNS = Path(__file__).parent.parent / "gin_configs" / "runs"

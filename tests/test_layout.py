@@ -21,12 +21,15 @@ BASE = {
 
 MAY_IMPORT = {
     "tulu_jax/chat": (set(), {"sentencepiece", "tokenizers"}),
-    "tulu_jax/data": ({"chat"}, {"grain"}),
+    "tulu_jax/download": ({"data"}, set()),
+    "tulu_jax/data": ({"chat", "download"}, {"grain"}),
+    "tulu_jax/inspect": ({"chat", "data"}, set()),
     "tulu_jax/ops": (set(), {"jax"}),
     "tulu_jax/models": ({"ops"}, {"jax", "flax"}),
     "tulu_jax/parallel": ({"models"}, {"jax", "flax"}),
     "tulu_jax/train": (
-        {"chat", "data", "ops", "models", "parallel", "checkpoint"}, {"jax", "optax", "flax"},
+        {"chat", "data", "inspect", "ops", "models", "parallel", "checkpoint"},
+        {"jax", "optax", "flax"},
     ),
     "tulu_jax/checkpoint": (
         {"models", "parallel", "chat"}, {"jax", "orbax", "safetensors"},
@@ -40,7 +43,8 @@ MAY_IMPORT = {
         {"ops", "models", "parallel", "train", "checkpoint"}, {"jax", "flax", "optax"},
     ),
     "tulu_jax/cli": (
-        {"chat", "data", "ops", "models", "parallel", "train", "plan", "checkpoint", "generate"},
+        {"chat", "data", "download", "inspect", "ops", "models", "parallel", "train", "plan",
+         "checkpoint", "generate"},
         {"jax", "gin"},
     ),
     "tasks": ({"chat", "data"}, {"sentencepiece"}),

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.cli.test_data import TOKENIZER, small, tulu, wide
-from tests.data import eval_sets
-from tests.data.test_check_parts import STORY
+from tests.inspect import eval_sets
+from tests.inspect.test_check_parts import STORY
 from tulu_jax.errors import ConfigError, DataError
 
 __all__ = ["small", "wide"]

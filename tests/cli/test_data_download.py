@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.download_fixtures import BODY, rows, source, spec, tree
-from tests.data.download_server import Server, cut, page, status
+from tests.download.download_fixtures import BODY, rows, source, spec, tree
+from tests.download.download_server import Server, cut, page, status
 from tulu_jax.cli.main import main
 from tulu_jax.data import mixtures, specs
 from tulu_jax.data.mixtures import Component, MixtureSpec, register_mixture
@@ -259,8 +259,8 @@ CRASHES = (
     + """
 import os, random
 from pathlib import Path
-from tests.data.download_fixtures import quick, tree
-from tulu_jax.data.download import fetch
+from tests.download.download_fixtures import quick, tree
+from tulu_jax.download import fetch
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 root, name = Path(sys.argv[1]), sys.argv[2]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.cli.test_data import TOKENIZER, small, tulu, wide
-from tests.data import eval_sets
-from tests.data.test_check_parts import STORY
+from tests.inspect import eval_sets
+from tests.inspect.test_check_parts import STORY
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.cli.gin_config import load_train_config, to_gin
 from tulu_jax.data.ensure import open_training_data

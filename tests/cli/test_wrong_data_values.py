@@ -9,9 +9,9 @@ import pytest
 from tasks import demo
 from tulu_jax.cli.main import main, make_parser
 from tulu_jax.data import specs
-from tulu_jax.data.check import examine
-from tulu_jax.data.check.language import LanguageFinder
 from tulu_jax.data.specs import DatasetSpec, Source
+from tulu_jax.inspect.check import examine
+from tulu_jax.inspect.check.language import LanguageFinder
 
 NUMBERS = ["-1", "0", "3.5", "nan", "inf", "9" * 30]
 TEXTS = ["", " ", "nothing/here", "junk", "folder", "empty", "gs://bucket/x", "/dev/null", "[1]",

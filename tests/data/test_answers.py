@@ -6,9 +6,9 @@ import pytest
 
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.data import faults, parts, records
-from tulu_jax.data import report as report_module
-from tulu_jax.data.report import dataset_report, report_table
 from tulu_jax.errors import GuardError
+from tulu_jax.inspect import report as report_module
+from tulu_jax.inspect.report import dataset_report, report_table
 
 from .test_prepare import TOKENIZER, run, small, talk
 

@@ -14,9 +14,9 @@ from tulu_jax.data.ensure import assemble
 from tulu_jax.data.exclude import read_exclusion
 from tulu_jax.data.exclude_file import refuse_to_replace, write_exclusion
 from tulu_jax.data.mixtures import Component
-from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.data.store import write_store
 from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.inspect.report import dataset_report, mixture_report, mixture_table, report_table
 
 SIZES = {"tulu_a": 40, "tulu_b": 20}
 OUT = {"tulu_a": {f"tulu_a_{i}" for i in (0, 3, 7, 8, 21, 39)}, "tulu_b": {"tulu_b_4"}}

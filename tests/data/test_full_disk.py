@@ -14,16 +14,16 @@ import tempfile
 import pytest
 
 from tasks import demo
-from tests.data.test_check_run import clean
+from tests.inspect.test_check_run import clean
 from tulu_jax.cli.main import main
-from tulu_jax.data.check import examine
-from tulu_jax.data.check.language import LanguageFinder
-from tulu_jax.data.check.run import check_mixture
 from tulu_jax.data.exclude_file import write_exclusion
-from tulu_jax.data.html import write_report
 from tulu_jax.data.store_format import unwritable
 from tulu_jax.errors import DataError
 from tulu_jax.files import advice, disk_error, publish_text
+from tulu_jax.inspect.check import examine
+from tulu_jax.inspect.check.language import LanguageFinder
+from tulu_jax.inspect.check.run import check_mixture
+from tulu_jax.inspect.html import write_report
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),

@@ -14,10 +14,10 @@ from tulu_jax.data import prepare as prepare_module
 from tulu_jax.data.keys import PrepareOptions, mixture_specs, store_keys
 from tulu_jax.data.locks import locked
 from tulu_jax.data.prepare import find_store, loss_share_alarm, prepare, prepare_each
-from tulu_jax.data.report import DatasetReport, dataset_report, report_table
 from tulu_jax.data.specs import DatasetSpec, Source, get_spec
 from tulu_jax.data.workers import Workers, result_of
 from tulu_jax.errors import ConfigError, DataError, GuardError
+from tulu_jax.inspect.report import DatasetReport, dataset_report, report_table
 
 TOKENIZER = str(demo.TOKENIZER_DIR)
 

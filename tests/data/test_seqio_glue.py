@@ -129,7 +129,7 @@ def test_options_and_tokenizer_decide_what_is_built(glue, tmp_path):
 
 
 def test_raw_files_are_fetched_when_there_are_none(glue, tmp_path, raw_dir, monkeypatch):
-    from tulu_jax.data import download
+    from tulu_jax import download
 
     asked = []
 

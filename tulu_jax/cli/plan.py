@@ -235,9 +235,9 @@ def _search(
 
 def schedule_of(config: TrainConfig) -> Schedule | None:
     """How many steps, on how many tokens: from prepared stores, else from published counts."""
-    from tulu_jax.data.dry_run import plan_mixture
     from tulu_jax.data.mixtures import mixture_specs, resolve
-    from tulu_jax.data.table1 import PAPER
+    from tulu_jax.inspect.dry_run import plan_mixture
+    from tulu_jax.inspect.table1 import PAPER
     from tulu_jax.plan.duration import Schedule
 
     data = config.data

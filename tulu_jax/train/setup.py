@@ -25,7 +25,7 @@ from tulu_jax.checkpoint.owner import unwritable_run
 from tulu_jax.checkpoint.trouble import DamagedCheckpointError
 from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
-from tulu_jax.data.report import dataset_report, mixture_report, mixture_table, report_table
+from tulu_jax.inspect.report import dataset_report, mixture_report, mixture_table, report_table
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import num_adapter_params, quantize_base
 from tulu_jax.parallel import Layout, layout_for, make_mesh, report_text, sharding_report

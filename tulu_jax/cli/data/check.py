@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tulu_jax.data.check.options import CheckOptions
-    from tulu_jax.data.check.result import CheckReport
     from tulu_jax.data.specs import DatasetSpec
+    from tulu_jax.inspect.check.options import CheckOptions
+    from tulu_jax.inspect.check.result import CheckReport
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -99,9 +99,9 @@ def _add_thresholds(check: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks the mixture and reports; returns 1 when a limit is exceeded, else 0."""
     from tulu_jax.console import plain_console
-    from tulu_jax.data.check.collect import limits_exceeded
-    from tulu_jax.data.check.options import CheckOptions, parse_limit
-    from tulu_jax.data.check.show import report_sections, report_tables
+    from tulu_jax.inspect.check.collect import limits_exceeded
+    from tulu_jax.inspect.check.options import CheckOptions, parse_limit
+    from tulu_jax.inspect.check.show import report_sections, report_tables
 
     _refuse_idle_flags(args)
     limits = [parse_limit(text) for text in args.fail_above]
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
         write_json(args.json, report.as_json())
     if args.html:
-        from tulu_jax.data.html import write_report
+        from tulu_jax.inspect.html import write_report
 
         settings = {"mixture": args.mixture, "split": args.split}
         title = f"Check of {args.mixture}"
@@ -148,9 +148,9 @@ def _exclude_kinds(args: argparse.Namespace) -> tuple[str, ...]:
     Raises: ConfigError for kinds that nothing would find or write; DataError for a file that must
         not be replaced.
     """
-    from tulu_jax.data.check.marks import GROUPS, excluded_kinds
     from tulu_jax.data.exclude_file import refuse_to_replace
     from tulu_jax.errors import ConfigError
+    from tulu_jax.inspect.check.marks import GROUPS, excluded_kinds
 
     if args.write_exclude is None:
         if args.exclude_kinds is not None:
@@ -243,11 +243,11 @@ def _check(
     """What was found, and in which datasets; they are read under a progress bar."""
     from tulu_jax.cli.data.common import chosen_options, say_recognised
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
-    from tulu_jax.data.check.benchmarks import read_benchmarks
-    from tulu_jax.data.check.run import check_mixture
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.mixtures import mixture_specs
     from tulu_jax.data.workers import all_cores
+    from tulu_jax.inspect.check.benchmarks import read_benchmarks
+    from tulu_jax.inspect.check.run import check_mixture
 
     tokenizer = chosen_tokenizer(args) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []

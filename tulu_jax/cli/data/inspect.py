@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_examples(args: argparse.Namespace, mixture: InspectedMixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_shown
-    from tulu_jax.data.pieces import PieceMaker
+    from tulu_jax.inspect.pieces import PieceMaker
 
     maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
@@ -149,7 +149,7 @@ def _print_conversations(
 
 def _print_rows(args: argparse.Namespace, mixture: InspectedMixture, console: Console) -> None:
     from tulu_jax.cli.data.show import render_row
-    from tulu_jax.data.pieces import PieceMaker
+    from tulu_jax.inspect.pieces import PieceMaker
 
     maker = PieceMaker(mixture.tokenizer)
     colour = console.color_system is not None
@@ -181,8 +181,8 @@ def _present(
 
 
 def _write_html(args: argparse.Namespace, mixture: InspectedMixture) -> Path:
-    from tulu_jax.data.html import packed_rows, report_data, write_report
-    from tulu_jax.data.looking import sample
+    from tulu_jax.inspect.html import packed_rows, report_data, write_report
+    from tulu_jax.inspect.looking import sample
 
     looked = mixture.look()
     tokenizer = mixture.tokenizer

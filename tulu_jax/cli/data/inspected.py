@@ -15,10 +15,10 @@ from tulu_jax.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
     from tulu_jax.data.faults import Faults
-    from tulu_jax.data.html import PackedRow
-    from tulu_jax.data.looking import Filters, LookedAt, Shown
     from tulu_jax.data.specs import Conversation, DatasetSpec
     from tulu_jax.data.store import Store
+    from tulu_jax.inspect.html import PackedRow
+    from tulu_jax.inspect.looking import Filters, LookedAt, Shown
 
 
 class InspectedMixture:
@@ -93,7 +93,7 @@ class InspectedMixture:
 
     def rows(self) -> Iterator[PackedRow]:
         """The packed rows in the order of training, those with a conversation that passes."""
-        from tulu_jax.data.html import packed_rows
+        from tulu_jax.inspect.html import packed_rows
 
         args = self.args
         rows = packed_rows(
@@ -129,7 +129,7 @@ class InspectedMixture:
             )
 
     def _look(self, spec: DatasetSpec) -> LookedAt:
-        from tulu_jax.data.looking import look_at_all, look_at_store
+        from tulu_jax.inspect.looking import look_at_all, look_at_store
 
         if self.options.data_dir:
             return look_at_store(self._store(spec), self.tokenizer)
@@ -149,7 +149,7 @@ class InspectedMixture:
 
     def _raw(self, spec: DatasetSpec) -> Iterator[Shown]:
         """A task's conversations from its raw files."""
-        from tulu_jax.data.looking import encode_shown
+        from tulu_jax.inspect.looking import encode_shown
 
         return encode_shown(
             spec.task_name, self._read(spec), self.tokenizer, max_length=self.args.max_length
@@ -177,7 +177,7 @@ class InspectedMixture:
 
     def _stored(self, spec: DatasetSpec) -> Iterator[Shown]:
         """A task's conversations from its prepared store."""
-        from tulu_jax.data.looking import look_at_store
+        from tulu_jax.inspect.looking import look_at_store
 
         looked = look_at_store(self._store(spec), self.tokenizer)
         return map(looked.example, range(len(looked))[: self.args.limit])
@@ -196,8 +196,8 @@ class InspectedMixture:
 
     def _filters(self) -> Filters:
         """The filters of the command line, its datasets found among the mixture's."""
-        from tulu_jax.data.looking import Filters
         from tulu_jax.data.specs import unknown_name
+        from tulu_jax.inspect.looking import Filters
 
         args = self.args
         known = {spec.task_name for spec in self.specs}

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tulu_jax.console import plain_console
     from tulu_jax.data.prepare import prepare_each
-    from tulu_jax.data.report import dataset_report, report_table
     from tulu_jax.data.workers import all_cores
+    from tulu_jax.inspect.report import dataset_report, report_table
 
     options = dataclasses.replace(
         prepare_options(args),

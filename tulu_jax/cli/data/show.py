@@ -9,11 +9,11 @@ from rich.text import Text
 
 from tulu_jax.chat.viewer import MASKED, NEWLINE, SPECIAL, TRAINED
 from tulu_jax.console import visible
-from tulu_jax.data.pieces import Piece, PieceMaker
+from tulu_jax.inspect.pieces import Piece, PieceMaker
 
 if TYPE_CHECKING:
-    from tulu_jax.data.html import PackedRow
-    from tulu_jax.data.looking import Shown
+    from tulu_jax.inspect.html import PackedRow
+    from tulu_jax.inspect.looking import Shown
 
 
 def render_shown(shown: Shown, maker: PieceMaker, *, colour: bool = True) -> Text:
@@ -70,7 +70,7 @@ def _footer(shown: Shown, colour: bool) -> Text:
     line.append(f"{trained} of {total} tokens carry loss ({100 * trained / max(total, 1):.0f} %)")
     if shown.truncated:
         line.append(", cut off at max_length", "bold red")
-    from tulu_jax.data.report import answer_lines
+    from tulu_jax.inspect.report import answer_lines
 
     for note in answer_lines(shown.answers):
         line.append(f"\n{note}", "yellow")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tulu_jax.data.keys import PrepareOptions
     from tulu_jax.data.specs import Conversation, DatasetSpec
     from tulu_jax.data.store import Store
-    from tulu_jax.data.table1 import Table1Row
+    from tulu_jax.inspect.table1 import Table1Row
 
 Stores = dict[str, dict[str, "Store | None"]]
 
@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
 def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The full-size mixture, from counts."""
     from tulu_jax.cli.data.common import chosen_options
-    from tulu_jax.data.dry_run import plan_mixture, plan_table
     from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.data.mixtures import mixture_specs, resolve
+    from tulu_jax.inspect.dry_run import plan_mixture, plan_table
 
     exclusion = read_exclusion(_texts(args.exclude))
     specs = {s.task_name: s for s in mixture_specs(args.mixture, chosen_options(args))}
@@ -103,8 +103,8 @@ def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Table 1 from raw files, the rest from stores."""
     from tulu_jax.data.exclude import read_exclusion
-    from tulu_jax.data.report import dataset_report, report_table, table1
-    from tulu_jax.data.table1 import PAPER
+    from tulu_jax.inspect.report import dataset_report, report_table, table1
+    from tulu_jax.inspect.table1 import PAPER
 
     if args.tokenizer is None:
         raise ConfigError(
@@ -172,8 +172,8 @@ def _table1_rows(
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.specs import locate_raw_dir
-    from tulu_jax.data.table1 import count_lengths
     from tulu_jax.data.workers import all_cores
+    from tulu_jax.inspect.table1 import count_lengths
 
     tokenizer = prepare_options(args).load_tokenizer()
     at_hand = [s for s in specs if s.embedded or locate_raw_dir(s, args.raw_dir) is not None]
@@ -209,7 +209,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
     from tulu_jax.data.config import DataConfig
     from tulu_jax.data.ensure import assemble
     from tulu_jax.data.mixtures import resolve
-    from tulu_jax.data.report import mixture_report, mixture_table
+    from tulu_jax.inspect.report import mixture_report, mixture_table
 
     config = DataConfig(
         mixture=args.mixture,

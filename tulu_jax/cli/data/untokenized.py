@@ -34,7 +34,7 @@ def check_flags(args: argparse.Namespace) -> None:
 def render_conversation(task: str, conversation: Conversation, *, colour: bool = True) -> Text:
     """A head line, then who says what; the text that is trained is green, or in double brackets."""
     from tulu_jax.data.parts import count_answers
-    from tulu_jax.data.report import answer_lines
+    from tulu_jax.inspect.report import answer_lines
 
     messages = conversation["messages"]
     text = Text()

@@ -1,0 +1,1 @@
+"""Looking at instruction data: statistics, checks, the viewer, the HTML report, Table 1."""
