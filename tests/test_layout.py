@@ -21,7 +21,7 @@ BASE = {
 
 MAY_IMPORT = {
     "tulu_jax/chat": (set(), {"sentencepiece", "tokenizers"}),
-    "tulu_jax/download": ({"data"}, set()),
+    "tulu_jax/download": (set(), set()),
     "tulu_jax/data": ({"chat", "download"}, {"grain"}),
     "tulu_jax/inspect": ({"chat", "data"}, set()),
     "tulu_jax/ops": (set(), {"jax"}),

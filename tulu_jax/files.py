@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import tempfile
@@ -226,3 +227,9 @@ def publish_text(path: Path, pieces: Iterable[str]) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's content, read in pieces."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -260,7 +260,7 @@ CRASHES = (
 import os, random
 from pathlib import Path
 from tests.download.download_fixtures import quick, tree
-from tulu_jax.download import fetch
+from tulu_jax.download.run import fetch
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 root, name = Path(sys.argv[1]), sys.argv[2]

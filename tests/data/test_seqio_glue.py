@@ -129,7 +129,7 @@ def test_options_and_tokenizer_decide_what_is_built(glue, tmp_path):
 
 
 def test_raw_files_are_fetched_when_there_are_none(glue, tmp_path, raw_dir, monkeypatch):
-    from tulu_jax import download
+    from tulu_jax.download import run
 
     asked = []
 
@@ -137,7 +137,7 @@ def test_raw_files_are_fetched_when_there_are_none(glue, tmp_path, raw_dir, monk
         asked.append((spec.name, str(raw_root)))
         return raw_dir / spec.name
 
-    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setattr(run, "fetch", fetch)
     got = glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=None)
     assert len(list(got)) == 40 and asked == [("dolly", str(tmp_path / "d" / "raw"))]
 

@@ -5,8 +5,9 @@ import json
 import random
 
 from tests.download.download_server import Server
-from tulu_jax.data.specs import DatasetSpec, Source
-from tulu_jax.download import FetchOptions, Progress
+from tulu_jax.data.specs import DatasetSpec
+from tulu_jax.download.options import FetchOptions, Progress
+from tulu_jax.download.sources import Source
 
 NAME = "rows.jsonl"
 QUICK = {"timeout_s": 5.0, "retries": 3, "backoff_s": 0.01, "backoff_cap_s": 0.02}

@@ -11,7 +11,8 @@ import pytest
 
 from tests.download.download_fixtures import BODY, Heard, quick, serving, sha256, source, spec, tree
 from tests.download.download_server import cut, lie
-from tulu_jax.download import fetch, fetch_all, plan
+from tulu_jax.download.run import fetch, fetch_all
+from tulu_jax.download.sources import plan
 from tulu_jax.download.unpack import unpack
 from tulu_jax.errors import DataError
 

@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 from tests.download.download_fixtures import BODY, NAME, quick, serving, source, spec
-from tulu_jax.download import fetch
+from tulu_jax.download.run import fetch
 from tulu_jax.errors import DataError
 
 

@@ -21,8 +21,8 @@ from tests.download.download_server import (
     stall,
     status,
 )
-from tulu_jax.download import fetch, fetch_all, plan
-from tulu_jax.download.run import raise_failures
+from tulu_jax.download.run import fetch, fetch_all, raise_failures
+from tulu_jax.download.sources import plan
 from tulu_jax.errors import DataError
 
 

@@ -15,10 +15,9 @@ from jaxtyping import Int
 
 from tulu_jax.console import one_line
 from tulu_jax.data.exclude_file import Checked, read_exclude_file
-from tulu_jax.data.specs import file_sha256
 from tulu_jax.data.store import Store
 from tulu_jax.errors import DataError
-from tulu_jax.files import user_paths
+from tulu_jax.files import file_sha256, user_paths
 
 _NAMED = 3
 """Ids that a message shows."""

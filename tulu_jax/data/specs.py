@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
+from tulu_jax.download.sources import Source
 from tulu_jax.errors import DataError
+from tulu_jax.files import file_sha256
 
 Conversation = dict[str, Any]
 """`{"dataset": str, "id": str, "messages": [{"role", "content"}, ...]}`. Answers of a user's own
@@ -29,26 +31,6 @@ TASK_PACKAGES = ["tasks"]
 
 Resolver = Callable[[str], "DatasetSpec | None"]
 _RESOLVERS: list[Resolver] = []
-
-
-@dataclass(frozen=True)
-class Source:
-    """One upstream file: where it comes from, what it is called on disk, what is known of it.
-
-    `filename` is a path within the dataset's raw folder; it may name a folder. When what lies at
-    `url` is packed, `packed` says how and `member` names the file or folder inside it (none for
-    gz). `sha256` is that of the download. `token_env` names the environment variable with the
-    access token of a gated source; `manual` says what to do when no address serves it any more.
-    """
-
-    url: str
-    filename: str
-    sha256: str | None = None
-    mirrors: tuple[str, ...] = ()
-    packed: Literal["gz", "zip", "tar"] | None = None
-    member: str | None = None
-    token_env: str | None = None
-    manual: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +214,3 @@ def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:
 def _files_at(path: Path) -> list[Path]:
     """The file itself, or every file below a folder, by name."""
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's content, read in pieces."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

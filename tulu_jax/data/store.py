@@ -28,7 +28,6 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Int
 
-from tulu_jax.data.specs import file_sha256
 from tulu_jax.data.store_format import (
     FORMAT_VERSION,
     INDEX_FILE,
@@ -48,7 +47,7 @@ from tulu_jax.data.store_format import (
     unwritable,
 )
 from tulu_jax.errors import DataError
-from tulu_jax.files import disk_error
+from tulu_jax.files import disk_error, file_sha256
 
 __all__ = ["Example", "Gathered", "Store", "open_store", "write_blocks", "write_store"]
 

@@ -1,6 +1,6 @@
 """Fetching the raw files of a dataset: resumable, checked, from mirrors when need be.
 
-    from tulu_jax.download import fetch
+    from tulu_jax.download.run import fetch
     folder = fetch(get_spec("dolly"), "raw")        # raw/dolly/databricks-dolly-15k.jsonl
 
 What lies in a dataset's folder:
@@ -9,21 +9,3 @@ What lies in a dataset's folder:
     <raw_root>/<dataset>/checksums.json     what was fetched; later runs are held to it
     <raw_root>/<dataset>/.download/         unfinished downloads; gone when all is there
 """
-
-from tulu_jax.download.options import FetchOptions, Progress
-from tulu_jax.download.plan import Download, plan
-from tulu_jax.download.probe import Expected, probe_all
-from tulu_jax.download.run import Result, fetch, fetch_all, raise_failures
-
-__all__ = [
-    "Download",
-    "Expected",
-    "FetchOptions",
-    "Progress",
-    "Result",
-    "fetch",
-    "fetch_all",
-    "plan",
-    "probe_all",
-    "raise_failures",
-]

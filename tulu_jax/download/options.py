@@ -61,7 +61,7 @@ class TryAgain(DataError):
     wait_s: float = 0.0
 
 
-class BadContent(TryAgain):
+class BadContent(DataError):
     """All bytes came, but they are damaged: they are thrown away and fetched anew, once."""
 
 
@@ -73,8 +73,8 @@ _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "over quota", errno.EFBIG:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about writing at `path` into words.
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns what the operating system says about reading and writing in `folder` into words.
 
     Raises: DataError.
     """
@@ -83,20 +83,20 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         full = _FULL.get(error.errno or 0)
         if full is not None:
-            raise disk_full(path, full) from error
+            raise disk_full(folder, full) from error
         raise DataError(
             "cannot read or write",
             got=error.strerror or type(error).__name__,
-            at=error.filename or path,
+            at=error.filename or folder,
             expected="a file that can be read, a folder that can be written",
         ) from error
 
 
-def disk_full(path: Path, got: str) -> DataError:
+def disk_full(folder: Path, got: str) -> DataError:
     """The error for a disk without room."""
     return DataError(
         "the disk is full",
         got=got,
-        at=path.parent,
+        at=folder,
         do="free some space and run it again: what was fetched is kept, it goes on from there",
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from tulu_jax.data.specs import Source
+from tulu_jax.download.http import request, shown
 from tulu_jax.download.options import FetchOptions, GiveUp, TryAgain
-from tulu_jax.download.plan import Download, candidates, is_url
-from tulu_jax.download.wire import access_for, request, shown
+from tulu_jax.download.sources import Download, Origin, is_url, ways
 
 _TIMEOUT_S = 15.0
 
@@ -32,8 +31,8 @@ class Expected:
 def probe_all(downloads: Sequence[Download], options: FetchOptions | None = None) -> list[Expected]:
     """What a fetch with these options would begin with: the first address that answers."""
     options = options or FetchOptions()
-    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, options.jobs)) as pool:
-        return list(pool.map(lambda download: _probe(download, options), downloads))
+    with ThreadPool(max(1, options.jobs)) as pool:
+        return pool.map(lambda download: _probe(download, options), downloads, 1)
 
 
 def _probe(download: Download, options: FetchOptions) -> Expected:
@@ -42,27 +41,26 @@ def _probe(download: Download, options: FetchOptions) -> Expected:
     if not missing:
         return Expected(download, ())
     problems: list[str] = []
-    for pieces in candidates(download, missing, options.mirror_root):
+    for origins in ways(download, options.mirror_root):
         try:
-            sizes = [_size(p.where, p.sources[0], options) for p in pieces]
+            sizes = [_size(origin, options) for origin in origins]
         except (GiveUp, TryAgain) as error:
             problems.append(str(error))
             continue
         known = [size for size in sizes if size is not None]
         total = sum(known) if len(known) == len(sizes) else None
-        return Expected(download, names, shown(pieces[0].where), total)
+        return Expected(download, names, shown(origins[0].where), total)
     problem = problems[0] if problems else "no address serves it any more"
-    return Expected(download, names, shown(download.url), None, problem)
+    return Expected(download, names, shown(download.sources[0].url), None, problem)
 
 
-def _size(where: str, source: Source, options: FetchOptions) -> int | None:
-    if not is_url(where):
-        path = Path(where)
+def _size(origin: Origin, options: FetchOptions) -> int | None:
+    if not is_url(origin.where):
+        path = Path(origin.where)
         if not path.exists():
             raise GiveUp("there is no such file", at=path)
         return path.stat().st_size if path.is_file() else None
     timeout_s = min(options.timeout_s, _TIMEOUT_S)
-    access = access_for(source, where)
-    with request(where, access, method="HEAD", timeout_s=timeout_s) as answer:
+    with request(origin.where, origin.sources[0], method="HEAD", timeout_s=timeout_s) as answer:
         length = answer.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None

@@ -2,214 +2,163 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.download.content import HEAD_BYTES, check_head
-from tulu_jax.download.options import (
-    FetchOptions,
-    GiveUp,
-    Progress,
-    TryAgain,
-    disk_errors,
-    disk_full,
-)
-from tulu_jax.download.part import Part, Version
-from tulu_jax.download.wire import Access, read_body, request, shown
+import requests
+
+from tulu_jax.download.content import check_head
+from tulu_jax.download.http import read_body, request, shown
+from tulu_jax.download.options import FetchOptions, GiveUp, TryAgain, disk_full
+from tulu_jax.download.sources import Origin, short_hash
+from tulu_jax.files import HEAD_BYTES
 
 ADVANCE_BYTES = 1 << 20
 """An attempt that brings so much more than any before starts the count of retries anew."""
 
-_TICK_S = 0.1
+Version = dict[str, Any]
+"""The state of a file that bytes are of: its ETag, Last-Modified and size, as far as known."""
 
 
-class Transfer:
-    """One address and the part that it fills; `name` says by its ending what is expected."""
+class Unfinished:
+    """The bytes of one address so far, in `<stem>.part`, and the `Version` in `<stem>.json`.
 
-    def __init__(
-        self,
-        part: Part,
-        name: str,
-        *,
-        access: Access,
-        options: FetchOptions,
-        progress: Progress,
-        label: str,
-        sure: bool = False,
-    ) -> None:
-        """`sure`: a checksum is known, so bytes without a mark of version may be gone on from."""
-        self._part, self._name, self._access = part, name, access
-        self._options, self._progress, self._label = options, progress, label
-        self._sure = sure
-        self._at = shown(part.where)
+    They survive the process at any moment: what is in the file is what the server sent of that
+    version, from the start.
+    """
 
-    def run(self) -> Path:
-        """The whole file, tried again after faults that may pass.
+    def __init__(self, folder: Path, group: str, where: str) -> None:
+        """`folder` is where unfinished downloads lie; it need not exist. `group`: the download."""
+        self._folder, self._stem = folder, f"{group}-{short_hash(where)}"
+        self.path = folder / f"{self._stem}.part"
+        self._version_path = folder / f"{self._stem}.json"
 
-        Raises: GiveUp when this address does not serve it; DataError when the disk is full.
-        """
-        failures, best = 0, self._part.size
-        while not self._part.whole.exists():
-            self._options.check_stopped()
-            try:
-                self._attempt()
-                with disk_errors(self._part.whole):
-                    self._part.complete()
-            except TryAgain as error:
-                size = self._part.size
-                failures = 1 if size >= best + ADVANCE_BYTES else failures + 1
-                best = max(best, size)
-                if failures > self._options.retries:
-                    raise GiveUp(f"{error} - gave up after {failures} attempts") from error
-                self._pause(error, failures)
-        return self._part.whole
+    def unpacked(self, filename: str) -> Path:
+        """Where what is unpacked lies before it is moved to its place."""
+        return self._folder / f"{self._stem}.{short_hash(filename)}"
 
-    def _pause(self, error: TryAgain, failures: int) -> None:
-        options = self._options
-        wait_s = min(options.backoff_s * 2 ** (failures - 1), options.backoff_cap_s)
-        wait_s = max(error.wait_s, wait_s * random.uniform(0.75, 1.0))
-        self._progress.note(
-            self._label, f"{error} - trying again in {wait_s:.0f} s ({failures}/{options.retries})"
-        )
-        options.stop.wait(wait_s)
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def _attempt(self) -> None:
-        part, options = self._part, self._options
-        version = part.version()
-        if version is not None and version.total_bytes == part.size:
-            return  # stopped between the last byte and `complete`
-        headers = _range_headers(part, version, sure=self._sure)
-        with request(
-            part.where, self._access, headers=headers, timeout_s=options.timeout_s
-        ) as answer:
-            if version is not None and "Range" in headers and answer.status_code != 200:
-                left = self._resume(answer, version)
-            else:
-                left = self._start(answer)
-            if left == 0:
-                return
-            _check_encoding(answer, at=self._at)
-            blocks = read_body(
-                answer,
-                timeout_s=options.timeout_s,
-                min_rate=options.min_rate,
-                at=self._at,
-                clock=time.monotonic,
-            )
-            self._write(blocks, left)
+    def version(self) -> Version:
+        """The version that the bytes are of; empty when there are none to go on from."""
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self._version_path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and self.size:
+                return found
+        return {}
 
-    def _start(self, answer: Any) -> int | None:
-        """Empties the part; the bytes that will come, None when the server does not say."""
-        if answer.status_code != 200:
-            raise TryAgain(
-                "the server answers a part that was not asked for",
-                got=answer.status_code,
-                at=self._at,
-                expected=200,
-            )
-        length = answer.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() and not _chunked(answer) else None
-        if total == 0:
-            raise GiveUp("the file is empty", got="0 bytes", at=self._at)
-        with disk_errors(self._part.path):
-            self._part.restart(Version.of(self._part.where, answer.headers, total))
-        return total
+    def restart(self, version: Version) -> None:
+        """No bytes, of this version. In this order, no old bytes ever go with a new version."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(b"")
+        self.state(version)
 
-    def _resume(self, answer: Any, version: Version) -> int | None:
-        """Checks that the answer goes on where the part ends; the bytes that will come."""
-        offset = self._part.size
-        given = answer.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", given.strip())
-        start, _, total = found.groups() if found else (None, None, None)
-        now = Version.of(self._part.where, answer.headers, _number(total))
-        if answer.status_code == 416 and version.same_as(now) and now.total_bytes == offset:
-            return 0
-        right = answer.status_code == 206 and start is not None and int(start) == offset
-        if not right or not version.same_as(now):
-            with disk_errors(self._part.path):
-                self._part.clear()
-            raise TryAgain(
-                "cannot go on where it stopped, the file is fetched anew",
-                got=f"{answer.status_code}, Content-Range {given!r}",
-                at=self._at,
-                expected=f"bytes {offset}-.../{version.total_bytes or '...'} of the same version",
-            )
-        total_bytes = now.total_bytes or version.total_bytes
-        if total_bytes is None:
-            return _number(answer.headers.get("Content-Length"))
-        return total_bytes - offset
+    def state(self, version: Version) -> None:
+        """Writes down what the bytes are of; when that is cut off, they are begun anew."""
+        self._version_path.write_text(json.dumps(version), encoding="utf-8")
 
-    def _write(self, blocks: Any, left: int | None) -> None:
-        part, options = self._part, self._options
+    def clear(self) -> None:
+        """Removes what there is."""
+        remove_all(self._folder, f"{self._stem}.*")
+
+
+def remove_all(folder: Path, pattern: str) -> None:
+    """Removes the files and folders in `folder` of such names."""
+    for path in folder.glob(pattern):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def transfer(
+    part: Unfinished,
+    origin: Origin,
+    *,
+    options: FetchOptions,
+    update: Callable[[int, int | None], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Makes `part` the whole file at an address, tried again after faults that may pass.
+
+    Raises: GiveUp when this address does not serve it; DataError when the disk is full.
+    """
+    failures, best = 0, part.size
+    while True:
+        options.check_stopped()
+        try:
+            _attempt(part, origin, options, update)
+            return
+        except TryAgain as error:
+            size = part.size
+            failures = 1 if size >= best + ADVANCE_BYTES else failures + 1
+            best = max(best, size)
+            if failures > options.retries:
+                raise GiveUp(f"{error} - gave up after {failures} attempts") from error
+            wait_s = min(options.backoff_s * 2 ** (failures - 1), options.backoff_cap_s)
+            wait_s = max(error.wait_s, wait_s * random.uniform(0.75, 1.0))
+            note(f"{error} - trying again in {wait_s:.0f} s ({failures}/{options.retries})")
+            options.stop.wait(wait_s)
+
+
+def _attempt(
+    part: Unfinished,
+    origin: Origin,
+    options: FetchOptions,
+    update: Callable[[int, int | None], None],
+) -> None:
+    """One request for what is not there yet."""
+    version, at = part.version(), shown(origin.where)
+    if version.get("bytes") == part.size:
+        return  # stopped between the last byte and what is made of it
+    headers = {}
+    # Bytes without a mark of version may be gone on from only if a checksum will tell
+    if version and (version.keys() - {"bytes"} or origin.sha256):
+        headers["Range"] = f"bytes={part.size}-"
+        if if_range := _if_range(version):
+            headers["If-Range"] = if_range
+    timeout_s = options.timeout_s
+    with request(origin.where, origin.sources[0], headers=headers, timeout_s=timeout_s) as answer:
+        total = _begin(answer, part, version, at=at)
         done = part.size
-        total = None if left is None else done + left
         free = shutil.disk_usage(part.path.parent).free
-        if left is not None and left > free:
-            raise disk_full(part.path, f"{free:,} bytes free, {left:,} more to fetch")
-        tick = Ticker(self._progress, self._label, total, "fetching")
-        with disk_errors(part.path), open(part.path, "ab", buffering=0) as out:
-            for block in blocks:
+        if total is not None and total - done > free:
+            more = f"{free:,} bytes free, {total - done:,} more to fetch"
+            raise disk_full(part.path.parent, more)
+        with open(part.path, "ab", buffering=0) as out:
+            for block in read_body(answer, timeout_s=timeout_s, min_rate=options.min_rate, at=at):
                 options.check_stopped()
                 view = memoryview(block)
                 while view:
                     view = view[out.write(view) :]
                 if done < HEAD_BYTES <= done + len(block):
-                    self._check_head()
+                    _check_head(part, origin.name, at=at)
                 done += len(block)
-                tick(done)
-        if total is not None and done != total:
-            if done > total:
-                part.clear()
-            raise TryAgain(
-                "the length is not the one announced",
-                got=f"{done:,} bytes",
-                at=self._at,
-                expected=f"{total:,}",
-            )
-        if done < HEAD_BYTES:
-            self._check_head()
-
-    def _check_head(self) -> None:
-        with open(self._part.path, "rb") as stream:
-            head = stream.read(HEAD_BYTES)
-        try:
-            check_head(head, self._name, at=self._at)
-        except GiveUp:
-            self._part.clear()
-            raise
+                update(done, total)
+    if total is None:
+        part.state({**_version(answer), "bytes": done})
+    elif done != total:
+        if done > total:
+            part.clear()
+        raise TryAgain(
+            "the length is not the one announced",
+            got=f"{done:,} bytes",
+            at=at,
+            expected=f"{total:,}",
+        )
 
 
-class Ticker:
-    """Tells the progress how far it is, a few times a second."""
-
-    def __init__(self, progress: Progress, label: str, total: int | None, stage: str) -> None:
-        """Tells the start at once."""
-        self._tell: Callable[[int], None] = lambda done: progress.update(label, done, total, stage)
-        self._next = 0.0
-
-    def __call__(self, done: int) -> None:
-        """Tells `done` if the last time is long enough ago."""
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + _TICK_S
-            self._tell(done)
-
-
-def _range_headers(part: Part, version: Version | None, *, sure: bool) -> dict[str, str]:
-    """Asks for the rest of the file, if the server's answer can be held to the version we have."""
-    if version is None or not (version.marked or sure):
-        return {}
-    headers = {"Range": f"bytes={part.size}-"}
-    if version.if_range:
-        headers["If-Range"] = version.if_range
-    return headers
-
-
-def _check_encoding(answer: Any, *, at: str) -> None:
+def _begin(answer: requests.Response, part: Unfinished, version: Version, *, at: str) -> int | None:
+    """Readies the part for what the answer brings; the size of the whole, None if unknown."""
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise GiveUp(
@@ -218,11 +167,47 @@ def _check_encoding(answer: Any, *, at: str) -> None:
             at=at,
             expected="the file itself",
         )
+    now = _version(answer)
+    if answer.status_code == 200:
+        if now.get("bytes") == 0:
+            raise GiveUp("the file is empty", got="0 bytes", at=at)
+        part.restart(now)
+        return now.get("bytes")
+    given = answer.headers.get("Content-Range", "")
+    goes_on = version and given.startswith(f"bytes {part.size}-")
+    if not goes_on or any(now[name] != version[name] for name in now.keys() & version.keys()):
+        expected = f"bytes {part.size}-.../{version.get('bytes', '...')} of the same version"
+        part.clear()
+        raise TryAgain(
+            "cannot go on where it stopped, the file is fetched anew",
+            got=f"{answer.status_code}, Content-Range {given!r}",
+            at=at,
+            expected=expected,
+        )
+    return now.get("bytes", version.get("bytes"))
 
 
-def _chunked(answer: Any) -> bool:
-    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+def _version(answer: requests.Response) -> Version:
+    """The version that an answer brings, whole or from somewhere on."""
+    headers = answer.headers
+    found: Version = {name: headers[name] for name in ("ETag", "Last-Modified") if name in headers}
+    whole = re.search(r"/(\d+)$", headers.get("Content-Range", ""))
+    size = answer.raw.length_remaining if answer.status_code == 200 else whole and int(whole[1])
+    return found if size is None else {**found, "bytes": size}
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+def _if_range(version: Version) -> str | None:
+    """What makes a server send the whole file anew if it has changed; a weak ETag may not."""
+    etag = version.get("ETag", "W/")
+    return version.get("Last-Modified") if etag.startswith("W/") else etag
+
+
+def _check_head(part: Unfinished, name: str, *, at: str) -> None:
+    """Passes when the file begins as its kind does; else what came is thrown away."""
+    with open(part.path, "rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    try:
+        check_head(head, name, at=at)
+    except GiveUp:
+        part.clear()
+        raise

@@ -48,7 +48,7 @@ class Entry:
     open: Callable[[], IO[bytes]]
 
 
-class Budget:
+class UnpackLimit:
     """How much an archive may unpack to: `max_ratio` times its size, but 16 MiB at least."""
 
     def __init__(self, archive_bytes: int, max_ratio: float, *, at: str) -> None:
@@ -89,15 +89,15 @@ def unpack(
 
     Raises: BadContent for a damaged archive; GiveUp for a hostile one, or a member it lacks.
     """
-    budget = Budget(archive.stat().st_size, max_ratio, at=at)
+    limit = UnpackLimit(archive.stat().st_size, max_ratio, at=at)
     try:
         if packed == "gz":
             with gzip.open(archive) as stream:
                 for _, target in targets:
                     stream.seek(0)
-                    _copy(stream, target, budget, tick)
+                    _copy(stream, target, limit, tick)
             return
-        _unpack_tree(archive, packed, targets, budget, tick, at=at)
+        _unpack_tree(archive, packed, targets, limit, tick, at=at)
     except GiveUp:
         raise
     except (NotImplementedError, RuntimeError) as error:
@@ -116,7 +116,7 @@ def _unpack_tree(
     archive: Path,
     packed: str,
     targets: Sequence[tuple[str | None, Path]],
-    budget: Budget,
+    limit: UnpackLimit,
     tick: Callable[[int], None],
     *,
     at: str,
@@ -138,7 +138,7 @@ def _unpack_tree(
                 continue
             out.parent.mkdir(parents=True, exist_ok=True)
             with entry.open() as stream:
-                _copy(stream, out, budget, tick)
+                _copy(stream, out, limit, tick)
     for member, _ in wanted:
         if member not in found:
             raise GiveUp(
@@ -149,14 +149,14 @@ def _unpack_tree(
 
 
 def _copy(
-    stream: IO[bytes] | gzip.GzipFile, target: Path, budget: Budget, tick: Callable[[int], None]
+    stream: IO[bytes] | gzip.GzipFile, target: Path, limit: UnpackLimit, tick: Callable[[int], None]
 ) -> None:
-    budget.files += 1
+    limit.files += 1
     with open(target, "xb") as out:
         while block := stream.read(_BLOCK_BYTES):
-            budget.spend(len(block))
+            limit.spend(len(block))
             out.write(block)
-            tick(budget.done)
+            tick(limit.done)
 
 
 def _entries(archive: Path, packed: str) -> Iterator[Entry]:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tulu_jax.data.specs import DatasetSpec
-    from tulu_jax.download import Expected, Result
+    from tulu_jax.download.probe import Expected
+    from tulu_jax.download.run import Result
 
 DESCRIPTION = """\
 Fetches the raw files of datasets into RAW_DIR/<dataset>/. Run it again to go on where it stopped:
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from tulu_jax.cli.data.download_bars import show_progress
     from tulu_jax.console import plain_console
-    from tulu_jax.download import FetchOptions, fetch_all, plan, probe_all, raise_failures
+    from tulu_jax.download.options import FetchOptions
+    from tulu_jax.download.probe import probe_all
+    from tulu_jax.download.run import fetch_all, raise_failures
+    from tulu_jax.download.sources import plan
 
     options = FetchOptions(
         jobs=args.jobs,
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _mirror(named: str | None) -> str | None:
     """An address of the web as it is, a folder as its path."""
-    from tulu_jax.download.plan import is_url
+    from tulu_jax.download.sources import is_url
     from tulu_jax.files import user_path
 
     return named if named is None or is_url(named) else str(user_path(named, name="--from"))

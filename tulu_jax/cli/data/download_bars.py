@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from tulu_jax.console import print_line, task_name
-from tulu_jax.download import Progress
+from tulu_jax.download.options import Progress
 
 
 class Lines(Progress):

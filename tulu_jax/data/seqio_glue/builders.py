@@ -294,7 +294,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             return locate_raw_dir(self.spec, str(dl_manager.manual_dir))
         except (AssertionError, DataError):  # nothing was put there by hand
-            from tulu_jax.download import fetch
+            from tulu_jax.download.run import fetch
 
             return fetch(self.spec, str(dl_manager.download_dir))
 

@@ -1,18 +1,52 @@
-"""What has to be fetched for some datasets: one download for each address."""
+"""Where the files of datasets come from, and the downloads that bring what is missing of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from tulu_jax.data.specs import DatasetSpec, Source
 from tulu_jax.errors import DataError
 
 CHECKSUMS = "checksums.json"
 WORK = ".download"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One upstream file: where it comes from, what it is called on disk, what is known of it.
+
+    `filename` is a path within the dataset's raw folder; it may name a folder. When what lies at
+    `url` is packed, `packed` says how and `member` names the file or folder inside it (none for
+    gz). `sha256` is that of the download. `token_env` names the environment variable with the
+    access token of a gated source; `manual` says what to do when no address serves it any more.
+    """
+
+    url: str
+    filename: str
+    sha256: str | None = None
+    mirrors: tuple[str, ...] = ()
+    packed: Literal["gz", "zip", "tar"] | None = None
+    member: str | None = None
+    token_env: str | None = None
+    manual: str | None = None
+
+
+class HasSources(Protocol):
+    """A dataset, as far as fetching it goes."""
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        ...
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Its files."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,14 +58,9 @@ class Download:
     sources: tuple[Source, ...]
 
     @property
-    def url(self) -> str:
-        """The published address."""
-        return self.sources[0].url
-
-    @property
     def key(self) -> str:
         """What its unfinished files are called by."""
-        return short_hash(self.url or self.label)
+        return short_hash(self.sources[0].url or self.label)
 
     @property
     def label(self) -> str:
@@ -45,14 +74,14 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Something to fetch: `where` is an address or a local path, made into files of `sources`.
+class Origin:
+    """A place that may have files of `sources`: `where` is an address or a local path.
 
     `as_published` says that it has the form, and so the checksum, that the sources speak of.
     """
 
     where: str
-    packed: str | None
+    packed: Literal["gz", "zip", "tar"] | None
     sources: tuple[Source, ...]
     as_published: bool = True
 
@@ -61,16 +90,15 @@ class Piece:
         """A file name whose ending says what is expected there."""
         if self.packed is None:
             return self.sources[0].filename
-        return f"{PurePosixPath(unquote(urlsplit(self.where).path)).name}.{self.packed}"
+        return f"{_last(self.where)}.{self.packed}"
 
     @property
     def sha256(self) -> str | None:
         """The checksum of what is fetched, when it is known."""
-        known = (s.sha256 for s in self.sources if s.sha256 and self.as_published)
-        return next(iter(known), None)
+        return next((s.sha256 for s in self.sources if s.sha256 and self.as_published), None)
 
 
-def plan(specs: Iterable[DatasetSpec], raw_root: str | Path) -> list[Download]:
+def plan(specs: Iterable[HasSources], raw_root: str | Path) -> list[Download]:
     """The downloads of some datasets, in order; files that two specs share come once.
 
     Embedded datasets and the user's own files need none: these have absolute names, or `.` for
@@ -93,24 +121,19 @@ def plan(specs: Iterable[DatasetSpec], raw_root: str | Path) -> list[Download]:
     return [Download(name, root / name, tuple(group)) for (name, _), group in grouped.items()]
 
 
-def candidates(
-    download: Download, missing: tuple[Source, ...], mirror_root: str | None
-) -> list[tuple[Piece, ...]]:
+def ways(download: Download, mirror_root: str | None) -> Iterator[tuple[Origin, ...]]:
     """The ways to get the sources that are missing, in the order in which they are tried."""
-    first = download.sources[0]
-    ways: list[tuple[Piece, ...]] = []
+    first, missing = download.sources[0], download.missing()
+    if not missing:
+        return
     if mirror_root is not None:
         root = f"{mirror_root.rstrip('/')}/{download.dataset}/"
         if first.packed is not None and first.url:
-            archive = PurePosixPath(unquote(urlsplit(first.url).path)).name
-            ways.append((Piece(_join(root, archive), first.packed, missing),))
+            yield (Origin(_join(root, _last(first.url)), first.packed, missing),)
         plain = first.packed is None
-        ways.append(tuple(Piece(_join(root, s.filename), None, (s,), plain) for s in missing))
+        yield tuple(Origin(_join(root, s.filename), None, (s,), plain) for s in missing)
     mirrors = dict.fromkeys(m for source in download.sources for m in source.mirrors)
-    for url in [first.url, *mirrors]:
-        if url:
-            ways.append((Piece(url, first.packed, missing),))
-    return ways
+    yield from ((Origin(url, first.packed, missing),) for url in (first.url, *mirrors) if url)
 
 
 def short_hash(text: str) -> str:
@@ -121,6 +144,10 @@ def short_hash(text: str) -> str:
 def is_url(where: str) -> bool:
     """Whether it is fetched over the network rather than copied."""
     return where.lower().startswith(("http://", "https://"))
+
+
+def _last(url: str) -> str:
+    return PurePosixPath(unquote(urlsplit(url).path)).name
 
 
 def _join(root: str, name: str) -> str:

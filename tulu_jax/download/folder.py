@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.data.specs import Source, file_sha256
-from tulu_jax.download.content import HEAD_BYTES, check_head
-from tulu_jax.download.options import FetchOptions, disk_errors
-from tulu_jax.download.part import write_atomically
-from tulu_jax.download.plan import CHECKSUMS, WORK
+from tulu_jax.download.content import check_head
+from tulu_jax.download.options import FetchOptions
+from tulu_jax.download.sources import CHECKSUMS, WORK, Source
 from tulu_jax.errors import DataError
+from tulu_jax.files import HEAD_BYTES, file_sha256
 
 _POLL_S = 0.1
 
 
-class Place:
+class RawFolder:
     """The folder `<raw_root>/<dataset>`."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,10 +50,21 @@ class Place:
 
     def add_record(self, filename: str, entry: dict[str, Any], options: FetchOptions) -> None:
         """Writes down what was fetched, keeping what others wrote."""
-        with self.lock("record", options), disk_errors(self._record_path):
+        with self.lock("record", options):
             entries = {**self.record(), filename: entry}
             text = json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False)
-            write_atomically(self._record_path, text + "\n", temporary=self.work / "record.tmp")
+            temporary = self.work / "record.tmp"
+            temporary.write_text(text + "\n", encoding="utf-8")
+            self.move_in(temporary, CHECKSUMS)
+
+    def move_in(self, path: Path, filename: str) -> None:
+        """Gives a whole file or folder its name, its bytes being on the disk."""
+        if path.is_file():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        target = self.folder / filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
 
     @contextlib.contextmanager
     def lock(
@@ -66,31 +76,24 @@ class Place:
         `waiting` is called once if somebody else has it.
         """
         path = self.work / f"{name}.lock"
-        while True:
-            with disk_errors(path):
+        with contextlib.ExitStack() as held:
+            while True:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                    stream = held.enter_context(open(path, "a"))
                 except FileNotFoundError:  # whoever finished last removed the folder just now
                     continue
+                if not _try_lock(stream.fileno()):
+                    waiting()
+                    while not _try_lock(stream.fileno()):
+                        options.check_stopped()
+                        time.sleep(_POLL_S)
+                if os.fstat(stream.fileno()).st_nlink:  # else whoever held it removed it
+                    break
             try:
-                told = False
-                while not _try_lock(handle):
-                    if not told:
-                        waiting()
-                    told = True
-                    options.check_stopped()
-                    time.sleep(_POLL_S)
-                if not _is_still(path, handle):  # removed by whoever held it: another file counts
-                    continue
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-                return
+                yield
             finally:
-                os.close(handle)
+                path.unlink(missing_ok=True)
 
     def tidy(self, options: FetchOptions) -> None:
         """Removes the folder of unfinished downloads if nothing is left in it, and its parent."""
@@ -141,9 +144,8 @@ def content_sha256(path: Path) -> tuple[str, int]:
 
 
 def _bytes(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _try_lock(handle: int) -> bool:
@@ -159,10 +161,3 @@ def _try_lock(handle: int) -> bool:
             do="choose another folder with --raw_dir",
         ) from error
     return True
-
-
-def _is_still(path: Path, handle: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(handle).st_ino
-    except FileNotFoundError:
-        return False
