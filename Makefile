@@ -1,20 +1,27 @@
 # Everything from a fresh clone: `make demo` trains and talks, `make test` checks.
 PYTHON ?= python3
 VENV ?= .venv
+NEWEST_PYTHON ?= $(or $(firstword $(foreach v,14 13 12,$(shell python3.$(v) -c 'print("python3.$(v)")' 2>/dev/null))),python3)
+NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 SHARED := $(if $(TULU_SHARED),$(abspath $(TULU_SHARED)))
 
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test test-newest lint format bench constraints clean
 
 help:  ## list what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.core  ## train a small LLaMA on instructions, score it, export it
 	$(BIN)/tulu demo --dir $(DEMO_DIR)
 
 test: lint  ## lint, types and all tests (set TULU_SHARED for those on real data)
 	TULU_SHARED=$(SHARED) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
+
+test-newest:  ## the tests (but for those against torch) on the newest Python and libraries found here
+	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test-base]'
+	TULU_SHARED=$(SHARED) $(NEWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """What every test may use."""
 
 import gc
+import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,27 @@ _CACHE = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 os.environ.setdefault("TULU_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+NO_BROWSER = "no chromium and chromedriver"
+_TORCH = re.compile(r"^(import|from) (torch|transformers|parity)\b", re.MULTILINE)
+# Newest Pythons and libraries are tried without torch, whose builds for them are huge.
+collect_ignore = [
+    str(path)
+    for path in Path(__file__).parent.rglob("*.py")
+    if importlib.util.find_spec("torch") is None
+    and (path.parent.name == "parity" or _TORCH.search(path.read_text()))
+]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says last, where it is seen, what this machine could not test and what brings it."""
+    left_out = []
+    if collect_ignore:
+        left_out.append(f"torch: {len(collect_ignore)} files that compare with it - make test")
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any(NO_BROWSER in str(report.longrepr) for report in skipped):
+        left_out.append("web pages: no browser - apt-get install chromium chromium-driver")
+    for line in left_out:
+        terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

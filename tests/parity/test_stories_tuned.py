@@ -85,7 +85,7 @@ def tuned(model, batches, lora=None):
         given, frozen = (base, ()) if lora is None else (None, (base,))
         state = create_state(config, optimizer, layout, params=given, lora=lora)
         step = make_train_step(config, optimizer, layout, compute=ComputeConfig(), lora=lora)
-        step = step.lower(state, batches[0], *frozen).compile(compiler_options=quick_xla.AS_USERS)
+        step = step.lower(state, batches[0], *frozen).compile(compiler_options=quick_xla.as_users())
         losses = []
         for batch in batches:
             state, metrics = step(state, batch, *frozen)
