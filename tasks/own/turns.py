@@ -9,6 +9,7 @@ from tasks.json_window import BadRecord
 from tasks.own.fields import FLAGS, count_unused, flag_of, is_absent
 from tasks.own.tools import CALLERS, CALLS, TOOL_ROLES, as_text, no_tools
 from tulu_jax.chat import ROLES, check_messages
+from tulu_jax.chat.messages import text_of_parts
 from tulu_jax.data.faults import Faults
 
 SHAREGPT_ROLES = {
@@ -86,22 +87,12 @@ def _message(turn: dict[str, Any], at: str, faults: Faults, *, tools: bool) -> d
 
 def _text(content: Any, at: str, faults: Faults) -> Any:
     """Content as text: parts of text are joined; what is neither is given back as it is."""
-    if not isinstance(content, list):
+    if not isinstance(content, list) or not content:
         return content
-    texts = []
+    text = text_of_parts(content, at)
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise BadRecord(
-                "message has a part that is not text",
-                got=f"part of type {ascii(kind)[:60]}",
-                at=at,
-                expected='{"type": "text", "text": ...}',
-                do="take such records out",
-            )
         count_unused(part, ("type", "text"), "part", at=at, faults=faults)
-        texts.append(part["text"])
-    return "".join(texts) if texts else content
+    return text
 
 
 def _calls(turn: dict[str, Any]) -> bool:

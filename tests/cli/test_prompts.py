@@ -36,6 +36,17 @@ def write(file, *rows):
     return file
 
 
+def test_parts_of_text_are_joined(model, file):
+    parts = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]
+    row = {"messages": [{"role": "user", "content": parts}], "n_th": 1e308}
+    write(file, row, {"messages": [USER]}, {"messages": [USER, {**ANSWER, "content": parts}]})
+    tokenizer = load_tokenizer(model)
+    prompts = read_prompts(file, drop_last_answer=True)
+    ids = [list(prompt_tokens(prompt, tokenizer, raw=False)[0]) for prompt in prompts]
+    assert ids == [list(encode_prompt([USER], tokenizer))] * 3
+    assert prompts[0].fields == row  # the line comes back as it was
+
+
 def answers(model, file, *words):
     out = file.with_name("out.jsonl")
     words = ("--input", file, "--output", out, "--max_new_tokens", "3", *words)
@@ -47,7 +58,23 @@ def answers(model, file, *words):
     ("content", "message"),
     [
         (b'{"prompt": "a"}\n{"prompt": ', r"line is not JSON - got .*in.jsonl line 2"),
-        (b'{"prompt": "\xff"}', "line is not JSON"),
+        (b'{"prompt": "\xff"}', "line is not JSON .* - fix the line"),
+        (
+            b"prompt\nWhy?\n",
+            r"line is not JSON .* - write each prompt as {\"prompt\": \"...\"} in a",
+        ),
+        (
+            b'{"prompt": "a", "x": 1e400}',
+            r"number that is too great .* - got 1e400 at .* line 1 - ",
+        ),
+        (
+            b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+            r"message has a part that is not text - got part of type 'image_url' at .* message 0",
+        ),
+        (
+            b'{"messages": [{"role": "user", "content": ["a"]}]}',
+            r"message has a part that is not text - got part of type 'str' at .* message 0",
+        ),
         (b"[]", r"line holds no prompt - got list at .* - write one object a line: jq -c '.\[\]'"),
         (
             b'[\n{"prompt": "a"}\n]',
@@ -62,7 +89,7 @@ def answers(model, file, *words):
         ),
         (b"\n", "input is empty"),
         (b"", "input is empty"),
-        (b"\x1f\x8b\x08\x00", "input is not text - got a gzip file .* JSON lines in UTF-8"),
+        (b"\x1f\x8b\x08\x00", "input is not text - got a gzip file .* in UTF-8 - unpack it"),
         (b"\xff\xfe{\x00", "input is not text - got UTF-16 text"),
         (b"version https://git-lfs.github.com/spec/v1", "input is not text - got a Git LFS poin"),
         (b'{"prompt": "a", "prompt": "b"}', "line has the field prompt twice - at .* line 1"),

@@ -81,6 +81,31 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
     return None
 
 
+def text_of_parts(parts: Sequence[object], at: object) -> str:
+    """The text of a content that is given as parts, joined as it stands.
+
+    >>> text_of_parts([{"type": "text", "text": "Tell "}, {"type": "text", "text": "me."}], "row 1")
+    'Tell me.'
+
+    Raises:
+        DataError: a part is not text (an image, a call of a tool ...).
+    """
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        text = part.get("text") if isinstance(part, dict) and kind == "text" else None
+        if not isinstance(text, str):
+            raise DataError(
+                "message has a part that is not text",
+                got=f"part of type {ascii(kind)[:60]}",
+                at=at,
+                expected='{"type": "text", "text": ...}',
+                do="take such records out",
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
 def is_blank(text: str) -> bool:
     r"""Whether a text shows nothing: spaces, line ends, and characters without width.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,29 +82,48 @@ def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         raise DataError("input cannot be read", got=error.strerror or error, at=path) from error
     kind = kind_of(data) if data else None
     if kind is not None:
-        raise DataError("input is not text", got=kind, at=path, expected="JSON lines in UTF-8")
+        packed = any(word in kind for word in ("gzip", "zstd", "xz", "bzip2", "zip"))
+        raise DataError(
+            "input is not text", got=kind, at=path, expected="JSON lines in UTF-8",
+            do="unpack it" if packed else None,
+        )  # fmt: skip
+    read = json.JSONDecoder(object_pairs_hook=each_once, parse_float=_finite)
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
         at = f"{path} line {number}"
         try:
-            yield json.loads(line.decode("utf-8"), object_pairs_hook=each_once), at
+            yield read.decode(line.decode("utf-8")), at
         except RepeatedField as error:
             raise DataError(
                 f"line has the field {error} twice", at=at, do="remove the one that is not meant"
             ) from error
+        except OverflowError as error:
+            raise DataError(
+                "line has a number that is too great to be written again", got=error, at=at,
+                expected="numbers up to 1.8e308", do="write it as text, or remove the field",
+            ) from error  # fmt: skip
         except (ValueError, RecursionError) as error:
             raise DataError(
                 "line is not JSON", got=error, at=at, expected="one JSON object a line",
-                do=_one_a_line(line) or "fix the line",
+                do=_one_a_line(line),
             ) from error  # fmt: skip
 
 
-def _one_a_line(line: bytes) -> str | None:
-    """How to make lines of the JSON over several lines that begins in this one, if it seems so."""
+def _finite(text: str) -> float:
+    """The number that `text` is; one that is too great would come back as Infinity."""
+    if math.isinf(number := float(text)):
+        raise OverflowError(text[:40])
+    return number
+
+
+def _one_a_line(line: bytes) -> str:
+    """What to do about a line that is not JSON: it may be text, or of JSON over several lines."""
     start = line.strip()
+    if start[:1] not in (b"[", b"{"):
+        return 'write each prompt as {"prompt": "..."} in a line of its own'
     if start not in (b"[", b"{", b"[{"):
-        return None
+        return "fix the line"
     return f"write one object a line: jq -c {'.' if start == b'{' else repr('.[]')} OLD > NEW"
 
 
@@ -224,6 +244,7 @@ def _check_messages(messages: Any, at: str, drop_last_answer: bool) -> None:
                 expected="role and content",
                 do="put it into the text, or leave the line out",
             )
+    messages = _with_parts_joined(messages, at)
     check_messages(messages, at)
     if messages[-1]["role"] != "assistant":
         return
@@ -250,8 +271,23 @@ def as_messages(prompt: Prompt) -> Any:
     messages = prompt.fields.get("messages")
     if messages is None:
         messages = [{"role": "user", "content": prompt.fields["prompt"]}]
+    messages = _with_parts_joined(messages, prompt.at)
     check_messages(messages, prompt.at)
     return messages
+
+
+def _with_parts_joined(messages: Any, at: str) -> Any:
+    """The messages, each with its content as one text; what is no list of messages as it is."""
+    from tulu_jax.chat.messages import text_of_parts
+
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {**message, "content": text_of_parts(message["content"], f"{at}, message {index}")}
+        if isinstance(message, dict) and message.get("content") and type(message["content"]) is list
+        else message
+        for index, message in enumerate(messages)
+    ]
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, *, raw: bool) -> tuple[Any, bool]:
