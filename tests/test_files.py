@@ -31,6 +31,7 @@ def here(tmp_path, monkeypatch):
         ("run[1]/{x}*?", "run[1]/{x}*?"),
         (" run ", " run "),
         ("run:1", "run:1"),
+        ("costs $5/a$/$", "costs $5/a$/$"),
     ],
 )
 def test_a_path_is_what_its_user_means(here, given, meant):
@@ -51,10 +52,36 @@ def test_a_path_that_names_nothing_is_refused(given):
         user_path(given, name="MODEL_DIR")
 
 
-@pytest.mark.parametrize("given", ["gs://bucket/run", "s3://b/k", "gs:/bucket/run", "file:///x"])
-def test_an_address_makes_no_local_folder(given):
-    with pytest.raises(ConfigError, match="is an address, not a path of this machine - got"):
+@pytest.mark.parametrize(
+    ("given", "do"),
+    [
+        ("gs://bucket/run", "mount the storage, or copy"),
+        ("s3://b/k", "mount the storage, or copy"),
+        ("gs:/bucket/run", "mount the storage, or copy"),
+        ("file:///x", "write the path alone"),
+        ("HTTPS://host/x.jsonl", "download it, and name the file"),
+    ],
+)
+def test_an_address_makes_no_local_folder(given, do):
+    words = "is an address, not a path of this machine - got .* - "
+    with pytest.raises(ConfigError, match=words + do):
         user_path(given)
+
+
+@pytest.mark.parametrize(
+    "given", ["$HOME/run", "${HOME}/run", "/data/$USER/x", "a/$NOT_SET", "$A.b"]
+)
+def test_a_variable_that_no_shell_replaced_makes_no_folder(here, given):
+    words = (
+        r"path holds a variable that no shell has replaced - got .* expected what \$.* stands for"
+    )
+    with pytest.raises(ConfigError, match=words):
+        user_path(given)
+
+
+def test_a_folder_may_have_the_name_of_a_variable(here):
+    (here / "$HOME").mkdir()
+    assert user_path("$HOME/run") == here / "$HOME" / "run"
 
 
 def test_a_home_that_is_not_known_is_refused(here):

@@ -17,8 +17,15 @@ HEAD_BYTES = 512
 """How much of a file `kind_of` needs to see."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_VARIABLE = re.compile(r"(\$([A-Za-z_]\w*|\{\w+\}))[^/]*")
 _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} 0\r?\n")  # ranks count from 0
+_INSTEAD = {
+    "file": "write the path alone",
+    "http": "download it, and name the file",
+    "https": "download it, and name the file",
+}
+"""What to do about an address with such a scheme."""
 _STARTS = (
     (b"version https://git-lfs.github.com/", "a Git LFS pointer (the file itself was not fetched)"),
     (b"\x1f\x8b", "a gzip file"),
@@ -47,7 +54,7 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
 
     Raises:
         ConfigError: an empty text, one with a NUL or a lone surrogate, an address such as
-            gs://bucket/folder, or `~` of nobody known.
+            gs://bucket/folder, `~` of nobody known, or a variable such as $HOME.
     """
     given = os.fspath(text)
     if not given.strip() or "\0" in given or not _encodable(given):
@@ -60,7 +67,17 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
             f"{name} is an address, not a path of this machine",
             got=repr(given),
             expected=f"a local path: {scheme[1]}:// is not supported",
-            do="mount the storage, or copy it to or from a local folder",
+            do=_INSTEAD.get(
+                scheme[1].lower(), "mount the storage, or copy it to or from a local folder"
+            ),
+        )
+    variable = _VARIABLE.search(given)
+    if variable and not os.path.lexists(given[: variable.end()]):
+        raise ConfigError(
+            f"{name} holds a variable that no shell has replaced",
+            got=repr(given),
+            expected=f"what {variable[1]} stands for",
+            do="write it out: in gin files and single quotes it is just text",
         )
     expanded = os.path.expanduser(given)
     if given.startswith("~") and expanded == given and not os.path.lexists(given):
@@ -99,6 +116,11 @@ def _encodable(text: str) -> bool:
 def real_path(path: str | os.PathLike[str]) -> Path:
     """The path with every link followed; unlike `Path.resolve`, a loop of links is no error."""
     return Path(os.path.realpath(path))
+
+
+def lost_link(path: Path) -> str | None:
+    """Where a link leads when nothing is there; None for anything else."""
+    return os.readlink(path) if path.is_symlink() and not path.exists() else None
 
 
 def kind_of(head: bytes) -> str | None:

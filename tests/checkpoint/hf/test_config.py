@@ -68,6 +68,27 @@ def test_transformers_5_writes_rope_parameters():
     assert (found.rope_theta, found.rotary_share) == (3e4, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        (CONFIG, {"rope_parameters": {"rope_theta": 5e5}},
+         r"rope_theta and rope_parameters.rope_theta contradict each other - got 10000.0 and "
+         r"500000.0 at config.json - expected one value - keep the one that the model was trained"),
+        (CONFIG, {"rope_scaling": {"type": "default", "rope_theta": 1e6}},
+         "rope_theta and rope_scaling.rope_theta contradict"),
+        (CONFIG, {"rope_scaling": {"type": "linear", "factor": 2},
+                  "rope_parameters": {"rope_type": "default"}},
+         "rope_scaling and rope_parameters contradict each other - got RopeScaling.*'default'"),
+        (NEOX, {"rope_theta": 5e5}, "rotary_emb_base and rope_theta contradict"),
+        (NEOX, {"rotary_pct": 1.0}, "rotary_pct and partial_rotary_factor contradict"),
+        (NEOX, {"rope_parameters": {"partial_rotary_factor": 1.0}}, "rotary_pct and .* contradict"),
+    ],
+)  # fmt: skip
+def test_one_setting_in_two_fields_has_one_value(config, changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        from_hf(fields(config, **changes))
+
+
 def test_defaults_of_old_configs():
     old = from_hf(fields(
         num_key_value_heads=..., head_dim=..., rope_theta=..., tie_word_embeddings=...,
@@ -165,7 +186,11 @@ def test_refusals_name_the_field(changes, message):
         (OPT, {"rms_norm_eps": 1e-5}, "rms_norm_eps is not known"),
         (NEOX, {"hidden_act": "gelu_new"}, "hidden_act is not supported"),
         (NEOX, {"layer_norm_eps": ...}, "layer_norm_eps is missing"),
-        (NEOX, {"partial_rotary_factor": 0.2}, "rotary positions need pairs of channels"),
+        (
+            NEOX,
+            {"rotary_pct": 0.2, "partial_rotary_factor": 0.2},
+            "rotary positions need pairs of channels",
+        ),
         (NEOX, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is not support"),
         (NEOX, {"num_key_value_heads": 1}, "num_key_value_heads is not known"),
     ],

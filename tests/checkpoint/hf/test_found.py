@@ -157,6 +157,60 @@ def test_folders_that_hold_something_else(tmp_path):
         hf.open_folder(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_links_to_nothing_are_named(tmp_path, name):
+    """As in a snapshot of huggingface_hub's cache that was copied without the cache."""
+    folder = write_folder(tmp_path / "x")
+    (folder / name).unlink()
+    (folder / name).symlink_to("../../blobs/4d7a21")
+    message = rf"links to nothing - got {name} -> ../../blobs/4d7a21 at .*/x - .* \(cp -rL\)"
+    with pytest.raises(CheckpointError, match=message):
+        hf.open_folder(folder)
+    folder = write_folder(tmp_path / "y", max_shard_bytes=2000)
+    shard = next(folder.glob("model-*"))
+    shard.unlink()
+    shard.symlink_to("gone")
+    with pytest.raises(CheckpointError, match=rf"links to nothing - got {shard.name} -> gone at"):
+        hf.open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "what", "do"),
+    [
+        ("global_step9/mp_rank_00_model_states.pt", "a checkpoint of DeepSpeed", "zero_to_fp32.py"),
+        (
+            "fsdp_0/__0_0.distcp",
+            r"a sharded checkpoint of torch \(FSDP\)",
+            "accelerate merge-weights",
+        ),
+        ("flax_model.msgpack", "weights of Flax", r"save_pretrained\(DIR\)"),
+        ("tf_model.h5", "weights of TensorFlow", r"save_pretrained\(DIR\)"),
+        ("consolidated.safetensors", "weights under Mistral's own names", r"model\*.safetensors"),
+    ],
+)
+def test_weights_as_other_programs_keep_them(tmp_path, file, what, do):
+    folder = write_folder(tmp_path / "x")
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / "model.safetensors").rename(folder / file)
+    found = rf"{what} \({file}\)"
+    with pytest.raises(CheckpointError, match=f"no weights of a model, but {found} - .* - .*{do}"):
+        hf.open_folder(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=f"holds {found}, not a whole model - .* - .*{do}"):
+        hf.open_folder(folder)
+
+
+def test_names_of_models_and_caches_lead_to_a_folder(tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"no such folder - at .* nothing is downloaded by name"
+    ):
+        hf.open_folder(tmp_path / "meta-llama" / "Llama-2-7b-hf")
+    snapshot = write_folder(tmp_path / "models--a--b" / "snapshots" / "4d7a21")
+    (tmp_path / "models--a--b" / "refs").mkdir()
+    with pytest.raises(CheckpointError, match=rf"missing .* give the folder inside: {snapshot}"):
+        hf.open_folder(tmp_path / "models--a--b")
+
+
 def test_an_adapter_beside_a_model_is_said(tmp_path):
     (write_folder(tmp_path / "x") / "adapter_config.json").write_text("{}")
     assert "it is not read" in hf.open_folder(tmp_path / "x").notes[0]

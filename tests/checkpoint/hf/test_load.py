@@ -68,8 +68,8 @@ def spoil(folder, change):
     write_tensors(folder / "model.safetensors", tensors)
 
 
-def rotary(tensors):
-    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(3, np.float32)
+def rotary(tensors, rates=(1, 0.01), dtype=np.float32):
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.array(rates, dtype)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,18 @@ def test_harmless_extra_tensors_are_noted(tmp_path):
     folder = hf.open_folder(tmp_path / "x")
     assert folder.notes == ["ignored 1 rotary_emb.inv_freq tensors: config.json determines them"]
     same(hf.load(tmp_path / "x")[1], random_params(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("rates", "base"),
+    [((1, 1e-3), "1e+06"), ((1, 1, 1), "1"), ((1, 0), "inf"), ((1, np.nan), "nan"),
+     ((1, 0.01), None), ((0.5, 0.005), None), ((1,), None)],
+)  # fmt: skip
+def test_stored_rotary_rates_of_another_base_are_named(tmp_path, rates, base):
+    spoil(write_folder(tmp_path / "x"), lambda tensors: rotary(tensors, rates, np.float16))
+    more = hf.open_folder(tmp_path / "x").notes[1:]
+    named = f"rotary_emb.inv_freq has the base {base}, config.json rope_theta=10000, which counts"
+    assert [note.split(":")[0] for note in more] == ([named] if base else [])
 
 
 def test_tied_head_that_is_there_must_equal_the_embedding(tmp_path):

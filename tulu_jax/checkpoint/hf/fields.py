@@ -72,6 +72,29 @@ class Fields:
         self._read.add(name)
         return self._fields.get(name, default)
 
+    def agreed(self, values: Mapping[str, Any]) -> Any:
+        """The one value of a setting that may stand in several fields; None where none has it.
+
+        Programs differ in which of the fields they read.
+
+        Args:
+          values: the value by the field's name, None where it is absent.
+
+        Raises:
+          CheckpointError: two fields differ.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        first = next(iter(given.values()), None)
+        if any(value != first for value in given.values()):
+            raise CheckpointError(
+                f"{' and '.join(given)} contradict each other",
+                got=" and ".join(repr(value)[:100] for value in given.values()),
+                at=self._at,
+                expected="one value",
+                do="keep the one that the model was trained with",
+            )
+        return first
+
     def only(self, name: str, wanted: Any) -> None:
         """Refuses any value but `wanted`, which is also the meaning of an absent field.
 

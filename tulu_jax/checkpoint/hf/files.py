@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tulu_jax.checkpoint.hf.json_file import read_json
-from tulu_jax.checkpoint.hf.kinds import other_kind
+from tulu_jax.checkpoint.hf.kinds import links_to_nothing, other_kind
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, SINGLE_NAME, read_header
 from tulu_jax.checkpoint.hf.tensors import TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
@@ -57,6 +57,8 @@ def find_tensors(folder: Path) -> dict[str, TensorSpec]:
             return _some(_find_in_shards(folder, kind, _read_index(index, kind)), index)
     suffixes = ("safetensors", "bin", "pth", "pt", "h5", "msgpack", "gguf")
     others = sorted(path.name for end in suffixes for path in folder.glob(f"*.{end}"))
+    if lost := links_to_nothing(folder):
+        raise lost
     what, do = other_kind(folder) or (None, None)
     raise CheckpointError(
         "folder holds no weights" + (f" of a model, but {what}" if what else ""),
@@ -120,7 +122,7 @@ def _find_in_shards(
     specs: dict[str, TensorSpec] = {}
     for file in sorted(set(weight_map.values())):
         if not (folder / file).is_file():
-            raise CheckpointError(
+            raise links_to_nothing(folder) or CheckpointError(
                 "a shard is missing",
                 got=f"no {file}",
                 at=folder,

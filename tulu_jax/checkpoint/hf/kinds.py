@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import lost_link
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_FOLDER = "a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin"
@@ -19,20 +20,43 @@ def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
     if what is not None:
         return CheckpointError(f"folder holds {what}, not a whole model", at=folder, do=do)
     if not folder.is_dir():
-        found = "a file" if folder.exists() else None
+        found = "a file" if folder.exists() else lost_link(folder)
         return CheckpointError(
             "no such folder",
             got=found,
             at=folder,
             expected=expected,
-            do="give the folder, not a file in it" if found else None,
+            do="give the folder, not a file in it"
+            if folder.exists()
+            else "nothing is downloaded by name: get it first (hf download), and name its folder",
         )
+    if lost := links_to_nothing(folder):
+        return lost
     return CheckpointError(
         "config.json is missing",
         got=sorted(child.name for child in folder.iterdir())[:5] or "an empty folder",
         at=folder,
         expected=expected,
         do=_inside(folder),
+    )
+
+
+def links_to_nothing(folder: Path) -> CheckpointError | None:
+    """The error of a folder in which links lead to nothing; None where none does.
+
+    Snapshots in the cache of huggingface_hub are links to `../../blobs`: copied alone, or cleared
+    away below them, nothing is behind the names.
+    """
+    links = [(file.name, lost_link(file)) for file in sorted(folder.iterdir())]
+    lost = [f"{name} -> {target}" for name, target in links if target is not None]
+    if not lost:
+        return None
+    return CheckpointError(
+        "files of the folder are links to nothing",
+        got=", ".join(lost[:5]),
+        at=folder,
+        expected="the files themselves, or links to them",
+        do="copy it again with what the links lead to (cp -rL), or download it again",
     )
 
 
@@ -51,12 +75,31 @@ def other_kind(folder: Path) -> tuple[str, str] | None:
     gguf = sorted(folder.glob("*.gguf"))
     if gguf:
         return f"a GGUF file ({gguf[0].name})", "give the Hugging Face folder it was made from"
+    for pattern, what, do in OF_TRAINERS:
+        found = next(iter(sorted(folder.glob(pattern))), None)
+        if found is not None:
+            return f"{what} ({found.relative_to(folder)})", do
     return None
+
+
+_SAVE = "load it in that program and save it with save_pretrained(DIR)"
+OF_TRAINERS = (
+    ("*/mp_rank_*_model_states.pt", "a checkpoint of DeepSpeed",
+     "join it first, with the zero_to_fp32.py that DeepSpeed puts beside it"),
+    ("*/*.distcp", "a sharded checkpoint of torch (FSDP)",
+     "join it first: accelerate merge-weights, or as the program that wrote it says"),
+    ("flax_model*.msgpack", "weights of Flax", _SAVE),
+    ("tf_model*.h5", "weights of TensorFlow", _SAVE),
+    ("consolidated*.safetensors", "weights under Mistral's own names",
+     "take the files model*.safetensors of the same model"),
+)  # fmt: skip
+"""Files in which other programs keep weights, what they are, and what to do."""
 
 
 def _inside(folder: Path) -> str | None:
     """Which folder inside may be meant."""
     inside = sorted(child for child in folder.iterdir() if child.is_dir())[:SOME]
+    inside += sorted(folder.glob("snapshots/*"))[:SOME]  # the cache of huggingface_hub
     names = ("config.json", ADAPTER_CONFIG)
     found = [child for child in inside if any((child / name).is_file() for name in names)]
     return f"give the folder inside: {found[0]}" if len(found) == 1 else None

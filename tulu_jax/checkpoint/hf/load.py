@@ -242,7 +242,27 @@ def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Pat
     _check_shapes(specs, expected)
     kinds = "/".join(sorted(set(harmless.values())))
     notes = [f"ignored {len(harmless)} {kinds} tensors: config.json determines them"]
-    return notes[: bool(harmless)] + [_check_tied(config, specs, folder) for _ in tied]
+    notes += _other_base(config, next((specs[n] for n in harmless if "inv_freq" in n), None))
+    return notes[not harmless :] + [_check_tied(config, specs, folder) for _ in tied]
+
+
+def _other_base(config: ModelConfig, rates: Stored | None) -> list[str]:
+    """A note where stored rotary rates, base ** (-i / number), have another base than the config.
+
+    Of rates in 16 bits the base comes out to within a third.
+    """
+    theta = getattr(config, "rope_theta", None)
+    found = np.zeros(0) if rates is None else read_tensor(rates).astype(np.float64).reshape(-1)
+    if theta is None or len(found) < 2:
+        return []
+    with np.errstate(all="ignore"):
+        base = float((found[0] / found[1]) ** len(found))
+    if 2 / 3 < base / theta < 3 / 2:
+        return []
+    return [
+        f"rotary_emb.inv_freq has the base {base:.2g}, config.json rope_theta={theta:g}, which "
+        "counts: see whether it is that of these weights"
+    ]
 
 
 def _check_shapes(specs: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -122,16 +122,17 @@ def _check_window(fields: Fields, max_length: int) -> None:
 
 def _rope(fields: Fields) -> tuple[float, RopeScaling | None]:
     """Base and scaling of the rotary rates, as transformers 4 and 5 spell them."""
-    theta = fields.take("rope_theta", default=None)
-    scaling = None
+    thetas = {"rope_theta": fields.take("rope_theta", default=None)}
+    scalings = {}
     for name in ("rope_scaling", "rope_parameters"):
         rope = fields.take(name, default=None)
         if rope is None:
             continue
-        theta = rope.get("rope_theta", theta) if isinstance(rope, Mapping) else theta
-        scaling = _scaling(fields, name, rope) or scaling
+        thetas[f"{name}.rope_theta"] = rope.get("rope_theta") if isinstance(rope, Mapping) else None
+        scalings[name] = _scaling(fields, name, rope) or "default"
+    theta, scaling = fields.agreed(thetas), fields.agreed(scalings)
     theta = DEFAULT_ROPE_THETA if theta is None else theta
-    return fields.as_number("rope_theta", theta), scaling
+    return fields.as_number("rope_theta", theta), scaling if scaling != "default" else None
 
 
 def _scaling(fields: Fields, name: str, rope: Any) -> RopeScaling | None:

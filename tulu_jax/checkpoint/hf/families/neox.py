@@ -43,10 +43,8 @@ def from_hf(fields: Fields) -> NeoxConfig:
 
 def _rope(fields: Fields) -> tuple[float, float]:
     """Base of the rotary rates and the share of channels that turn, in all three spellings."""
-    theta = fields.take("rotary_emb_base", default=None)
-    theta = fields.take("rope_theta", default=theta)
-    share = fields.take("rotary_pct", default=None)
-    share = fields.take("partial_rotary_factor", default=share)
+    thetas = {n: fields.take(n, default=None) for n in ("rotary_emb_base", "rope_theta")}
+    shares = {n: fields.take(n, default=None) for n in ("rotary_pct", "partial_rotary_factor")}
     for name in ("rope_scaling", "rope_parameters"):
         rope = fields.take(name, default=None)
         if rope is None:
@@ -55,8 +53,9 @@ def _rope(fields: Fields) -> tuple[float, float]:
         plain = isinstance(rope, dict) and set(rope) <= known
         if not plain or rope.get("rope_type", rope.get("type", "default")) != "default":
             raise fields.refusal(name, rope, expected="null, or a dictionary of rope_type default")
-        theta = rope.get("rope_theta", theta)
-        share = rope.get("partial_rotary_factor", share)
+        thetas[f"{name}.rope_theta"] = rope.get("rope_theta")
+        shares[f"{name}.partial_rotary_factor"] = rope.get("partial_rotary_factor")
+    theta, share = fields.agreed(thetas), fields.agreed(shares)
     return (
         fields.as_number("rotary_emb_base", DEFAULT_ROPE_THETA if theta is None else theta),
         fields.as_number("rotary_pct", DEFAULT_ROTARY_SHARE if share is None else share),
