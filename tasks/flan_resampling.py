@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tasks.templates import SEED
 from tulu_jax.errors import DataError
+from tulu_jax.files import whole_file
 
 TULU_V1_SHARES = {
     "flan_zsopt": 0.1,
@@ -62,8 +63,7 @@ def resample(
     """
     rng = random.Random(seed)
     counts = {name: int(share * total) for name, share in shares.items()}
-    partial = Path(f"{output}.partial")
-    with open(partial, "wb") as out:
+    with whole_file(Path(output), "wb") as out:
         for name, count in counts.items():
             path = Path(submix_dir) / name / f"{name}.jsonl"
             chosen = _choose(path, count, rng) if count else set()
@@ -74,7 +74,6 @@ def resample(
                         for index, line in enumerate(lines)
                         if index in chosen
                     )
-    partial.replace(output)
     return counts
 
 

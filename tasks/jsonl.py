@@ -12,7 +12,6 @@ the files in the folder `jsonl` of the raw folder, or else those in the raw fold
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import os
 import re
@@ -31,7 +30,7 @@ from tulu_jax.chat.messages import is_blank
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, add_resolver, register
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import user_path
+from tulu_jax.files import sha256, user_path
 
 GENERIC = ("all", "chat", "conversations", "data", "dataset", "messages", "test", "train", "valid")
 """File names that say so little that the folder's name is put before them."""
@@ -197,7 +196,7 @@ def _plain_name(path: Path) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_") or "file"
     if len(name) <= LONGEST_NAME:
         return name
-    return f"{name[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[:LONGEST_NAME]}_{sha256(name)[:8]}"
 
 
 @add_resolver

@@ -7,8 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tulu_jax.errors import ConfigError
-from tulu_jax.files import RepeatedField, each_once, kind_of, kind_of_file, real_path, user_path
+from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.files import (
+    RepeatedField,
+    each_once,
+    file_sha256,
+    json_or_none,
+    json_sha256,
+    kind_of,
+    kind_of_file,
+    parse_json,
+    read_json,
+    real_path,
+    sha256,
+    user_path,
+    whole_file,
+    write_whole,
+)
 
 
 @pytest.fixture
@@ -123,3 +138,69 @@ def test_a_field_that_is_there_twice_is_named():
     for pairs, same in (([("b", 0), ("a", 1), ("a", 1)], False), ([("a", 1), ("a", 2)], True)):
         with pytest.raises(RepeatedField, match=r"^a$"):
             each_once(pairs, same=same)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"\xff", "invalid start byte"),
+        ("{", "Expecting property name"),
+        ('{"a": 1, "a": 1}', "^the field a twice$"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_json(text)
+    assert parse_json(b'\xef\xbb\xbf{"a": [1]}') == {"a": [1]}
+    assert parse_json('{"a": 1, "a": 1}', same=True) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "x.json is missing - at .* - expected a folder of mine - name it"),
+        (b"", "not a JSON object - got an empty file at .*x.json - expected an object.* - mend it"),
+        (b"<html>", r"got a web page \(HTML\) at .* - download the file itself"),
+        (b"[1]", "not a JSON object - got a JSON list at"),
+        (b'{"a": 1, "a": 2}', "got the field a twice with two values at .* - mend it$"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_named(tmp_path, content, words):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_json(path, DataError, expected="a folder of mine", do="name it", mend="mend it")
+    if content != b"[1]":
+        assert json_or_none(path) in (None, {"a": 2})
+
+
+def test_a_json_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(DataError, match=r"x\.json cannot be read - got Is a directory at"):
+        read_json(tmp_path / "x.json", DataError)
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "new" / "x"
+    write_whole(path, "first\n")
+    with pytest.raises(KeyboardInterrupt), whole_file(path, "wb", durable=True) as stream:
+        stream.write(b"second")
+        stream.flush()
+        assert path.read_text() == "first\n"
+        raise KeyboardInterrupt
+    assert path.read_text() == "first\n" and os.listdir(path.parent) == ["x"]
+    before = os.umask(0o027)
+    try:
+        write_whole(path, b"second", durable=True)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"second" and path.stat().st_mode & 0o777 == 0o640
+
+
+def test_checksums_are_those_of_the_content(tmp_path):
+    (tmp_path / "x").write_text("größe")
+    assert sha256("größe") == sha256("größe".encode()) == file_sha256(tmp_path / "x")
+    assert sha256("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert json_sha256({"b": tmp_path, "a": 1}) == json_sha256({"a": 1, "b": str(tmp_path)})

@@ -1,17 +1,20 @@
-"""The one way to name a user's files, and to say what a file is by its first bytes."""
+"""The one way to name a user's files, to say what they are, to read, publish and hash them."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tulu_jax.errors import ConfigError
+from tulu_jax.errors import ConfigError, TuluError
 
 HEAD_BYTES = 512
 """How much of a file `kind_of` needs to see."""
@@ -144,6 +147,20 @@ def kind_of(head: bytes) -> str | None:
     return None
 
 
+_KIND_ADVICE = {
+    "Git LFS": "fetch it with `git lfs pull`, or download the file itself",
+    "HTML": "download the file itself: this is a page about it",
+    "gzip": "unpack it",
+    "tiktoken": "name the tokenizer.json of the same model instead",
+    "UTF-16": "save it as UTF-8",
+}
+
+
+def instead(kind: str) -> str | None:
+    """What to do about a file of such a kind where another was meant, if there is advice."""
+    return next((do for word, do in _KIND_ADVICE.items() if word in kind), None)
+
+
 def text_in(head: bytes) -> str | None:
     r"""What a file of bytes is whose beginning is plain text, in words; None where it is not.
 
@@ -191,6 +208,76 @@ def each_once(pairs: list[tuple[str, Any]], *, same: bool = False) -> dict[str, 
     return found
 
 
+def parse_json(text: str | bytes, *, same: bool = False, **options: Any) -> Any:
+    """The JSON value in a text; a byte order mark before bytes of it is skipped.
+
+    With `same` a field may be there again with the same value; `options` are as of `json.loads`.
+
+    Raises:
+        ValueError: saying what is wrong: no UTF-8, no JSON, nested too deeply, a field twice.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=partial(each_once, same=same), **options)
+    except RepeatedField as error:
+        raise ValueError(f"the field {error} twice" + same * " with two values") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_json(
+    path: Path,
+    error: type[TuluError],
+    *,
+    expected: object = None,
+    do: object = None,
+    mend: str = "mend the file, or take it anew from where it came",
+) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+      path: the file.
+      error: what is raised of it.
+      expected: what its folder should be, for the message where the file is missing.
+      do: what to do then.
+      mend: what to do about a file that holds anything else.
+
+    Raises:
+      TuluError: no such file, one that cannot be read, or that is no JSON object in UTF-8; or a
+        field is there twice with two values.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as fault:
+        raise error(f"{path.name} is missing", at=path.parent, expected=expected, do=do) from fault
+    except OSError as fault:
+        raise error(f"{path.name} cannot be read", got=fault.strerror or fault, at=path) from fault
+    kind = kind_of(data)
+    try:
+        if kind is not None:
+            raise ValueError(kind)
+        value = parse_json(data, same=True)
+        if not isinstance(value, dict):
+            raise ValueError(f"a JSON {type(value).__name__}")
+    except ValueError as fault:
+        raise error(
+            f"{path.name} is not a JSON object",
+            got=fault,
+            at=path,
+            expected="an object in UTF-8",
+            do=instead(kind or "") or mend,
+        ) from fault
+    return value
+
+
+def json_or_none(path: Path) -> Any:
+    """The JSON value in a file of our own making; None where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space: a quota is used up",
@@ -226,32 +313,58 @@ def disk_error(error: Exception) -> OSError | None:
     return next((OSError(code, os.strerror(code)) for code in codes), None)
 
 
-def publish_text(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file of these pieces of text, whole or not at all; its folder is made.
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator[IO[Any]]:
+    """A file to write that has its name when it is whole, and is not there after an error.
 
-    What lay there is replaced when the last piece is written; a pipe is written to as it is. A
-    lone surrogate is written as an escape: UTF-8 has none.
+    Its folder is made, and what lay there is replaced; links are followed, and a pipe is written
+    to as it is. Text is UTF-8, a lone surrogate in it an escape. With `durable` the bytes are on
+    the disk before the file has its name.
 
     Raises: OSError.
     """
+    as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    options: dict[str, Any] = {} if "b" in mode else as_text
     if path.exists() and not path.is_file():
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.writelines(pieces)
+        with open(path, mode, **options) as stream:
+            yield stream
         return
-    path = Path(os.path.realpath(path))
+    path = real_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    stream = open(temporary, mode.replace("w", "x"), **options)  # noqa: SIM115
     try:
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-            stream.writelines(pieces)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with stream:
+            yield stream
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
     except BaseException:
-        os.unlink(name)
+        temporary.unlink()
         raise
 
 
+def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Writes a file of this content: at any moment it is the old one or the new one.
+
+    Raises: OSError.
+    """
+    with whole_file(path, "w" if isinstance(content, str) else "wb", durable=durable) as stream:
+        stream.write(content)
+
+
+def sha256(content: str | bytes) -> str:
+    """SHA-256 of a text in UTF-8, or of bytes, in hex."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def json_sha256(value: Any) -> str:
+    """The same of a JSON value, in whatever order its fields are; other objects are their text."""
+    return sha256(json.dumps(value, sort_keys=True, default=str))
+
+
 def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's content, read in pieces."""
+    """The same of a file's content, read in pieces."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

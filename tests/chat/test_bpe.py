@@ -303,7 +303,7 @@ def test_a_special_token_that_text_becomes(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 10**5])
 def test_files_that_are_not_json_objects(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(TokenizerError, match=r"tokenizer.json is not (JSON|an object) - got "):
+    with pytest.raises(TokenizerError, match=r"tokenizer.json is not a JSON object - got "):
         load_tokenizer(tmp_path)
 
 

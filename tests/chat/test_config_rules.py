@@ -228,7 +228,10 @@ def test_a_sentencepiece_tokenizer_without_its_model_is_told_what_is_missing(sha
 def test_a_setting_that_is_there_twice_is_refused(folder):
     """A parser would keep the second in silence."""
     (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>", "eos_token": "<s>"}')
-    with pytest.raises(TokenizerError, match=r"tokenizer_config.json has eos_token twice with two"):
+    with pytest.raises(
+        TokenizerError,
+        match=r"tokenizer_config.json is not a JSON object - got the field eos_token twice with",
+    ):
         load_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>", "eos_token": "</s>"}')
     load_tokenizer(folder)

@@ -236,10 +236,12 @@ def test_older_files_name_special_tokens(folder):
 
 def test_config_that_is_not_json(folder):
     (folder / "tokenizer_config.json").write_text("{")
-    with pytest.raises(TokenizerError, match=r"tokenizer_config.json is not JSON - got .+ at "):
+    with pytest.raises(
+        TokenizerError, match=r"tokenizer_config.json is not a JSON object - got .+ at "
+    ):
         load_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(TokenizerError, match=r"is not an object - got list"):
+    with pytest.raises(TokenizerError, match=r"is not a JSON object - got a JSON list"):
         load_tokenizer(folder)
 
 

@@ -178,7 +178,7 @@ def test_flipped_bits(models, file):
     [
         (lambda d: (d / "tulu_diff.bin").write_bytes(b"1"), r"diff is damaged - got 1 bytes where"),
         (lambda d: (d / "tulu_diff.bin").unlink(), "diff is damaged - got None bytes where"),
-        (lambda d: (d / "tulu_diff.json").write_text("{}}"), "tulu_diff.json is unreadable"),
+        (lambda d: (d / "tulu_diff.json").write_text("{}}"), "tulu_diff.json is not a JSON object"),
         (lambda d: (d / "tulu_diff.json").unlink(), "tulu_diff.json is missing"),
         (lambda d: (d / "tulu_diff.json").write_text('{"format": 2}'), "record is malformed - got "
          "format 2"),

@@ -92,7 +92,10 @@ def answers(model, file, *words):
         (b"\x1f\x8b\x08\x00", "input is not text - got a gzip file .* in UTF-8 - unpack it"),
         (b"\xff\xfe{\x00", "input is not text - got UTF-16 text"),
         (b"version https://git-lfs.github.com/spec/v1", "input is not text - got a Git LFS poin"),
-        (b'{"prompt": "a", "prompt": "b"}', "line has the field prompt twice - at .* line 1"),
+        (
+            b'{"prompt": "a", "prompt": "b"}',
+            "line is not JSON - got the field prompt twice at .* line 1",
+        ),
         (b'{"prompt": "a", "messages": []}', "line holds both messages and prompt"),
         (b"[" * 100_000, "line is not JSON"),
         (b'{"prompt": "a"}\n\n{"prompt": "\\ud800"}', "not valid Unicode - .* line 3, message 0"),

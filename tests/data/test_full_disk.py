@@ -19,7 +19,7 @@ from tulu_jax.cli.main import main
 from tulu_jax.data.exclude_file import write_exclusion
 from tulu_jax.data.store_format import unwritable
 from tulu_jax.errors import DataError
-from tulu_jax.files import advice, disk_error, publish_text
+from tulu_jax.files import advice, disk_error, write_whole
 from tulu_jax.inspect.check import examine
 from tulu_jax.inspect.check.language import LanguageFinder
 from tulu_jax.inspect.check.run import check_mixture
@@ -98,7 +98,7 @@ def test_files_are_whole_or_not_there(tmp_path):
         with pytest.raises(DataError, match=r"cannot write the exclude file - .* raise the limit"):
             write_exclusion(path.with_name("x"), {}, [{"id": "y" * 50}] * 9)
         with pytest.raises(OSError, match="File too large"):
-            publish_text(path, ["x" * 1_000])
+            write_whole(path, "x" * 1_000)
     assert list(path.parent.iterdir()) == []
 
 
@@ -127,11 +127,11 @@ def test_what_libraries_tell_of_a_disk():
 
 def test_text_goes_through_pipes_and_links(tmp_path):
     reader, writer = os.pipe()
-    publish_text(tmp_path.joinpath(f"/dev/fd/{writer}"), ["a", "\ud800"])
+    write_whole(tmp_path.joinpath(f"/dev/fd/{writer}"), "a\ud800")
     os.close(writer)
     with open(reader) as stream:
         assert stream.read() == "a\\ud800"
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    publish_text(tmp_path / "link", ["new"])
+    write_whole(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"

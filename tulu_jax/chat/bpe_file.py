@@ -9,7 +9,6 @@ Source: the file format of huggingface/tokenizers; GPT-2's `encoder.py` (openai/
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.chat.settings import MERGES_NAME, VOCAB_NAME, Json, read_json
+from tulu_jax.chat.settings import MERGES_NAME, VOCAB_NAME, Json, json_if_there
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import json_sha256
 
 GPT2_SPLIT: Json = {
     "type": "ByteLevel",
@@ -64,7 +64,7 @@ def read_definition(file: Path) -> Json:
     Raises:
         TokenizerError: a file is missing or corrupt, or the tokenizer is one of those refused.
     """
-    content = _from_vocab(file) if file.name == VOCAB_NAME else read_json(file)
+    content = _from_vocab(file) if file.name == VOCAB_NAME else json_if_there(file)
     model = content.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise _corrupt(file, "no model with a vocabulary")
@@ -94,7 +94,7 @@ def segmentation_digest(definition: Json) -> str:
     """A SHA-256 (hex) of what decides how ordinary text is segmented."""
     plain = sorted((t["id"], t["content"]) for t in definition["added_tokens"] if not t["special"])
     parts = [definition[name] for name in ("normalizer", "pre_tokenizer", "model")]
-    return hashlib.sha256(json.dumps([*parts, plain], sort_keys=True).encode()).hexdigest()
+    return json_sha256([*parts, plain])
 
 
 def _from_vocab(file: Path) -> Json:
@@ -119,7 +119,7 @@ def _from_vocab(file: Path) -> Json:
         if len(pair) != 2 or not all(pair):
             raise _corrupt(f"{merges_file}, line {number}", repr(line[:80]))
         merges.append(pair)
-    model = {"type": "BPE", "vocab": read_json(file), "merges": merges}
+    model = {"type": "BPE", "vocab": json_if_there(file), "merges": merges}
     return {"pre_tokenizer": GPT2_SPLIT, "model": model}
 
 

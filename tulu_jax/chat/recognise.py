@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu_jax.chat.messages import Messages
 from tulu_jax.chat.segments import ChatTemplate, Segment
-from tulu_jax.chat.settings import CONFIG_NAME, TEMPLATE_NAME, read_json, read_text
+from tulu_jax.chat.settings import CONFIG_NAME, TEMPLATE_NAME, json_if_there, read_text
 from tulu_jax.chat.template import hf_template
 from tulu_jax.chat.templates import TEMPLATES
 from tulu_jax.errors import DataError, TokenizerError
@@ -36,7 +36,7 @@ def own_template(folder: Path) -> str | None:
     file = folder / TEMPLATE_NAME
     if file.is_file():
         return read_text(file)
-    found = read_json(folder / CONFIG_NAME).get("chat_template")
+    found = json_if_there(folder / CONFIG_NAME).get("chat_template")
     if isinstance(found, list):
         several = [one for one in found if isinstance(one, dict)]
         named = {str(one.get("name")): one.get("template") for one in several}

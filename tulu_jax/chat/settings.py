@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tulu_jax.chat.config_rules import check_config
 from tulu_jax.errors import TokenizerError
-from tulu_jax.files import RepeatedField, each_once, kind_of_file, real_path
+from tulu_jax.files import instead, kind_of_file, read_json, real_path
 
 Json = dict[str, Any]
 
@@ -30,16 +28,6 @@ TOKENIZER_FILES = (
     *MAIN_NAMES, MERGES_NAME, CONFIG_NAME, SPECIAL_NAME, ADDED_NAME, TEMPLATE_NAME,
 )  # fmt: skip
 """Every file that `load_tokenizer` may read."""
-
-
-_INSTEAD = {
-    "Git LFS": "fetch it with `git lfs pull`, or download the file itself",
-    "HTML": "download the file itself: this is a page about it",
-    "gzip": "unpack it",
-    "tiktoken": "name the tokenizer.json of the same model instead",
-    "UTF-16": "save it as UTF-8",
-}
-"""What to do about a file that is of another kind."""
 
 
 def find_main(path: Path) -> Path | None:
@@ -100,9 +88,9 @@ def read_config(main: Path) -> Json:
         TokenizerError: a file is not JSON, or says what is not honoured (`check_config`).
     """
     folder = main.parent
-    config = {**read_json(folder / SPECIAL_NAME), **read_json(folder / CONFIG_NAME)}
+    config = {**json_if_there(folder / SPECIAL_NAME), **json_if_there(folder / CONFIG_NAME)}
     if "added_tokens_decoder" not in config:
-        added = read_json(folder / ADDED_NAME)
+        added = json_if_there(folder / ADDED_NAME)
         config["added_tokens_decoder"] = {str(i): piece for piece, i in added.items()}
     check_config(config, main)
     return config
@@ -138,33 +126,16 @@ def check_kind(path: Path) -> None:
         got=kind,
         at=path,
         expected="a SentencePiece model" if path.suffix == ".model" else "text in UTF-8",
-        do=next((do for word, do in _INSTEAD.items() if word in str(kind)), "copy it again"),
+        do=instead(str(kind)) or "copy it again",
     )
 
 
-def read_json(path: Path) -> Json:
+def json_if_there(path: Path) -> Json:
     """The object in a JSON file; an empty one where there is no file.
 
     Raises: TokenizerError.
     """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(read_text(path), object_pairs_hook=partial(each_once, same=True))
-    except RepeatedField as error:
-        raise TokenizerError(
-            f"{path.name} has {error} twice with two values", at=path,
-            do="remove the one that is not meant",
-        ) from error  # fmt: skip
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path.name} is not JSON", got=str(error), at=path, do="copy it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise TokenizerError(
-            f"{path.name} is not an object", got=type(content).__name__, at=path, expected="{...}"
-        )
-    return content
+    return read_json(path, TokenizerError, mend="copy it again") if path.is_file() else {}
 
 
 def token_text(token: object) -> str | None:

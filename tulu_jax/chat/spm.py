@@ -5,7 +5,6 @@ Loading checks everything that would otherwise make masks or text silently wrong
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from tulu_jax.chat.spm_added import added_behind, check_more_special
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, at_spaces, whole
 from tulu_jax.errors import TokenizerError
-from tulu_jax.files import real_path
+from tulu_jax.files import real_path, sha256
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -61,7 +60,7 @@ class SentencePieceTokenizer(Tokenizer):
     @property
     def segmentation(self) -> str:
         """The SHA-256 (hex) of the model file."""
-        return hashlib.sha256(self.model_bytes).hexdigest()
+        return sha256(self.model_bytes)
 
     def hf_opening_of(self, template: ChatTemplate) -> str:
         """BOS, and a space that stands for the word-start mark before a text's first word.

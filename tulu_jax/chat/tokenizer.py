@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from tulu_jax.axes import TokenIds
 from tulu_jax.chat.segments import ChatTemplate, Segment
 from tulu_jax.chat.templates import TEMPLATES
 from tulu_jax.errors import TokenizerError
+from tulu_jax.files import json_sha256
 
 Encoding = Literal["hf", "paper"]
 """`hf`: the tokenizer's own segmentation, what transformers gives for an exported checkpoint.
@@ -144,7 +143,7 @@ class Tokenizer(ABC):
         }
         if self.template.tokens:
             parts["markers"] = [self.token_id(piece) for piece in self.template.tokens]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return json_sha256(parts)
 
     @cached_property
     def template_ids(self) -> dict[str, int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +30,7 @@ from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, TuluError
-from tulu_jax.files import user_path
+from tulu_jax.files import read_json, user_path
 
 __all__ = [
     "CheckpointReader",
@@ -298,20 +297,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
       CheckpointError: it cannot be read, or holds no object.
     """
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            "checkpoint's metadata is unreadable",
-            got=error,
-            at=path,
-            do="take another step of the run, or make or copy the checkpoint again",
-        ) from error
-    if not isinstance(meta, dict):
-        raise CheckpointError(
-            "checkpoint's metadata is malformed", got=type(meta).__name__, at=path
-        )
-    return meta
+    mend = "take another step of the run, or make or copy the checkpoint again"
+    return read_json(path, CheckpointError, do=mend, mend=mend)
 
 
 def _leaf(tree: Any, path: ParamPath) -> Any:

@@ -20,6 +20,7 @@ import xxhash
 
 from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import read_json
 
 CHECKSUMS_NAME = "checksums.json"
 ALGORITHM = "xxh128"
@@ -109,16 +110,8 @@ def verify_checksums(folder: Path, stop: threading.Event | None = None) -> int |
 
 def _read_list(path: Path) -> tuple[str, dict[str, str]]:
     """The algorithm, and the checksum of each file by name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            "checksums.json is unreadable",
-            got=error,
-            at=path,
-            do="copy it again, or import with --skip_checksums",
-        ) from error
-    files = value.get("files") if isinstance(value, dict) else None
+    value = read_json(path, CheckpointError, mend="copy it again, or import with --skip_checksums")
+    files = value.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(checksum, str) and Path(name).name == name for name, checksum in files.items()
     ):

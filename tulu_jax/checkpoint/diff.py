@@ -44,11 +44,11 @@ from tulu_jax.checkpoint.diff_parts import (
     places_of_extras,
     read_record,
 )
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, plan_shards, write_shard
 from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, cast, numpy_dtype, read_tensor
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import read_json
 
 MAX_SHARD_BYTES = 5_000_000_000
 COPIED = (".json", ".jinja", ".model", ".txt")
@@ -308,7 +308,7 @@ def _copy_files(source: Path, target: Path) -> None:
 
 
 def _set_dtype(path: Path, stored: Mapping[str, np.dtype]) -> None:
-    fields = read_json(path)
+    fields = read_json(path, CheckpointError)
     for name in ("torch_dtype", "dtype"):
         if name in fields:
             fields[name] = str(next(iter(stored.values())))

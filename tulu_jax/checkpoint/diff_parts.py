@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tulu_jax.checkpoint.hf.files import find_tensors
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.checkpoint.hf.names import HARMLESS
 from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, read_tensor
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import read_json
 
 RECORD_NAME = "tulu_diff.json"
 EXTRAS_NAME = "tulu_diff.bin"
@@ -68,7 +68,7 @@ class Pair:
 
 def _vocabulary(folder: Path, specs: Mapping[str, TensorSpec]) -> int | None:
     """Rows of the embedding by config.json; None if no tensor has that many."""
-    size = read_json(folder / "config.json").get("vocab_size")
+    size = read_json(folder / "config.json", CheckpointError).get("vocab_size")
     return size if any(spec.shape[:1] == (size,) for spec in specs.values()) else None
 
 
@@ -113,7 +113,7 @@ def read_record(diff: Path) -> dict[str, Any]:
     path = diff / RECORD_NAME
     if not path.is_file() and not (diff / EXTRAS_NAME).exists():
         return {}
-    return read_json(path)
+    return read_json(path, CheckpointError)
 
 
 def check_record(record: dict[str, Any], pair: Pair) -> dict[str, dict[str, Any]]:

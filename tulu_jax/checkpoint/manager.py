@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
@@ -29,6 +28,7 @@ from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.checkpoint.trouble import unreadable, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.files import json_sha256
 from tulu_jax.models import ModelConfig, config_from_dict
 from tulu_jax.parallel.rules import Layout, abstract_sharded_params
 
@@ -217,7 +217,7 @@ def seal(meta: Mapping[str, Any], tree: Any) -> dict[str, Any]:
 def _digest(meta: Mapping[str, Any]) -> str:
     """SHA-256 of metadata in hex, the digest in it left out."""
     rest = {name: value for name, value in meta.items() if name != SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return json_sha256(rest)
 
 
 def _names(tree: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters, s
 from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.checkpoint.peft_config import Note
 from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.files import sha256
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
 
@@ -91,7 +91,7 @@ class MergedReader:
     @property
     def identity(self) -> str:
         """SHA-256 in hex of what names this very checkpoint, merged."""
-        return hashlib.sha256(f"merged {self._adapters.identity}".encode()).hexdigest()
+        return sha256(f"merged {self._adapters.identity}")
 
     def paths(self) -> list[ParamPath]:
         """Every weight of the model."""

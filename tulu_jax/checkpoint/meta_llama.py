@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.load import HfFolder, checked_folder
 from tulu_jax.checkpoint.hf.tensors import Stored, TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.files import read_json
 from tulu_jax.models import LlamaConfig
 
 DEFAULT_MAX_LENGTH = 2048
@@ -87,6 +87,7 @@ def open_meta(
         )
     params = read_json(
         folder / "params.json",
+        CheckpointError,
         expected="a folder in Meta's layout: params.json beside consolidated.*.pth",
         do="give the folder of one size, such as llama/7B; a Hugging Face folder goes with --hf",
     )

@@ -8,7 +8,6 @@ are the parts, so that reading one part decodes nothing else.
 from __future__ import annotations
 
 import collections
-import json
 import math
 import mmap
 import os
@@ -24,6 +23,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils
+
+from tulu_jax.files import json_or_none
 
 T = TypeVar("T")
 
@@ -299,8 +300,5 @@ def uses_ocdbt(state: Path) -> bool:
 
 
 def _state_metadata(state: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((state / "_METADATA").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = json_or_none(state / "_METADATA")
     return found if isinstance(found, dict) else {}

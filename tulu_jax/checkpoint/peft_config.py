@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.names import tensors_of
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.files import read_json
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapter_shapes
 
@@ -79,6 +79,7 @@ def read_adapter_config(folder: Path, config: ModelConfig, note: Note) -> tuple[
     at = folder / ADAPTER_CONFIG
     found = read_json(
         at,
+        CheckpointError,
         expected="an adapter's folder: adapter_config.json beside adapter_model.safetensors",
         do="give the folder that PEFT's save_pretrained wrote; a whole model is taken by tulu "
         "import --hf",

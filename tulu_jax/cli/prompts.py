@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
-from tulu_jax.files import RepeatedField, each_once, kind_of
+from tulu_jax.files import kind_of, parse_json
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -87,23 +87,18 @@ def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             "input is not text", got=kind, at=path, expected="JSON lines in UTF-8",
             do="unpack it" if packed else None,
         )  # fmt: skip
-    read = json.JSONDecoder(object_pairs_hook=each_once, parse_float=_finite)
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
         at = f"{path} line {number}"
         try:
-            yield read.decode(line.decode("utf-8")), at
-        except RepeatedField as error:
-            raise DataError(
-                f"line has the field {error} twice", at=at, do="remove the one that is not meant"
-            ) from error
+            yield parse_json(line, parse_float=_finite), at
         except OverflowError as error:
             raise DataError(
                 "line has a number that is too great to be written again", got=error, at=at,
                 expected="numbers up to 1.8e308", do="write it as text, or remove the field",
             ) from error  # fmt: skip
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise DataError(
                 "line is not JSON", got=error, at=at, expected="one JSON object a line",
                 do=_one_a_line(line),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from tulu_jax.data.specs import TASK_PREFIX
 from tulu_jax.errors import DataError
-from tulu_jax.files import RepeatedField, advice, each_once, kind_of_file, publish_text
+from tulu_jax.files import advice, kind_of_file, parse_json, whole_file
 
 FORMAT, VERSION = "tulu-exclude", 1
 LISTED = "listed"
@@ -73,7 +73,8 @@ def write_exclusion(
 
     refuse_to_replace(path)
     try:
-        publish_text(path, lines())
+        with whole_file(path) as stream:
+            stream.writelines(lines())
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError(
@@ -152,10 +153,8 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(line: str, at: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, object_pairs_hook=each_once)
-    except RepeatedField as error:
-        raise _malformed(at, f"the field {error} twice") from error
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise _malformed(at, f"{error}") from error
     if not isinstance(row, dict):
         raise _malformed(at, repr(row)[:80])

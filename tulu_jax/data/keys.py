@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from tulu_jax.chat import AddTokens, Tokenizer, load_tokenizer
 from tulu_jax.data.mixtures import TaskOptions, mixture_specs
 from tulu_jax.data.specs import DatasetSpec, locate_raw_dir, raw_fingerprint
+from tulu_jax.files import json_sha256
 
 __all__ = ["PrepareOptions", "StoreKey", "mixture_specs", "store_keys"]
 
@@ -70,8 +69,7 @@ class StoreKey:
     @property
     def digest(self) -> str:
         """sha256 (hex) over all fields."""
-        text = json.dumps({**vars(self), "options": dict(self.options)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return json_sha256({**vars(self), "options": dict(self.options)})
 
     def folder(self, data_dir: str | Path) -> Path:
         """`<data_dir>/<task>/<split>-<first 12 digits of the digest>`."""

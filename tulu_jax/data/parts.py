@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +24,7 @@ from tulu_jax.data.records import RecordRange, record_ranges
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
 from tulu_jax.errors import DataError
+from tulu_jax.files import sha256, write_whole
 
 PART_CONVERSATIONS = 512
 """Conversations in a part; what a process encodes at a time and at most loses when killed."""
@@ -165,7 +165,7 @@ def _hashes(ids: Sequence[str]) -> UInt64[np.ndarray, "read"]:
 
 
 def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()
+    return sha256("\0".join(names))
 
 
 def save_part(path: Path, part: Part) -> None:
@@ -198,9 +198,7 @@ def write_part(path: Path, content: bytes) -> None:
 
     Raises: OSError.
     """
-    temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_whole(path, content)
 
 
 def load_part(path: Path, source: str) -> Part | None:

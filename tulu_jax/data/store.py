@@ -47,7 +47,7 @@ from tulu_jax.data.store_format import (
     unwritable,
 )
 from tulu_jax.errors import DataError
-from tulu_jax.files import disk_error, file_sha256
+from tulu_jax.files import disk_error, file_sha256, json_or_none, write_whole
 
 __all__ = ["Example", "Gathered", "Store", "open_store", "write_blocks", "write_store"]
 
@@ -140,16 +140,11 @@ def _stamp(path: Path, meta: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _is_stamped(path: Path, meta: dict[str, Any]) -> bool:
-    try:
-        return json.loads((path / STAMP_FILE).read_text(encoding="utf-8")) == _stamp(path, meta)
-    except (OSError, ValueError):
-        return False
+    return json_or_none(path / STAMP_FILE) == _stamp(path, meta)
 
 
 def _write_stamp(path: Path, meta: dict[str, Any]) -> None:
-    temporary = path / f"{STAMP_FILE}-{socket.gethostname()}-{os.getpid()}"
-    temporary.write_text(json.dumps(_stamp(path, meta)), encoding="utf-8")
-    os.replace(temporary, path / STAMP_FILE)
+    write_whole(path / STAMP_FILE, json.dumps(_stamp(path, meta)))
 
 
 class Store:
@@ -259,10 +254,7 @@ def _write_files(work: Path, blocks: Iterable[Block], meta: dict[str, Any]) -> N
         },
     }
     _write_stamp(work, full)
-    with open(work / META_FILE, "w", encoding="utf-8") as stream:
-        json.dump(full, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_whole(work / META_FILE, json.dumps(full, indent=1), durable=True)
 
 
 def _join_index(blocks: list[Block]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tulu_jax.files import json_or_none, write_whole
 
 STEPS = "steps"
 PHASES: tuple[str, ...] = (
@@ -74,7 +75,8 @@ class Goodput:
     def __init__(self, folder: Path, clock: Clock, *, first_step: int) -> None:
         """Takes up what earlier processes kept; steps after `first_step` will be done again."""
         self._path, self._clock, self._first = folder / "goodput.json", clock, first_step
-        earlier = _read(self._path) if first_step else {}
+        found = json_or_none(self._path) if first_step else None
+        earlier = found if isinstance(found, dict) else {}
         self._earlier = dict.fromkeys(PHASES, 0.0) | earlier.get("seconds", {})
         self._steps = int(earlier.get("steps", 0))
         self.restarts = int(earlier.get("restarts", -1)) + 1
@@ -97,9 +99,7 @@ class Goodput:
         seconds = self.seconds()
         done = self._steps + step - self._first
         record = {"step": step, "steps": done, "restarts": self.restarts, "seconds": seconds}
-        whole = self._path.with_suffix(".tmp")
-        whole.write_text(json.dumps(record) + "\n")
-        os.replace(whole, self._path)
+        write_whole(self._path, json.dumps(record) + "\n")
         return seconds
 
 
@@ -132,11 +132,3 @@ def step_time_summary(seconds: list[float], bins: int = 20) -> dict[str, Any]:
         "counts": counts.tolist(),
         "edges": [float(edge) for edge in edges],
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

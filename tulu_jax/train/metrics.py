@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from tulu_jax.files import write_whole
 from tulu_jax.models import ModelConfig
 
 PEAK_FLOPS = {
@@ -137,9 +137,7 @@ class MetricLog:
         """Opens the log, dropping lines after `resume_step`: those steps will be done again."""
         self.path = folder / "metrics.jsonl"
         self.rows = [row for row in _read(self.path) if row["step"] <= resume_step]
-        whole = self.path.with_suffix(".tmp")
-        whole.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(whole, self.path)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one line; `row["step"]` counts finished optimizer steps."""

@@ -27,6 +27,7 @@ import jax
 from rich.console import Console
 
 from tulu_jax.console import print_line
+from tulu_jax.files import write_whole
 from tulu_jax.parallel.hosts import host_names, publish, published
 
 PHASE_LIMIT_S = 1800.0
@@ -245,10 +246,7 @@ class Watch:
             "pid": os.getpid(),
         }
         with contextlib.suppress(OSError):  # A full disk is the checkpoint's to report.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(found))
-            partial.replace(path)
+            write_whole(path, json.dumps(found))
 
 
 def alarm(console: Console, text: str) -> None:

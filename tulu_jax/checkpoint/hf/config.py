@@ -14,9 +14,9 @@ from typing import Any
 
 from tulu_jax.checkpoint.hf.families import llama, neox, opt
 from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.files import read_json
 from tulu_jax.models import LlamaConfig, ModelConfig, NeoxConfig, OptConfig
 
 ARCHITECTURES = {name: family for family in (llama, opt, neox) for name in family.ARCHITECTURES}
@@ -31,7 +31,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise no_model(folder)
-    return from_hf(read_json(path), at=path)
+    return from_hf(read_json(path, CheckpointError), at=path)
 
 
 def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfig:

@@ -10,13 +10,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tulu_jax.checkpoint.hf.json_file import read_json
 from tulu_jax.checkpoint.hf.kinds import links_to_nothing, other_kind
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, SINGLE_NAME, read_header
 from tulu_jax.checkpoint.hf.tensors import TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import real_path
+from tulu_jax.files import read_json, real_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _some(specs: dict[str, TensorSpec], where: Path) -> dict[str, TensorSpec]:
 
 
 def _read_index(path: Path, kind: Format) -> dict[str, str]:
-    weight_map = read_json(path).get("weight_map")
+    weight_map = read_json(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             "index is malformed",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
-from tulu_jax.checkpoint.hf.json_file import read_json
+from tulu_jax.errors import CheckpointError
+from tulu_jax.files import read_json
 from tulu_jax.models import ModelConfig
 
 GENERATION_CONFIG = "generation_config.json"
@@ -37,7 +38,7 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return {}
-    fields = read_json(path)
+    fields = read_json(path, CheckpointError)
     check_vocabulary("eos_token_id", generation_stops(fields, path), config.vocab_size, path)
     return {name: value for name, value in fields.items() if name not in LEFT_OUT}
 

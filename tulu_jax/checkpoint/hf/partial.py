@@ -6,7 +6,6 @@ A file in it says that it is not complete, of which job it is, and which weight 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from tulu_jax.checkpoint.checksums import file_checksum
 from tulu_jax.checkpoint.trouble import how_to_write
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import json_or_none, sha256, write_whole
 
 MARKER = "EXPORT_IS_NOT_COMPLETE"
 """File inside a folder that is still being written."""
@@ -35,9 +35,7 @@ class Progress:
 
     def write(self) -> None:
         """Writes the marker anew."""
-        temporary = self.folder / f"{MARKER}.new"
-        write_json(temporary, {"job": self.job, "done": self.done})
-        temporary.replace(self.folder / MARKER)
+        write_whole(self.folder / MARKER, json.dumps({"job": self.job, "done": self.done}))
 
     def num_bytes(self) -> int:
         """Bytes of the files that are whole."""
@@ -75,7 +73,7 @@ def open_partial(target: Path, job: str | None) -> Progress:
       CheckpointError: the folder is not an export's.
     """
     partial = target.with_name(target.name + ".partial")
-    digest = None if job is None else hashlib.sha256(job.encode()).hexdigest()
+    digest = None if job is None else sha256(job)
     done: dict[str, str] = {}
     if (partial / MARKER).is_file():
         done = _kept(partial, digest)
@@ -94,10 +92,7 @@ def open_partial(target: Path, job: str | None) -> Progress:
 
 def _kept(partial: Path, digest: str | None) -> dict[str, str]:
     """Files of the same job that are there and have the checksums noted."""
-    try:
-        noted = json.loads((partial / MARKER).read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
+    noted = json_or_none(partial / MARKER)
     if not isinstance(noted, dict) or digest is None or noted.get("job") != digest:
         return {}
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import DataError
-from tulu_jax.files import advice, publish_text
+from tulu_jax.files import advice, write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -93,7 +93,7 @@ def write_json(path: str, content: object) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        publish_text(Path(path), [text, "\n"])
+        write_whole(Path(path), text + "\n")
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("cannot write the JSON file", got=got, at=path, do=advice(error)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -33,7 +32,7 @@ from tulu_jax.data.specs import (
 )
 from tulu_jax.data.store_format import OTHER_FOLDER
 from tulu_jax.errors import ConfigError, DataError
-from tulu_jax.files import advice, disk_error
+from tulu_jax.files import advice, disk_error, json_sha256
 
 FORMAT_VERSION = 2
 _READ_BATCH = 512
@@ -140,8 +139,7 @@ def _key(spec: DatasetSpec, folder: Path | None, tokenizer: Tokenizer | None) ->
         "options": dict(spec.options),
         "tokenizer": tokenizer.fingerprint if spec.needs_tokenizer and tokenizer else None,
     }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return json_sha256(content)[:12]
 
 
 def record_batches(

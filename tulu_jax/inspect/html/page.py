@@ -12,7 +12,7 @@ from typing import Any
 
 from tulu_jax import __version__
 from tulu_jax.errors import DataError
-from tulu_jax.files import advice, publish_text
+from tulu_jax.files import advice, write_whole
 from tulu_jax.inspect.html.sections import Section, check_sections
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def write_report(
     }
     path = Path(path)
     try:
-        publish_text(path, [render_page(payload)])
+        write_whole(path, render_page(payload))
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("cannot write the report", got=got, at=path, do=advice(error)) from error
