@@ -144,10 +144,10 @@ def test_step_that_is_not_there(tmp_path):
 def test_damaged_metadata(tmp_path):
     step = save_params(tmp_path, PARAMS, {})
     (step / "meta/metadata").write_text("{")
-    with pytest.raises(CheckpointError, match="metadata is unreadable"):
+    with pytest.raises(CheckpointError, match="metadata is not a JSON object"):
         CheckpointReader(tmp_path)
     (step / "meta/metadata").write_text("[]")
-    with pytest.raises(CheckpointError, match="metadata is malformed - got list"):
+    with pytest.raises(CheckpointError, match="metadata is not a JSON object - got a JSON list"):
         CheckpointReader(tmp_path)
     (step / "meta/metadata").write_text("{}")
     (step / "state/_METADATA").write_text("{}")

@@ -135,7 +135,10 @@ def json_if_there(path: Path) -> Json:
 
     Raises: TokenizerError.
     """
-    return read_json(path, TokenizerError, mend="copy it again") if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    check_kind(path)
+    return read_json(path, TokenizerError, mend="copy it again")
 
 
 def token_text(token: object) -> str | None:

@@ -204,15 +204,18 @@ def test_refusals_of_other_families(config, changes, message):
     ("content", "message"),
     [
         (None, "config.json is missing"),
-        (b'{"hidden_size": 16', "config.json is unreadable"),
-        (b"\xff\xfe", "config.json is not JSON - got UTF-16 text .* - write it anew in UTF-8"),
-        (b"\xff", "config.json is unreadable - got .*utf-8.* can't decode"),
-        (b"", "config.json is not JSON - got an empty file .* - put the file itself in its place"),
-        (b"version https://git-lfs.github.com/spec/v1", "is not JSON - got a Git LFS pointer"),
-        (b"<!DOCTYPE html>", "is not JSON - got a web page"),
-        (b'{"vocab_size": 1, "vocab_size": 2}', "vocab_size is there twice with two values - at"),
-        (b"[" * 100_000, "config.json is unreadable - got maximum recursion"),
-        (b"[]", "config.json is malformed - got list"),
+        (b'{"hidden_size": 16', "config.json is not a JSON object - got Expecting"),
+        (b"\xff\xfe", "config.json is not a JSON object - got UTF-16 text .* - save it as UTF-8"),
+        (b"\xff", "not a JSON object - got .*utf-8.* can't decode .* - mend the file"),
+        (b"", "not a JSON object - got an empty file at .* - mend the file"),
+        (b"version https://git-lfs.github.com/spec/v1", "got a Git LFS pointer .* `git lfs pull`"),
+        (b"<!DOCTYPE html>", "not a JSON object - got a web page"),
+        (
+            b'{"vocab_size": 1, "vocab_size": 2}',
+            "got the field vocab_size twice with two values at",
+        ),
+        (b"[" * 100_000, "config.json is not a JSON object - got nested too deeply"),
+        (b"[]", "config.json is not a JSON object - got a JSON list"),
     ],
 )
 def test_bad_files(tmp_path, content, message):
