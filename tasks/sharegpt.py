@@ -6,7 +6,6 @@ The raw conversations are as long as they happened to be. How they are cut is th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +29,7 @@ from tulu_jax.chat.paper import tokens_of
 from tulu_jax.data.faults import Faults
 from tulu_jax.data.specs import Conversation, DatasetSpec, Source, register, unknown_name
 from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.processes import all_cores
 
 HOMEPAGE = "https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered"
 FILES = ("sg_90k_part1_html_cleaned.json", "sg_90k_part2_html_cleaned.json")
@@ -164,7 +164,7 @@ def _paper_costs(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) ->
     Its slow tokenizer takes text such as `</s>` for the token, which a few messages have.
     """
     short = ["" if _too_long(text, max_length) else text for text in texts]
-    encoded = tokenizer.encode_texts(short, threads=os.cpu_count() or 1)
+    encoded = tokenizer.encode_texts(short, threads=all_cores())
     special = tokenizer.special_strings
     costs: list[int] = []
     for text, kept, tokens in zip(texts, short, encoded, strict=True):

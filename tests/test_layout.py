@@ -17,6 +17,7 @@ BASE = {
     "tulu_jax.console",
     "tulu_jax.fields",
     "tulu_jax.files",
+    "tulu_jax.processes",
 }
 
 MAY_IMPORT = {

@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from tulu_jax.chat import load_tokenizer
-from tulu_jax.data import faults, parts, records
+from tulu_jax.data import faults, parts
 from tulu_jax.errors import GuardError
 from tulu_jax.inspect import report as report_module
 from tulu_jax.inspect.report import dataset_report, report_table
@@ -61,18 +61,6 @@ def test_conversations_without_an_answer_say_so(tmp_path, small):
     assert store.meta["counts"]["dropped"] == {"no answer": 1}
 
 
-def test_flags_lie_in_the_files_of_a_builder():
-    rows = [flagged(0, True, False)["messages"], talk(0)["messages"]]
-    for messages in rows:
-        written = records.encode_flags({"messages": messages})["messages"]
-        columns = [[m[name].encode() for m in written] for name in ("role", "content", "train")]
-        read = records.decode_messages(*columns)
-        assert [m.get("train", True) for m in read] == [m.get("train", True) for m in messages]
-        assert records.decode_messages(*columns[:2], []) == [
-            {"role": m["role"], "content": m["content"]} for m in messages
-        ]
-
-
-@pytest.mark.parametrize("module", [faults, parts, records, report_module])
+@pytest.mark.parametrize("module", [faults, parts, report_module])
 def test_docstring_examples(module):
     assert doctest.testmod(module).failed == 0

@@ -82,7 +82,7 @@ def test_an_unknown_runner(tmp_path):
 
 
 def test_without_beam(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
     beam = options(tmp_path, beam_runner="DirectRunner")
     with pytest.raises(ConfigError, match=r"is not installed .* pip install 'tulu-jax\[beam\]"):
         prepare("tulu_dolly", beam, reader=lambda spec, split: rows(3))

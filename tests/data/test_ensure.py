@@ -82,20 +82,24 @@ def test_a_child_that_leaves_nothing_is_reported(tmp_path, raw_dir, monkeypatch)
         ensure.ensure_prepared(config(tmp_path, raw_dir))
 
 
-def test_the_child_is_told_paths_and_reading_options(tmp_path, raw_dir, monkeypatch):
+@pytest.mark.slow
+def test_the_child_is_told_paths_and_reading_options(tmp_path, raw_dir, capfd):
     path = tmp_path / "own.jsonl"
-    path.write_text('{"prompt": "a", "completion": "b"}\n')
-    commands = []
-
-    def run(command, **_):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 1)
-
-    monkeypatch.setattr(ensure.subprocess, "run", run)
+    path.write_text('{"prompt": "a", "completion": "b", "source": "me"}\n')
     options = {"dolly": {"num_examples": 7}}
-    chosen = config(tmp_path, raw_dir, mixture=f"tulu_dolly,{path}", options=options)
-    with pytest.raises(DataError, match=r"preparing the data failed .* --option tulu_dolly.num_"):
-        ensure.ensure_prepared(chosen)
-    (command,) = commands
-    assert command[5] == f"tulu_dolly,{path}"
-    assert command[-2:] == ["--option", "tulu_dolly.num_examples=7"]
+    chosen = config(
+        tmp_path, raw_dir, mixture=f"tulu_dolly,{path}", options=options, num_processes=1
+    )
+    stores = ensure.ensure_prepared(chosen)
+    assert len(stores["tulu_dolly"]["train"]) == 7 and len(stores["tulu_jsonl_own"]["train"]) == 1
+    printed = capfd.readouterr()
+    assert "not used: source (1)" in printed.out and "own.jsonl" in printed.err
+
+
+@pytest.mark.slow
+def test_the_child_says_what_is_wrong(tmp_path, raw_dir, capfd):
+    (tmp_path / "dolly").mkdir()
+    (tmp_path / "dolly" / "databricks-dolly-15k.jsonl").write_text("[]")
+    with pytest.raises(DataError, match=r"got exit status 2 at tulu_dolly - see the message above"):
+        ensure.ensure_prepared(config(tmp_path, tmp_path))
+    assert "tulu data prepare: too many bad records" in capfd.readouterr().err

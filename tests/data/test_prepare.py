@@ -1,7 +1,6 @@
 """Conversations to stores: what is kept, cut, dropped and refused."""
 
 import dataclasses
-import os
 import threading
 
 import numpy as np
@@ -11,11 +10,13 @@ from tasks import demo
 from tulu_jax.chat import encode, load_tokenizer
 from tulu_jax.data import parts, specs
 from tulu_jax.data import prepare as prepare_module
-from tulu_jax.data.keys import PrepareOptions, mixture_specs, store_keys
+from tulu_jax.data.faults import Faults
+from tulu_jax.data.keys import PrepareOptions, store_keys
 from tulu_jax.data.locks import locked
-from tulu_jax.data.prepare import find_store, loss_share_alarm, prepare, prepare_each
+from tulu_jax.data.mixtures import mixture_specs
+from tulu_jax.data.prepare import find_store, prepare, prepare_each
 from tulu_jax.data.specs import DatasetSpec, Source, get_spec
-from tulu_jax.data.workers import Workers, result_of
+from tulu_jax.data.tally import Tally, loss_share_alarm
 from tulu_jax.errors import ConfigError, DataError, GuardError
 from tulu_jax.inspect.report import DatasetReport, dataset_report, report_table
 
@@ -237,17 +238,17 @@ def files_of(store):
     return {p.name: p.read_bytes() for p in store.path.iterdir() if p.name != ".verified"}
 
 
-def made_parts(monkeypatch):
-    """The numbers of the parts made from now on."""
-    numbers = []
-    real = prepare_module.make_part
+def encoded_firsts(monkeypatch):
+    """The id of the first conversation of each part that is encoded from now on."""
+    firsts = []
+    real = parts.encode_part
 
-    def spy(job, *args, **kwargs):
-        numbers.append(job.number)
-        return real(job, *args, **kwargs)
+    def spy(conversations, *arguments):
+        firsts.append(conversations[0]["id"])
+        return real(conversations, *arguments)
 
-    monkeypatch.setattr(prepare_module, "make_part", spy)
-    return numbers
+    monkeypatch.setattr(parts, "encode_part", spy)
+    return firsts
 
 
 def test_a_killed_prepare_goes_on_after_its_last_whole_part(tmp_path, small, monkeypatch):
@@ -262,10 +263,10 @@ def test_a_killed_prepare_goes_on_after_its_last_whole_part(tmp_path, small, mon
 
     (left / "0000001.npz").write_bytes((left / "0000001.npz").read_bytes()[:-100])  # broken
     (left / "0000002.npz").write_bytes((left / "0000003.npz").read_bytes())  # of other rows
-    numbers = made_parts(monkeypatch)
+    firsts = encoded_firsts(monkeypatch)
     chosen = options(tmp_path / "killed")
     (again,) = prepare_each("small", chosen, reader=lambda spec, split: iter(rows))
-    assert sorted(numbers) == [1, 2, 5, 6, 7, 8, 9]
+    assert firsts == [f"small_{10 * number}" for number in (1, 2, 5, 6, 7, 8, 9)]
     assert (again.made, again.parts, again.parts_found) == (True, 10, 3)
     assert files_of(again.store) == files_of(whole)
     assert [path.name for path in folder.iterdir()] == [again.store.path.name]
@@ -274,9 +275,9 @@ def test_a_killed_prepare_goes_on_after_its_last_whole_part(tmp_path, small, mon
 
 
 def test_a_flipped_byte_in_a_part_is_noticed(tmp_path, small):
-    job = next(parts.jobs_of_conversations([talk(i) for i in range(20)]))
-    parts.make_part(job, tmp_path, tokenizer=load_tokenizer(TOKENIZER), max_length=64)
-    path = job.path(tmp_path)
+    job = next(parts.part_jobs([talk(i) for i in range(20)], tmp_path))
+    assert not parts.PartMaker(load_tokenizer(TOKENIZER), 64)(job).found
+    path = job.path
     whole = path.read_bytes()
     assert len(parts.load_part(path, job.source).ids) == 20
     for at in range(0, len(whole), 13):
@@ -298,10 +299,24 @@ def test_equal_ids_are_found_across_parts(tmp_path, small, monkeypatch):
     rows = [talk(i) for i in range(40)] + [talk(3, question="cup " * 100)]
     with pytest.raises(DataError, match=r"one id - got 'small_3' at tulu_small train"):
         run(tmp_path, rows)
-    hashes = [np.array([5, 7], np.uint64), np.array([7, 9], np.uint64)]
-    parts.check_ids(hashes, [["a", "b"], ["c", "d"]].__getitem__, "here")  # only hashes are equal
+
+
+def test_equal_hashes_of_ids_are_not_equal_ids(tmp_path):
+    tokenizer = load_tokenizer(TOKENIZER)
+
+    def check(*ids):
+        tally = Tally("here", tokenizer)
+        for number, (some, hashes) in enumerate(zip(ids, ([5, 7], [7, 9]), strict=True)):
+            rows = [talk(0, id=name) for name in some]
+            part = parts.encode_part(rows, tokenizer, 64)
+            part = dataclasses.replace(part, id_hashes=np.array(hashes, np.uint64))
+            parts.save_part(parts.part_path(tmp_path, number), part, "")
+            tally.add(part)
+        tally.finish(Faults(), own=False, folder=tmp_path)
+
+    check(["a", "b"], ["c", "d"])
     with pytest.raises(DataError, match=r"one id - got 'b' at here"):
-        parts.check_ids(hashes, [["a", "b"], ["b", "d"]].__getitem__, "here")
+        check(["a", "b"], ["b", "d"])
 
 
 def test_conversations_without_a_message_are_dropped_and_counted(tmp_path, small):
@@ -338,10 +353,10 @@ def test_a_full_disk_keeps_the_parts(tmp_path, small, monkeypatch):
     rows = [talk(i) for i in range(40)]
     real = parts.save_part
 
-    def no_space(path, part):
+    def no_space(path, *arguments):
         if path.stem.endswith("2"):
             raise OSError(28, "No space left on device")
-        real(path, part)
+        real(path, *arguments)
 
     monkeypatch.setattr(parts, "save_part", no_space)
     with pytest.raises(DataError, match=r"cannot write the store - got No space left on device"):
@@ -386,15 +401,3 @@ def test_parts_that_a_killed_process_left_beside_its_store_go(tmp_path, small, m
 
 def _refuse(*_):
     raise PermissionError(13, "Permission denied")
-
-
-def test_a_worker_that_dies_is_reported(tmp_path):
-    chosen = options(tmp_path, num_processes=2)
-    with Workers(chosen, chosen.load_tokenizer(), 1) as workers:
-        future = workers.submit(_die)
-        with pytest.raises(DataError, match=r"process that prepares data died .*goes on where it"):
-            result_of(future)
-
-
-def _die(context):
-    os._exit(9)

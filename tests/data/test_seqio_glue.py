@@ -1,6 +1,7 @@
 """From plain SeqIO and TFDS: the same conversations, the same tokens as in the store."""
 
 import dataclasses
+import doctest
 import json
 
 import numpy as np
@@ -85,12 +86,11 @@ def test_faults_in_raw_files_come_through(glue, tmp_path, raw_dir):
 def test_few_bad_records_are_skipped_and_told(glue, tmp_path, raw_dir):
     path = raw_dir / "dolly" / "databricks-dolly-15k.jsonl"
     path.write_text('{"instruction": "a", "response": "b"}\n' * 150 + '{"instruction": 3}\n')
-    told = []
     where = {"data_dir": tmp_path / "d", "raw_dir": raw_dir}
-    builder = glue.prepared_builder(get_spec("dolly"), **where, progress=told.append)
+    builder = glue.prepared_builder(get_spec("dolly"), **where)
     faults = glue.builder_faults(builder)["train"]
     assert (faults["records"], faults["skipped"], faults["left_out"]) == (151, 1, {})
-    assert "jsonl, line 151" in faults["messages"][0] and told[-1] == 150
+    assert "jsonl, line 151" in faults["messages"][0]
     assert builder.info.splits["train"].num_examples == 150
     again = glue.prepared_builder(get_spec("dolly"), **where)
     assert glue.builder_faults(again)["train"] == faults
@@ -129,15 +129,13 @@ def test_options_and_tokenizer_decide_what_is_built(glue, tmp_path):
 
 
 def test_raw_files_are_fetched_when_there_are_none(glue, tmp_path, raw_dir, monkeypatch):
-    from tulu_jax.download import run
-
     asked = []
 
     def fetch(spec, raw_root, **_):
         asked.append((spec.name, str(raw_root)))
         return raw_dir / spec.name
 
-    monkeypatch.setattr(run, "fetch", fetch)
+    monkeypatch.setattr("tulu_jax.download.run.fetch", fetch)
     got = glue.read_prepared(get_spec("dolly"), "train", data_dir=tmp_path / "d", raw_dir=None)
     assert len(list(got)) == 40 and asked == [("dolly", str(tmp_path / "d" / "raw"))]
 
@@ -224,3 +222,16 @@ def test_answers_that_are_not_trained_are_not_in_seqio_either(glue, tmp_path):
     got = list(glue.read_prepared(get_spec("jsonl"), "train", data_dir=data_dir, raw_dir=tmp_path))
     assert got == list(read_conversations("jsonl", tmp_path))
     assert got[0]["messages"][1]["train"] is False and "train" not in got[0]["messages"][3]
+
+
+def test_flags_lie_in_the_files_of_a_builder(glue):
+    builders = glue.builders
+    question, kept = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "a"})
+    for messages in ([question, kept, {**kept, "train": False}], [question, kept]):
+        written = builders.encode_flags({"messages": messages})["messages"]
+        columns = [[m[name].encode() for m in written] for name in ("role", "content", "train")]
+        assert builders.decode_messages(*columns) == messages
+        assert builders.decode_messages(*columns[:2], []) == [
+            {"role": m["role"], "content": m["content"]} for m in messages
+        ]
+    assert doctest.testmod(builders).failed == 0

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 
 import pytest
 from rich.console import Console
@@ -12,7 +10,6 @@ from tasks import demo
 from tulu_jax.data.mixtures import Component, mixture_specs, resolve
 from tulu_jax.data.specs import get_spec
 from tulu_jax.errors import DataError
-from tulu_jax.inspect.chunks import chunked, map_chunks
 from tulu_jax.inspect.dry_run import plan_mixture, plan_table
 from tulu_jax.inspect.report import table1
 from tulu_jax.inspect.table1 import PAPER, LengthCounter, Table1Row, TextLengths, count_lengths
@@ -77,65 +74,6 @@ def test_datasets_are_counted_apart():
     }
     counted = {name: lengths.row() for name, lengths in count_lengths(streams, TOKENIZER)}
     assert {name: row.instances for name, row in counted.items()} == {"a": 300, "b": 1}
-
-
-def double(chunk):
-    return [2 * item for item in chunk]
-
-
-def make_double(factor):
-    return lambda chunk: [factor * item for item in chunk]
-
-
-def fail(chunk):
-    raise DataError("bad item", got=chunk[0])
-
-
-def make_fail():
-    return fail
-
-
-@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_chunks_come_in_order(num_processes):
-    streams = {"a": range(7), "b": [], "c": iter([9])}
-    found = map_chunks(
-        make_double_twice, (2,), streams=streams, size=3, num_processes=num_processes
-    )
-    assert list(found) == [
-        ("a", [0, 2, 4]), ("a", [6, 8, 10]), ("a", [12]), ("c", [18])]  # fmt: skip
-    failing = map_chunks(
-        make_fail, (), streams={"a": range(50)}, size=1, num_processes=num_processes
-    )
-    with pytest.raises(DataError, match=r"bad item - got 0"):
-        next(failing)
-
-
-def end_process(chunk):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def make_end():
-    return end_process
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_is_told():
-    killed = map_chunks(make_end, (), streams={"a": range(3)}, size=1, num_processes=2)
-    with pytest.raises(DataError, match=r"was ended from outside - .* fewer with --num_processes"):
-        list(killed)
-
-
-def make_double_twice(factor):
-    assert factor == 2
-    return double
-
-
-def test_items_are_read_no_faster_than_results_are_taken():
-    read = []
-    items = (read.append(i) or i for i in range(100))
-    found = map_chunks(make_double, (2,), streams={"a": items}, size=5)
-    next(found)
-    assert len(read) == 5 and list(chunked([], 3)) == []
 
 
 @pytest.mark.parametrize("dataset", SAMPLES)

@@ -115,18 +115,6 @@ def test_raw_files_are_found_in_either_folder(tmp_path):
     assert locate_raw_dir(get_spec("tulu_demo"), tmp_path) is None
 
 
-def test_code_fingerprint_covers_what_a_reader_imports():
-    def names(dataset):
-        return {path.name for path in specs._source_files(get_spec(dataset).read)}
-
-    assert names("dolly") == {
-        *("convert.py", "dolly.py", "instructions.py"),
-        *("json_window.py", "raw_files.py", "templates.py"),
-    }
-    assert names("demo") == {"demo.py", "demo_words.py"}
-    assert get_spec("dolly").code_fingerprint() != get_spec("stanford_alpaca").code_fingerprint()
-
-
 def test_a_dataset_is_registered_once(monkeypatch):
     monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
     text = dict.fromkeys(("description", "citation", "licence", "homepage"), "")

@@ -6,7 +6,6 @@ whether it is trained, and the mask is written as the part's tokens are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from tulu_jax.chat.segments import Segment, join
 from tulu_jax.chat.stretches import Stretch, encode_pieces, pieces_of
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import ConfigError, GuardError
+from tulu_jax.processes import all_cores
 
 BATCH = 64
 """How many conversations `encode_many` hands to the tokenizer at a time. Bounds memory only."""
@@ -86,7 +86,7 @@ def encode_many(
     """
     if max_length is not None and max_length < 1:
         raise ConfigError("max_length is too small", got=max_length, expected="1 or more")
-    threads = threads or _num_cores()
+    threads = threads or all_cores()
     result: list[Encoded] = []
     for start in range(0, len(conversations), BATCH):
         batch = conversations[start : start + BATCH]
@@ -162,13 +162,6 @@ def check_bos(tokens: TokenIds, tokenizer: Tokenizer, *, at: object = "tokens") 
             expected="exactly one, at position 0",
             do="let only one of template and tokenizer add it",
         )
-
-
-def _num_cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _encode_batch(

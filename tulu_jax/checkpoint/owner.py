@@ -9,8 +9,6 @@ no longer grows is of an owner that is gone.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.processes import try_lock
 
 OWNER_FILE = ".owner"
 BEAT_S = 1.5
@@ -29,7 +28,6 @@ BEAT_S = 1.5
 WATCH_S = 6.0
 """Seconds without one after which an owner that no lock speaks for is gone."""
 _RECORD_BYTES = 512
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextlib.contextmanager
@@ -108,16 +106,14 @@ def _lock(descriptor: int, folder: Path) -> bool:
     end = time.monotonic() + WATCH_S
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError as error:
-            record = _read(descriptor)
-            if not _is_gone(record) or time.monotonic() > end:
-                raise _belongs(folder, record) from error
+            locked = try_lock(descriptor)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise unwritable_run(folder, error) from error
-            return False
+            raise unwritable_run(folder, error) from error
+        if locked is not False:
+            return locked is not None
+        record = _read(descriptor)
+        if not _is_gone(record) or time.monotonic() > end:
+            raise _belongs(folder, record)
         time.sleep(0.02)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import math
 import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from tulu_jax.files import json_or_none
+from tulu_jax.processes import all_cores
 
 T = TypeVar("T")
 
@@ -87,8 +87,7 @@ class LazyArray:
 
 def num_threads() -> int:
     """Threads that make parts side by side: one a processor, at least 2 and at most 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    return max(2, min(4, cores))
+    return max(2, min(4, all_cores()))
 
 
 def made_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:

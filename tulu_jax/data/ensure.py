@@ -1,23 +1,18 @@
-"""From a `DataConfig` to rows to train on, preparing first, in a child process, what is missing.
-
-The child alone imports TensorFlow; the process that trains never does.
-"""
+"""From a `DataConfig` to rows to train on, preparing first, in a child process, what is missing."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tulu_jax.chat import Tokenizer
+from tulu_jax.data.child import prepare_in_child
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.exclude import Exclusion, read_exclusion
 from tulu_jax.data.keys import PrepareOptions, store_keys
-from tulu_jax.data.mixtures import Component, by_task, get_mixture, resolve
+from tulu_jax.data.mixtures import Component, resolve
 from tulu_jax.data.prepare import find_store
 from tulu_jax.data.rates import make_rated_rows, size_rate
 from tulu_jax.data.rows import (
@@ -27,10 +22,8 @@ from tulu_jax.data.rows import (
     choose_heldout,
     make_rows,
 )
-from tulu_jax.data.specs import get_spec
 from tulu_jax.data.store import Store, open_store
-from tulu_jax.data.workers import all_cores
-from tulu_jax.errors import DataError
+from tulu_jax.processes import all_cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +71,8 @@ def ensure_prepared(config: DataConfig) -> dict[str, dict[str, Store]]:
         for spec in options.specs(config.mixture)
     }
     found = {t: {s: find_store(k, options) for s, k in ks.items()} for t, ks in keys.items()}
-    missing = [task for task, splits in found.items() if None in splits.values()]
-    if missing:
-        _run_child(config.mixture, missing, options)
+    if any(None in splits.values() for splits in found.values()):
+        prepare_in_child(config.mixture, options)
     return {
         task: {
             split: found[task][split] or open_store(key.folder(options.data_dir))
@@ -190,30 +182,3 @@ def _rate(config: DataConfig, part: Component, examples: int) -> float:
         temperature=config.rate_temperature,
         scale=config.rate_scale,
     )
-
-
-def _run_child(mixture: str, tasks: list[str], options: PrepareOptions) -> None:
-    specs = {c.task: get_spec(c.task) for c in get_mixture(mixture).components}
-    names = ",".join(name for name, spec in specs.items() if spec.task_name in tasks)
-    command = [sys.executable, "-m", "tulu_jax", "data", "prepare", names]
-    command += ["--tokenizer", options.tokenizer, "--encoding", options.encoding]
-    command += ["--chat_template", options.chat_template]
-    added = options.add_tokens
-    for token in [added] if isinstance(added, str) else added:
-        command += [f"--add_tokens={token}"]
-    command += ["--max_length", str(options.max_length), "--data_dir", options.data_dir]
-    command += ["--num_processes", str(options.num_processes)]
-    if options.raw_dir is not None:
-        command += ["--raw_dir", options.raw_dir]
-    for task, values in by_task("options", options.options, list(specs.values())).items():
-        if task in tasks:
-            for name, value in values.items():
-                command += ["--option", f"{task}.{name}={value!r}"]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise DataError(
-            "preparing the data failed",
-            got=f"exit status {status}",
-            at=names,
-            do="see the message above, or run it alone: " + shlex.join(command[1:]),
-        )

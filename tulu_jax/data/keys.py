@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tulu_jax.data.mixtures import TaskOptions, mixture_specs
 from tulu_jax.data.specs import DatasetSpec, locate_raw_dir, raw_fingerprint
 from tulu_jax.files import json_sha256
 
-__all__ = ["PrepareOptions", "StoreKey", "mixture_specs", "store_keys"]
+ENCODER_VERSION = 1
+"""A change of code that gives any conversation other tokens or another mask needs a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,16 @@ class PrepareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreKey:
-    """What decides a store's content; equal keys mean equal stores."""
+    """What decides a store's content; equal keys mean equal stores.
+
+    Code is in it by the numbers that are stated for it: `task_version` for what a dataset's reader
+    makes of raw files, `template` for how conversations are written, `encoder` for the rest.
+    """
 
     task: str
     split: str
     task_version: str
-    task_code: str
+    encoder: int
     raw_files: str
     tokenizer: str
     encoding: str
@@ -66,10 +72,10 @@ class StoreKey:
     max_length: int
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) over all fields."""
-        return json_sha256({**vars(self), "options": dict(self.options)})
+        return json_sha256({**asdict(self), "options": dict(self.options)})
 
     def folder(self, data_dir: str | Path) -> Path:
         """`<data_dir>/<task>/<split>-<first 12 digits of the digest>`."""
@@ -86,7 +92,7 @@ def store_keys(
             task=spec.task_name,
             split=split,
             task_version=spec.version,
-            task_code=spec.code_fingerprint(),
+            encoder=ENCODER_VERSION,
             raw_files=raw_files,
             tokenizer=tokenizer.fingerprint,
             encoding=options.encoding,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tulu_jax.data.store_format import unwritable
+from tulu_jax.processes import try_lock
 
 
 @contextlib.contextmanager
@@ -36,11 +37,10 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
     """Holds the folder's lock if nobody else does; tells whether it could be had."""
     with contextlib.ExitStack() as stack:
         held = False
-        with contextlib.suppress(OSError):  # another holds it, or no locks or writing here
+        with contextlib.suppress(OSError):  # nothing can be written here
             descriptor = _open(folder)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
+            held = bool(try_lock(descriptor))
         yield held
 
 
@@ -53,13 +53,9 @@ def _open(folder: Path) -> int:
 def _acquire(folder: Path) -> int:
     try:
         descriptor = _open(folder)
+        if try_lock(descriptor) is False:
+            print(f"waiting for another process that prepares {folder.name}", flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         raise unwritable(folder, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another process that prepares {folder.name}", flush=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        pass  # this file system has no locks
     return descriptor

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec, all_specs, get_spec, unknown_name
+from tulu_jax.data.specs import (
+    TASK_PREFIX,
+    DatasetSpec,
+    all_specs,
+    find_spec,
+    get_spec,
+    unknown_name,
+)
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import user_path
 
@@ -144,13 +151,11 @@ def _entry(name: str) -> MixtureSpec:
     found = mixtures.get(name) or mixtures.get("tulu_" + name)
     if found is not None:
         return found
-    try:
-        task = get_spec(name).task_name
-    except DataError as error:
-        if not str(error).startswith("unknown dataset"):
-            raise
-        raise unknown_name("dataset or mixture", name, {**all_specs(), **mixtures}) from error
-    task = task if task in all_specs() else name  # a file of the user's own goes by its path
+    spec = find_spec(name)
+    if spec is None:
+        raise unknown_name("dataset or mixture", name, {**all_specs(), **mixtures})
+    # A file of the user's own goes by its path
+    task = spec.task_name if spec.task_name in all_specs() else name
     return MixtureSpec(name=task, components=(Component(task=task),))
 
 

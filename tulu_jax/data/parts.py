@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from jaxtyping import UInt64
 
 from tulu_jax.chat import Encoded, Messages, Tokenizer, check_bos, encode_many
 from tulu_jax.chat.messages import is_blank, no_answer_to_train
-from tulu_jax.data.records import RecordRange, record_ranges
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
 from tulu_jax.errors import DataError
 from tulu_jax.files import sha256, write_whole
+from tulu_jax.processes import chunked
 
 PART_CONVERSATIONS = 512
 """Conversations in a part; what a process encodes at a time and at most loses when killed."""
@@ -38,63 +37,64 @@ NOT_TO_BE_TRAINED = "no answer to train"
 class Part:
     """What a part's file holds: the examples kept, the ids of all conversations, and counts.
 
-    `source` says which conversations they were made of; `counts` has `read`, `truncated`,
-    `dropped`, which gives the number dropped for each reason, and `answers` (`count_answers`).
+    `counts` has `read`, `truncated`, `dropped`, which gives the number dropped for each reason,
+    and `answers` (`count_answers`). `found` says that the file was there already.
     """
 
-    source: str
     block: Block
     ids: list[str]
     id_hashes: UInt64[np.ndarray, "read"]
     counts: dict[str, Any]
+    found: bool = False
 
 
 @dataclass(frozen=True)
-class Job:
-    """Part `number` of a split, yet to be made of these conversations or records."""
+class PartJob:
+    """A part yet to be made: its file, and the conversations it is of."""
 
-    number: int
-    source: str
-    conversations: tuple[Conversation, ...] | tuple[RecordRange, ...]
+    path: Path
+    conversations: list[Conversation]
 
-    def path(self, folder: Path) -> Path:
-        """The part's file in its folder."""
-        return folder / f"{self.number:07d}.npz"
-
-    def read(self) -> list[Conversation]:
-        """The conversations."""
-        found: list[Conversation] = []
-        for one in self.conversations:
-            found += one.read() if isinstance(one, RecordRange) else [one]
-        return found
+    @property
+    def source(self) -> str:
+        """sha256 (hex) over the conversations."""
+        return sha256(repr(self.conversations))
 
 
-def jobs_of_conversations(conversations: Iterable[Conversation]) -> Iterator[Job]:
-    """The jobs of conversations that are read one after the other."""
-    iterator, number = iter(conversations), 0
-    while some := tuple(islice(iterator, PART_CONVERSATIONS)):
-        yield Job(number, _digest(conversation["id"] for conversation in some), some)
-        number += 1
+def part_jobs(conversations: Iterable[Conversation], folder: Path) -> Iterator[PartJob]:
+    """The conversations as jobs, in order; the parts' files lie in `folder`."""
+    for number, some in enumerate(chunked(conversations, PART_CONVERSATIONS)):
+        yield PartJob(part_path(folder, number), some)
 
 
-def jobs_of_files(paths: Sequence[str]) -> Iterator[Job]:
-    """The jobs of conversations that lie in the files of a TFDS builder."""
-    for number, ranges in enumerate(record_ranges(paths, PART_CONVERSATIONS)):
-        names = (f"{Path(r.path).name}:{r.start}:{r.stop}" for r in ranges)
-        yield Job(number, _digest(names), ranges)
+def part_path(folder: Path, number: int) -> Path:
+    """The file of a split's part `number`."""
+    return folder / f"{number:07d}.npz"
 
 
-def make_part(job: Job, folder: Path, *, tokenizer: Tokenizer, max_length: int) -> None:
-    """Encodes the job's conversations and writes the part's file.
+@dataclass(frozen=True)
+class PartMaker:
+    """Makes parts of jobs; one in each process."""
 
-    Raises: DataError for a conversation that cannot be encoded; OSError.
-    """
-    part = encode_part(job.source, job.read(), tokenizer=tokenizer, max_length=max_length)
-    save_part(job.path(folder), part)
+    tokenizer: Tokenizer
+    max_length: int
+
+    def __call__(self, job: PartJob) -> Part:
+        """The part, found in its file or else encoded and written there.
+
+        Raises: DataError for a conversation that cannot be encoded; OSError.
+        """
+        source = job.source
+        part = load_part(job.path, source)
+        if part is not None:
+            return replace(part, found=True)
+        part = encode_part(job.conversations, self.tokenizer, self.max_length)
+        save_part(job.path, part, source)
+        return part
 
 
 def encode_part(
-    source: str, conversations: Sequence[Conversation], *, tokenizer: Tokenizer, max_length: int
+    conversations: Sequence[Conversation], tokenizer: Tokenizer, max_length: int
 ) -> Part:
     """The conversations as a part.
 
@@ -116,7 +116,7 @@ def encode_part(
         counts["truncated"] += encoded.truncated
         examples.append(Example(conversation["id"], encoded.tokens, encoded.loss_mask))
     ids = [conversation["id"] for conversation in conversations]
-    return Part(source, make_block(examples, tokenizer.vocab_size), ids, _hashes(ids), counts)
+    return Part(make_block(examples, tokenizer.vocab_size), ids, _hashes(ids), counts)
 
 
 def why_dropped(messages: Messages, encoded: Encoded) -> str:
@@ -164,22 +164,15 @@ def _hashes(ids: Sequence[str]) -> UInt64[np.ndarray, "read"]:
     return np.frombuffer(joined, dtype="<u8")
 
 
-def _digest(names: Iterable[str]) -> str:
-    return sha256("\0".join(names))
+def save_part(path: Path, part: Part, source: str) -> None:
+    """Writes the part's file, whole or not at all: a checksum, then arrays as NumPy saves them.
 
-
-def save_part(path: Path, part: Part) -> None:
-    """Writes the part's file, whole or not at all.
+    `source` says which conversations it was made of.
 
     Raises: OSError.
     """
-    write_part(path, pack_part(part))
-
-
-def pack_part(part: Part) -> bytes:
-    """What lies in the part's file: a checksum, then arrays as NumPy saves them."""
     id_bytes, id_ends = join_ids(part.ids)
-    facts = json.dumps({"source": part.source, "counts": part.counts}).encode()
+    facts = json.dumps({"source": source, "counts": part.counts}).encode()
     stream = io.BytesIO()
     np.savez(
         stream,
@@ -190,18 +183,10 @@ def pack_part(part: Part) -> bytes:
         **vars(part.block),
     )
     content = stream.getvalue()
-    return hashlib.sha256(content).digest() + content
+    write_whole(path, hashlib.sha256(content).digest() + content)
 
 
-def write_part(path: Path, content: bytes) -> None:
-    """Writes the file of a packed part, whole or not at all.
-
-    Raises: OSError.
-    """
-    write_whole(path, content)
-
-
-def load_part(path: Path, source: str) -> Part | None:
+def load_part(path: Path, source: str | None = None) -> Part | None:
     """The part in this file; None when there is none, or not of this source, or a broken one."""
     try:
         content = path.read_bytes()
@@ -212,37 +197,8 @@ def load_part(path: Path, source: str) -> Part | None:
         return None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         facts = json.loads(arrays["facts"].tobytes())
-        if facts["source"] != source:
+        if source not in (None, facts["source"]):
             return None
         block = Block(**{name: arrays[name] for name in Block.__dataclass_fields__})
         ids = split_ids(arrays["all_id_bytes"].tobytes(), arrays["all_id_ends"])
-        return Part(source, block, ids, arrays["id_hashes"], facts["counts"])
-
-
-def check_ids(hashes: list[np.ndarray], part_ids: Callable[[int], list[str]], at: str) -> None:
-    """Passes when no two conversations have one id.
-
-    `hashes` are those of each part, `part_ids` the ids of the part of a number.
-
-    Raises: DataError naming the id.
-    """
-    joined = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
-    order = np.argsort(joined, kind="stable")
-    same = np.flatnonzero(joined[order[1:]] == joined[order[:-1]])
-    if not len(same):
-        return
-    suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
-    starts = np.concatenate([[0], np.cumsum([len(some) for some in hashes])])
-    seen: set[str] = set()
-    for number in np.unique(np.searchsorted(starts, suspects, side="right") - 1).tolist():
-        ids = part_ids(number)
-        for place in suspects[(suspects >= starts[number]) & (suspects < starts[number + 1])]:
-            name = ids[int(place) - int(starts[number])]
-            if name in seen:  # otherwise two ids have one hash
-                raise DataError(
-                    "two conversations have one id",
-                    got=repr(name),
-                    at=at,
-                    do="look for rows that occur twice in the raw files",
-                )
-            seen.add(name)
+        return Part(block, ids, arrays["id_hashes"], facts["counts"])

@@ -1,49 +1,42 @@
-"""`tulu data prepare`: conversations to tokenized stores, with everything counted.
+"""`tulu data prepare`: raw files to tokenized stores, with everything counted.
 
-A split's conversations are encoded in parts, by several processes, into a hidden folder beside
-the store; then the parts are joined. A prepare that was killed goes on after its last whole part,
-and the store it makes is, byte for byte, that of one that was not.
+    raw files -> conversations    by the dataset's reader (`DatasetSpec.read`), in this process
+    conversations -> parts        512 at a time, encoded by several processes or on Beam
+    parts -> store                joined in order, by this process
+
+A dataset's TFDS builder and its SeqIO task are made from the same reader and write files of their
+own, for programs that ask for them; preparing asks for none and needs no TensorFlow. Parts are the
+only files in between: they lie in a hidden folder beside the store until that is whole. A prepare
+that was killed reads the raw files again (which takes a fifth of the time that one core takes to
+encode them) and goes on after its last whole part, and the store it makes is, byte for byte, that
+of one that was not. Parts are not the store's own files: a store is of one piece, in which any
+example is found by its number, and ArrayRecord files cannot be joined as they are.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from tulu_jax import __version__
-from tulu_jax.chat import Tokenizer, preview
-from tulu_jax.data.board import Board
-from tulu_jax.data.faults import Faults, kinds_text
+from tulu_jax.chat import Tokenizer
+from tulu_jax.console import plain_console, task_name
+from tulu_jax.data.beam import parts_on_beam
+from tulu_jax.data.faults import Faults, kinds_text, unused_lines
 from tulu_jax.data.keys import PrepareOptions, StoreKey, store_keys
 from tulu_jax.data.locks import locked, locked_if_free
-from tulu_jax.data.parts import (
-    NOT_TO_BE_TRAINED,
-    TOO_LONG,
-    Job,
-    Part,
-    check_ids,
-    jobs_of_conversations,
-    jobs_of_files,
-    load_part,
-    make_part,
-)
-from tulu_jax.data.specs import Conversation, DatasetSpec
-from tulu_jax.data.staging import Staged, quiet_tensorflow, stage
+from tulu_jax.data.parts import Part, PartMaker, part_jobs
+from tulu_jax.data.specs import Conversation, DatasetSpec, locate_raw_dir, obtain_raw_dir
 from tulu_jax.data.store import Store, open_store, write_blocks
-from tulu_jax.data.store_format import Block, decode_records, record_ends, token_dtype, unwritable
-from tulu_jax.data.workers import Context, Workers, result_of
-from tulu_jax.errors import DataError, GuardError, TuluError
-
-LOSS_SHARE_ALARM = (0.02, 0.98)
-"""Outside this range of loss tokens per token something is probably wrong."""
+from tulu_jax.data.store_format import Block, unwritable
+from tulu_jax.data.tally import Tally
+from tulu_jax.errors import DataError, TuluError
+from tulu_jax.processes import Pool
 
 Reader = Callable[[DatasetSpec, str], Iterable[Conversation]]
 
@@ -57,6 +50,24 @@ class Prepared:
     parts: int = 0
     parts_found: int = 0
 
+    def lines(self) -> Iterator[str]:
+        """What became of it, and what was skipped, left out or not used of its raw files."""
+        what = "made" if self.made else "kept"
+        if self.parts_found:
+            what += f", going on after {self.parts_found} of {self.parts} parts"
+        name = f"{self.store.name} {self.store.meta['split']}"
+        yield f"{name}: {self.store.path} ({what})"
+        counts = self.store.meta["counts"]
+        if counts.get("skipped"):
+            kinds = counts.get("kinds", {})
+            which = f" ({kinds_text(kinds)})" if len(kinds) > 1 else ""
+            yield f"{name}: {counts['skipped']:,} bad records skipped{which}, the first of them:"
+            yield from (f"    {message}" for message in counts["messages"][:3])
+        for reason, count in counts.get("left_out", {}).items():
+            yield f"{name}: {count:,} left out, {reason}"
+        for line in unused_lines(counts):
+            yield f"{name}: {line}"
+
 
 def prepare(
     mixture: str,
@@ -69,8 +80,8 @@ def prepare(
     """The stores of every split of every task of the mixture; those that exist are kept.
 
     `reader(spec, split)` yields the split's conversations; without it they come from the dataset
-    itself, by way of its TFDS builder unless it is embedded. `rebuild` makes stores that exist
-    again; `verify` compares the checksums of those that are kept, whole files.
+    itself. `rebuild` makes stores that exist again; `verify` compares the checksums of those that
+    are kept, whole files.
 
     Raises: DataError for bad input or an output folder that cannot be written; GuardError when a
         dataset would train on nothing or on everything.
@@ -101,18 +112,20 @@ def prepare_each(
             _remove_parts_left(store)
         return None if store is None else Prepared(store, made=False)
 
-    done = {key.digest: found(key) for _, key in splits}
-    missing = [spec for spec, key in splits if done[key.digest] is None]
+    done = [found(key) for _, key in splits]
+    missing = {key.task for (_, key), one in zip(splits, done, strict=True) if one is None}
     if missing:
-        missing = list({spec.task_name: spec for spec in missing}.values())
-        folders = [Path(options.data_dir) / spec.task_name for spec in missing]
-        with locked(folders), Workers(options, tokenizer, len(missing)) as workers:
-            maker = _Maker(options, tokenizer, workers, missing, reader)
-            with maker.board:
-                for spec, key in splits:  # another process may have made some meanwhile
-                    if done[key.digest] is None:
-                        done[key.digest] = found(key) or maker.make(spec, key)
-    return [prepared for _, key in splits if (prepared := done[key.digest])]
+        folders = [Path(options.data_dir) / task for task in missing]
+        making = (PartMaker, (tokenizer, options.max_length))
+        pool = Pool(*making, num_processes=options.num_processes)
+        with locked(folders), pool, _bars() as bars:
+            maker = _StoreMaker(options, tokenizer, pool, bars, reader)
+            # While this process waited for the locks, the one that held them made some stores
+            done = [
+                one or found(key) or maker.make(spec, key)
+                for (spec, key), one in zip(splits, done, strict=True)
+            ]
+    return [prepared for prepared in done if prepared]
 
 
 def find_store(key: StoreKey, options: PrepareOptions, *, verify: bool = False) -> Store | None:
@@ -137,237 +150,82 @@ def _remove_parts_left(store: Store) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(eq=False)
-class _Maker:
-    """Makes stores with one pool of processes and one progress display."""
+@dataclass(frozen=True, eq=False)
+class _StoreMaker:
+    """Makes stores with one pool of processes under one display of bars."""
 
     options: PrepareOptions
     tokenizer: Tokenizer
-    workers: Workers
-    datasets: list[DatasetSpec]
+    pool: Pool
+    bars: Progress
     reader: Reader | None
-    staged: dict[str, Future[Staged]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.board = Board(self.workers.context.progress)
 
     def make(self, spec: DatasetSpec, key: StoreKey) -> Prepared:
         """The store of one split."""
         path = key.folder(self.options.data_dir)
         folder = parts_folder(path)
-        faults = Faults(strict=self.options.strict)
-        meta = _meta(spec, key, self.options, self.tokenizer)
+        tally = Tally(f"{key.task} {key.split}", self.tokenizer)
+        meta = _meta(spec, key, self.options, self.tokenizer, tally.counts)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            jobs, on_beam = self._on_beam(self._jobs(spec, key, faults), folder)
-            parts = _Parts(self.workers, folder, jobs)
-            bar = self.board.add_split(spec, key.split)
-            blocks = self._blocks(parts, key, meta=meta, faults=faults, bar=bar, own=spec.own)
-            store = write_blocks(path, blocks, meta=meta)
+            store = write_blocks(path, self._blocks(spec, key, folder, tally), meta=meta)
         except TuluError as error:
-            if not isinstance(error.__cause__, OSError):  # the parts would be as wrong next time
+            # Parts are kept for the next time where the disk failed. Otherwise they would be as
+            # wrong then as they are now.
+            if not isinstance(error.__cause__, OSError):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         except OSError as error:
             raise unwritable(path, error) from error
         shutil.rmtree(folder, ignore_errors=True)
-        return Prepared(store, True, parts.count, parts.found - on_beam)
-
-    def _jobs(self, spec: DatasetSpec, key: StoreKey, faults: Faults) -> Iterator[Job]:
-        """The split's jobs; `faults` is filled by the time the last one is given."""
-        if self.reader is not None:
-            return jobs_of_conversations(self.reader(spec, key.split))
-        if spec.embedded:
-            options = {"split_name": key.split, "faults": faults, **spec.options}
-            if spec.needs_tokenizer:
-                options["tokenizer"] = self.tokenizer
-            return jobs_of_conversations(spec.read(None, **options))
-        staged = self._stage(spec)
-        for name, value in staged.faults.get(key.split, {}).items():
-            setattr(faults, name, value)
-        return jobs_of_files(staged.files[key.split])
-
-    def _on_beam(self, jobs: Iterator[Job], folder: Path) -> tuple[Iterator[Job], int]:
-        """The jobs, their parts made on Beam if that is wished, and how many were made there."""
-        if self.options.beam_runner is None:
-            return jobs, 0
-        with quiet_tensorflow():
-            from tulu_jax.data.seqio_glue.beam import make_parts_on_beam
-
-            every = list(jobs)
-            return iter(every), make_parts_on_beam(every, folder, self.options)
-
-    def _stage(self, spec: DatasetSpec) -> Staged:
-        """The dataset's files; the first call has all datasets' files written."""
-        for number, one in enumerate(self.datasets):
-            if one.task_name not in self.staged and not one.embedded:
-                self.board.add_reading(one, number)
-                self.staged[one.task_name] = self.workers.submit(stage, number, one)
-        return result_of(self.staged[spec.task_name])
+        return Prepared(store, True, tally.parts, tally.parts_found)
 
     def _blocks(
-        self,
-        parts: _Parts,
-        key: StoreKey,
-        *,
-        meta: dict[str, Any],
-        faults: Faults,
-        bar: Any,
-        own: bool,
+        self, spec: DatasetSpec, key: StoreKey, folder: Path, tally: Tally
     ) -> Iterator[Block]:
-        """The parts' blocks, in order, and after the last the checks of the whole split."""
-        guard = LossGuard(key, self.tokenizer)
-        counts = meta["counts"]
-        hashes: list[np.ndarray] = []
-        for part in parts:
-            _add_counts(counts, part.counts)
-            hashes.append(part.id_hashes)
-            guard.see(part.block)
-            self.board.show(bar, counts["read"])
+        """The split's examples, part by part; after the last one the whole split is checked."""
+        faults = Faults(strict=self.options.strict)
+        expected = spec.expected_examples.get(key.split)
+        bar = self.bars.add_task(tally.place, total=expected)
+        for part in self._parts(spec, key.split, folder, faults):
+            tally.add(part)
+            self.bars.update(bar, completed=tally.counts["read"])
             yield part.block
-        self.board.finish(bar, counts["read"])
-        counts.update(faults.as_json())
-        del counts["records"]
-        faults.check(guard.place, own=own)
-        check_ids(hashes, parts.ids, guard.place)
-        guard.check(counts)
+        self.bars.update(bar, completed=tally.counts["read"], total=tally.counts["read"])
+        # What a reader skipped is known only now, and so is whether two ids are equal: a store
+        # is not there before its last block, so a dataset that is refused leaves none
+        tally.finish(faults, own=spec.own, folder=folder)
 
-
-class _Parts:
-    """A split's parts, in order, made as they are asked for and a little ahead.
-
-    `count` is how many there were so far, `found` how many of them lay in the folder already.
-    """
-
-    def __init__(self, workers: Workers, folder: Path, jobs: Iterator[Job]) -> None:
-        self._workers = workers
-        self._folder = folder
-        self._jobs = jobs
-        self._sources: list[str] = []
-        self.found = 0
-
-    @property
-    def count(self) -> int:
-        return len(self._sources)
-
-    def __iter__(self) -> Iterator[Part]:
-        first = list(islice(self._jobs, 2))
-        start = self._workers.submit if len(first) > 1 else self._workers.run
-        waiting: deque[tuple[Job, Future[Any] | None]] = deque()
-        for job in chain(first, self._jobs):
-            there = job.path(self._folder).exists()
-            waiting.append((job, None if there else start(self._make, *self._arguments(job))))
-            if len(waiting) > 2 * self._workers.num_processes:
-                yield self._finish(*waiting.popleft())
-        while waiting:
-            yield self._finish(*waiting.popleft())
-
-    def ids(self, number: int) -> list[str]:
-        """The ids of all conversations of part `number`."""
-        path = Job(number, "", ()).path(self._folder)
-        part = load_part(path, self._sources[number])
-        return part.ids if part else []
-
-    def _finish(self, job: Job, made: Future[Any] | None) -> Part:
-        path = job.path(self._folder)
-        part = load_part(path, job.source) if made is None else None
-        if part is not None:
-            self.found += 1
-        else:  # not made yet, or what lay there is broken or of other conversations
-            result_of(made or self._workers.submit(self._make, *self._arguments(job)))
-            part = load_part(path, job.source)
-        if part is None:
-            raise DataError("a part vanished while the store was made", at=path)
-        self._sources.append(job.source)
-        return part
-
-    def _arguments(self, job: Job) -> tuple[Job, Path]:
-        return job, self._folder
-
-    @staticmethod
-    def _make(context: Context, job: Job, folder: Path) -> None:
-        length = context.options.max_length
-        make_part(job, folder, tokenizer=context.tokenizer, max_length=length)
-
-
-class LossGuard:
-    """Refuses a dataset of which no token, or every token, would be trained."""
-
-    def __init__(self, key: StoreKey, tokenizer: Tokenizer) -> None:
-        """A guard that has seen nothing yet."""
-        self.place = f"{key.task} {key.split}"
-        self.tokenizer = tokenizer
-        self.tokens = 0
-        self.loss_tokens = 0
-        self.first: tuple[np.ndarray, np.ndarray] | None = None
-
-    def see(self, block: Block) -> None:
-        """Counts the examples of a block."""
-        if self.first is None and len(block.lengths):
-            dtype = token_dtype(self.tokenizer.vocab_size)
-            one = block.lengths[:1]
-            words = block.records[: record_ends(one, dtype)[0]].tobytes()
-            got = decode_records(np.frombuffer(words, dtype), one)
-            self.first = got.tokens, got.loss_mask
-        self.tokens += int(block.lengths.sum())
-        self.loss_tokens += int(block.loss_tokens.sum())
-
-    def check(self, counts: dict[str, Any]) -> None:
-        """Raises: DataError for a dataset without rows; GuardError for a share of 0 or 100 %."""
-        if not counts["read"]:
-            raise DataError("dataset holds no conversation", at=self.place)
-        if self.first is None:
-            raise GuardError(
-                "no token of the dataset carries loss",
-                got=f"{counts['read']} conversations, all dropped: {kinds_text(counts['dropped'])}",
-                at=self.place,
-                expected="answers of the assistant within max_length",
-                do=_mend_dropped(counts["dropped"]),
+    def _parts(self, spec: DatasetSpec, split: str, folder: Path, faults: Faults) -> Iterator[Part]:
+        """The split's parts, in order: read here and encoded elsewhere, a few ahead."""
+        if self.reader is not None:
+            conversations = self.reader(spec, split)
+        else:
+            raw_dir = locate_raw_dir(spec, self.options.raw_dir)
+            if raw_dir is None and not spec.embedded:
+                downloads = Path(self.options.data_dir) / "raw"
+                raw_dir = obtain_raw_dir(spec, downloads, downloads / "manual")
+            conversations = spec.conversations(
+                raw_dir, split, tokenizer=self.tokenizer, faults=faults
             )
-        answers = counts["answers"]
-        if answers.get("empty") and answers["empty"] == answers["trained"]:
-            raise GuardError(
-                "every answer of the dataset is empty",
-                got=f"{answers['empty']:,} empty or blank answers",
-                at=self.place,
-                expected="text to train on",
-                do="look at it with `tulu data inspect`: the answers may be in another field",
-            )
-        if self.loss_tokens == self.tokens:
-            raise GuardError(
-                "every token of the dataset carries loss",
-                got=f"loss share 100 %, first row: {preview(*self.first, self.tokenizer)}",
-                at=self.place,
-                expected="prompts without loss",
-                do="check the roles of its messages",
-            )
+        jobs = part_jobs(conversations, folder)
+        if self.options.beam_runner is not None:
+            return parts_on_beam(jobs, folder, self.options)
+        return self.pool.map(jobs)
 
 
-def _mend_dropped(reasons: Mapping[str, int]) -> str:
-    """What to do about conversations that were all dropped, for these reasons."""
-    todo = ["look at it with `tulu data inspect`"]
-    if TOO_LONG in reasons:
-        todo.append("raise max_length")
-    if NOT_TO_BE_TRAINED in reasons:
-        todo.append("take the flags (weight, train) from some answers")
-    return ", or ".join(todo)
-
-
-def loss_share_alarm(share: float) -> bool:
-    """Whether a dataset's share of loss tokens is outside what real data has (2 % to 98 %)."""
-    return not LOSS_SHARE_ALARM[0] <= share <= LOSS_SHARE_ALARM[1]
-
-
-def _add_counts(total: dict[str, Any], more: dict[str, Any]) -> None:
-    for name in ("read", "truncated"):
-        total[name] += more[name]
-    for name in ("dropped", "answers"):
-        for reason, count in more.get(name, {}).items():
-            total[name][reason] = total[name].get(reason, 0) + count
+def _bars() -> Progress:
+    """The display of how many conversations of each split are encoded."""
+    columns = (task_name(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=plain_console())
 
 
 def _meta(
-    spec: DatasetSpec, key: StoreKey, options: PrepareOptions, tokenizer: Tokenizer
+    spec: DatasetSpec,
+    key: StoreKey,
+    options: PrepareOptions,
+    tokenizer: Tokenizer,
+    counts: dict[str, Any],
 ) -> dict[str, Any]:
     return {
         **asdict(key),
@@ -378,5 +236,5 @@ def _meta(
         "vocab_size": tokenizer.vocab_size,
         "code_version": __version__,
         "expected_examples": spec.expected_examples.get(key.split),
-        "counts": {"read": 0, "truncated": 0, "dropped": {}, "answers": {}},
+        "counts": counts,
     }

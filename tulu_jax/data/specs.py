@@ -2,6 +2,9 @@
 
 The files in `tasks/` register their spec when imported; TFDS builders, SeqIO tasks, the tokenized
 store and the command line are all made from it. To add a dataset is to add one such file.
+
+`version` stands for all that decides a dataset's records but its raw files and options: a change
+of code that changes a record needs a new one. `tests/tasks/test_versions.py` holds it to that.
 """
 
 from __future__ import annotations
@@ -9,14 +12,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from tulu_jax.data.faults import Faults
 from tulu_jax.download.sources import Source
 from tulu_jax.errors import DataError
 from tulu_jax.files import file_sha256
@@ -86,28 +88,29 @@ class DatasetSpec:
                 raise unknown_name(f"option of dataset {self.name}", key, self.options)
         return {**self.options, **options}
 
-    def code_fingerprint(self) -> str:
-        """sha256 (hex) of the source files that read this dataset.
+    def conversations(
+        self,
+        folder: Path | None,
+        split: str,
+        *,
+        tokenizer: Any = None,
+        faults: Faults | None = None,
+    ) -> Iterator[Conversation]:
+        """The split's conversations in file order, read with the spec's options.
 
-        They are the file of `read` and the files of its own package that it imports.
+        `folder` is that of `locate_raw_dir`. Bad records go to `faults`; without it the first one
+        is raised.
+
+        Raises: DataError for a split that the dataset does not have; what `read` raises.
         """
-        digest = hashlib.sha256()
-        for path in _source_files(self.read):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return digest.hexdigest()
-
-
-def _source_files(read: Callable[..., Any]) -> list[Path]:
-    """The file of `read`, and those of its package that it imports, directly or through others."""
-    todo = [inspect.getmodule(read)]
-    package = todo[0].__name__.split(".")[0] if todo[0] else ""
-    modules: set[ModuleType] = set()
-    while todo:
-        module = todo.pop()
-        if module and module not in modules and module.__name__.split(".")[0] == package:
-            modules.add(module)
-            todo += [inspect.getmodule(value) for value in vars(module).values()]
-    return sorted(Path(m.__file__) for m in modules if m.__file__ is not None)
+        if split not in self.splits:
+            raise DataError(
+                f"dataset {self.name} has no such split",
+                got=repr(split),
+                expected=" or ".join(self.splits),
+            )
+        given = {"tokenizer": tokenizer} if self.needs_tokenizer else {}
+        return self.read(folder, split_name=split, faults=faults, **given, **self.options)
 
 
 _SPECS: dict[str, DatasetSpec] = {}
@@ -139,19 +142,22 @@ def add_resolver(resolver: Resolver) -> Resolver:
     return resolver
 
 
+def find_spec(name: str) -> DatasetSpec | None:
+    """The dataset called `name`, with or without the prefix `tulu_`, or that of a resolver."""
+    specs = all_specs()
+    asked = (resolver(name) for resolver in _RESOLVERS)
+    return specs.get(name) or specs.get(TASK_PREFIX + name) or next(filter(None, asked), None)
+
+
 def get_spec(name: str) -> DatasetSpec:
-    """The dataset called `name`, with or without the prefix `tulu_`, or that of a resolver.
+    """As `find_spec`.
 
     Raises: DataError naming the nearest datasets when there is none.
     """
-    specs = all_specs()
-    found = specs.get(name) or specs.get(TASK_PREFIX + name)
-    if found is not None:
-        return found
-    for resolver in _RESOLVERS:
-        if (found := resolver(name)) is not None:
-            return found
-    raise unknown_name("dataset", name, specs)
+    found = find_spec(name)
+    if found is None:
+        raise unknown_name("dataset", name, all_specs())
+    return found
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> DataError:
@@ -196,6 +202,28 @@ def _raw_folders(spec: DatasetSpec, raw_dir: str | Path | None) -> list[Path]:
     if all(Path(source.filename).is_absolute() for source in spec.sources):
         return [Path(spec.sources[0].filename).parent]
     return [] if raw_dir is None else [Path(raw_dir) / spec.name, Path(raw_dir)]
+
+
+def obtain_raw_dir(spec: DatasetSpec, download_dir: str | Path, by_hand: str | Path) -> Path | None:
+    """As `locate_raw_dir`, where nothing says where the files are: in `by_hand`, or else fetched.
+
+    Raises: DataError when they cannot be had.
+    """
+    try:
+        return locate_raw_dir(spec, by_hand)
+    except DataError:  # nothing was put there
+        from tulu_jax.download.run import fetch
+
+        return fetch(spec, str(download_dir))
+
+
+def how_read(spec: DatasetSpec, raw_dir: str | Path | None) -> list[str]:
+    """Lines that say how a user's own files are read; none for other datasets.
+
+    Raises: DataError for a file that cannot be read; ConfigError for its options.
+    """
+    folder = locate_raw_dir(spec, raw_dir) if spec.describe else None
+    return spec.describe(folder, **spec.options) if spec.describe and folder else []
 
 
 def raw_fingerprint(spec: DatasetSpec, folder: Path | None) -> str:

@@ -14,9 +14,9 @@ from rich.text import Text
 from tulu_jax.data.exclude import Exclusion, excluded_text
 from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.packing import PackingMode, pack
-from tulu_jax.data.prepare import loss_share_alarm
 from tulu_jax.data.rows import RowStream
 from tulu_jax.data.store import Store
+from tulu_jax.data.tally import loss_share_alarm
 from tulu_jax.inspect.table1 import LLAMA_PIECES, PAPER, Table1Row
 
 

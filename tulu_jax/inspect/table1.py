@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tulu_jax.chat import Tokenizer, load_tokenizer
 from tulu_jax.data.specs import Conversation
 from tulu_jax.errors import DataError
-from tulu_jax.inspect.chunks import map_chunks
+from tulu_jax.processes import map_chunks
 
 CHUNK = 256
 """Conversations that go to a process at a time."""

@@ -24,7 +24,7 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import prepare_options
 from tulu_jax.data.exclude import read_exclusion
 from tulu_jax.data.mixtures import resolve
-from tulu_jax.data.specs import locate_raw_dir
+from tulu_jax.data.specs import how_read, locate_raw_dir
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.parallel.rules import check_overrides
@@ -130,9 +130,8 @@ def _check_names(data: DataConfig) -> None:
     specs = prepare_options(data).specs(data.mixture)
     read_exclusion(data.exclude).check_tasks(spec.task_name for spec in specs)
     for spec in specs:
-        folder = locate_raw_dir(spec, data.raw_dir)
-        if spec.describe is not None and folder is not None:
-            spec.describe(folder, **spec.options)
+        locate_raw_dir(spec, data.raw_dir)
+        how_read(spec, data.raw_dir)
     resolve(data.mixture, max_examples=data.max_examples, rates=data.rates, seeds=data.seeds)
 
 

@@ -245,9 +245,9 @@ def _check(
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.mixtures import mixture_specs
-    from tulu_jax.data.workers import all_cores
     from tulu_jax.inspect.check.benchmarks import read_benchmarks
     from tulu_jax.inspect.check.run import check_mixture
+    from tulu_jax.processes import all_cores
 
     tokenizer = chosen_tokenizer(args) if args.tokenizer else None
     items = read_benchmarks(args.eval_data) if args.eval_data else []

@@ -115,13 +115,11 @@ def say_recognised(specs: Iterable[DatasetSpec], raw_dir: str | None) -> None:
 
     Raises: DataError for a file that cannot be read; ConfigError for its options.
     """
-    from tulu_jax.data.specs import locate_raw_dir
+    from tulu_jax.data.specs import how_read
 
     for spec in specs:
-        folder = locate_raw_dir(spec, raw_dir) if spec.describe else None
-        if spec.describe and folder is not None:
-            for line in spec.describe(folder, **spec.options):
-                write_verbatim(line, file=sys.stderr)
+        for line in how_read(spec, raw_dir):
+            write_verbatim(line, file=sys.stderr)
 
 
 def _literal(text: str) -> Any:

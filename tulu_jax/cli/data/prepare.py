@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import add_options, prepare_options, say_recognised
 from tulu_jax.cli.data.encoding import chosen_tokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tulu_jax.data.prepare import Prepared
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -56,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tulu_jax.console import plain_console
     from tulu_jax.data.prepare import prepare_each
-    from tulu_jax.data.workers import all_cores
     from tulu_jax.inspect.report import dataset_report, report_table
+    from tulu_jax.processes import all_cores
 
     options = dataclasses.replace(
         prepare_options(args),
@@ -73,29 +67,7 @@ def run(args: argparse.Namespace) -> int:
     console = plain_console()
     stores = [prepared.store for prepared in every]
     console.print(report_table(dataset_report(stores, row_length=options.max_length)))
-    for line in summary(every):
-        console.print(line, soft_wrap=True)
-    return 0
-
-
-def summary(every: list[Prepared]) -> Iterator[str]:
-    """A line for each store, and lines for what was skipped, left out or not used of its files."""
-    from tulu_jax.data.faults import kinds_text, unused_lines
-
     for prepared in every:
-        store = prepared.store
-        what = "made" if prepared.made else "kept"
-        if prepared.parts_found:
-            what += f", going on after {prepared.parts_found} of {prepared.parts} parts"
-        name = f"{store.name} {store.meta['split']}"
-        yield f"{name}: {store.path} ({what})"
-        counts = store.meta["counts"]
-        if counts.get("skipped"):
-            kinds = counts.get("kinds", {})
-            which = f" ({kinds_text(kinds)})" if len(kinds) > 1 else ""
-            yield f"{name}: {counts['skipped']:,} bad records skipped{which}, the first of them:"
-            yield from (f"    {message}" for message in counts["messages"][:3])
-        for reason, count in counts.get("left_out", {}).items():
-            yield f"{name}: {count:,} left out, {reason}"
-        for line in unused_lines(counts):
-            yield f"{name}: {line}"
+        for line in prepared.lines():
+            console.print(line, soft_wrap=True)
+    return 0

@@ -172,8 +172,8 @@ def _table1_rows(
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.specs import locate_raw_dir
-    from tulu_jax.data.workers import all_cores
     from tulu_jax.inspect.table1 import count_lengths
+    from tulu_jax.processes import all_cores
 
     tokenizer = prepare_options(args).load_tokenizer()
     at_hand = [s for s in specs if s.embedded or locate_raw_dir(s, args.raw_dir) is not None]

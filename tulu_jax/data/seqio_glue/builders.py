@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from tensorflow_datasets.core.registered import skip_registration
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.faults import Faults
-from tulu_jax.data.records import decode_messages, encode_flags
 from tulu_jax.data.specs import (
     Conversation,
     DatasetSpec,
     get_spec,
     locate_raw_dir,
+    obtain_raw_dir,
     raw_fingerprint,
 )
 from tulu_jax.data.store_format import OTHER_FOLDER
@@ -36,7 +36,9 @@ from tulu_jax.files import advice, disk_error, json_sha256
 
 FORMAT_VERSION = 2
 _READ_BATCH = 512
-_TELL_EVERY = 256
+
+NOT_TRAINED = b"no"
+"""What `messages/train` of a message says that carries no loss."""
 
 FEATURES = {
     "dataset": tf.io.FixedLenFeature([], tf.string),
@@ -46,7 +48,7 @@ FEATURES = {
     "messages/train": tf.io.RaggedFeature(tf.string),
 }
 """How a conversation lies in the builder's files: one tf.train.Example each. `messages/train`,
-whose values `tulu_jax/data/records.py` knows, is there only where the files are a user's own."""
+is there only where the files are a user's own."""
 
 
 def read_prepared(
@@ -76,12 +78,10 @@ def prepared_builder(
     raw_dir: str | Path | None,
     tokenizer: Tokenizer | None = None,
     strict: bool = False,
-    progress: Callable[[int], None] | None = None,
 ) -> Builder:
     """The dataset's TFDS builder with its files written, made again when what they are of changes.
 
-    Without `raw_dir` raw files are fetched to `<data_dir>/raw`. `progress` is called now and then
-    with the number of conversations read so far.
+    Without `raw_dir` raw files are fetched to `<data_dir>/raw`.
 
     Raises: DataError for a fault in the files: the first one when `strict`, else too many;
         ConfigError for a dataset that is cut by tokens when there is no tokenizer.
@@ -99,7 +99,6 @@ def prepared_builder(
         spec=spec,
         tokenizer=tokenizer,
         strict=strict,
-        progress=progress,
     )
     tfds.disable_progress_bar()
     try:
@@ -135,7 +134,6 @@ def _key(spec: DatasetSpec, folder: Path | None, tokenizer: Tokenizer | None) ->
         "format": FORMAT_VERSION,
         "raw": raw_fingerprint(spec, folder),
         "version": spec.version,
-        "code": spec.code_fingerprint(),
         "options": dict(spec.options),
         "tokenizer": tokenizer.fingerprint if spec.needs_tokenizer and tokenizer else None,
     }
@@ -179,6 +177,33 @@ def _conversations(batches: Iterator[list[bytes]]) -> Iterator[Conversation]:
             }
 
 
+def encode_flags(conversation: Conversation) -> Conversation:
+    """The conversation as a builder writes it: `train` as text, `NOT_TRAINED` or nothing."""
+    written = [
+        {**message, "train": "" if message.get("train", True) else NOT_TRAINED.decode()}
+        for message in conversation["messages"]
+    ]
+    return {**conversation, "messages": written}
+
+
+def decode_messages(
+    roles: Sequence[bytes], contents: Sequence[bytes], flags: Sequence[bytes]
+) -> list[dict[str, Any]]:
+    """Messages from what a builder wrote; without any `flags` no message has `train`.
+
+    >>> decode_messages([b"assistant"] * 2, [b"Yo", b"No"], [b"", b"no"])[1]
+    {'role': 'assistant', 'content': 'No', 'train': False}
+    """
+    messages: list[dict[str, Any]] = [
+        {"role": role.decode(), "content": content.decode()}
+        for role, content in zip(roles, contents, strict=True)
+    ]
+    for message, flag in zip(messages, flags, strict=False):
+        if flag == NOT_TRAINED:
+            message["train"] = False
+    return messages
+
+
 def builder_class(dataset: DatasetSpec | str) -> type[Builder]:
     """The TFDS builder class of a dataset, named as its task: `tulu_<dataset>`."""
     spec = get_spec(dataset) if isinstance(dataset, str) else dataset
@@ -220,7 +245,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         spec: DatasetSpec | None = None,
         tokenizer: Tokenizer | None = None,
         strict: bool = False,
-        progress: Callable[[int], None] | None = None,
         **kwargs: Any,
     ) -> None:
         """`raw_dir` holds the raw files; without it TFDS's manual folder or a download is used.
@@ -229,7 +253,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self._raw_dir = raw_dir
         self.spec = spec or self.spec
-        self._tokenizer, self._strict, self._progress = tokenizer, strict, progress
+        self._tokenizer, self._strict = tokenizer, strict
         super().__init__(**kwargs)
 
     def faults_path(self, split: str) -> Path:
@@ -265,20 +289,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, folder: Path | None, split: str
     ) -> Iterator[tuple[int, Conversation]]:
         faults = Faults(strict=self._strict)
-        conversations = self.spec.read(
-            folder,
-            split_name=split,
-            tokenizer=self._tokenizer,
-            faults=faults,
-            **self.spec.options,
+        conversations = self.spec.conversations(
+            folder, split, tokenizer=self._tokenizer, faults=faults
         )
-        number = 0
-        for number, conversation in enumerate(conversations, start=1):
-            if self._progress is not None and number % _TELL_EVERY == 0:
-                self._progress(number)
-            yield number - 1, encode_flags(conversation) if self.spec.own else conversation
-        if self._progress is not None:
-            self._progress(number)
+        for number, conversation in enumerate(conversations):
+            yield number, encode_flags(conversation) if self.spec.own else conversation
         faults.check(f"{self.spec.task_name} {split}", own=self.spec.own)
         path = self.faults_path(split)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,12 +304,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return None
         if self._raw_dir is not None:
             return Path(self._raw_dir)
+        download_dir = Path(dl_manager.download_dir)
         try:
-            return locate_raw_dir(self.spec, str(dl_manager.manual_dir))
-        except (AssertionError, DataError):  # nothing was put there by hand
-            from tulu_jax.download.run import fetch
-
-            return fetch(self.spec, str(dl_manager.download_dir))
+            by_hand = Path(dl_manager.manual_dir)
+        except AssertionError:  # there is no such folder
+            by_hand = download_dir
+        return obtain_raw_dir(self.spec, download_dir, by_hand)
 
 
 def _manual_instructions(spec: DatasetSpec) -> str | None:

@@ -16,8 +16,13 @@ import tensorflow as tf
 from tulu_jax.chat import AddTokens, Tokenizer, encode, load_tokenizer
 from tulu_jax.data.mixtures import Component, MixtureSpec, TaskOptions, all_mixtures
 from tulu_jax.data.rates import size_rate
-from tulu_jax.data.records import decode_messages
-from tulu_jax.data.seqio_glue.builders import FEATURES, Builder, prepared_builder, record_batches
+from tulu_jax.data.seqio_glue.builders import (
+    FEATURES,
+    Builder,
+    decode_messages,
+    prepared_builder,
+    record_batches,
+)
 from tulu_jax.data.specs import DatasetSpec, all_specs, get_spec
 from tulu_jax.errors import ConfigError
 

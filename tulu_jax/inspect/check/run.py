@@ -15,7 +15,7 @@ from tulu_jax.inspect.check.options import CheckOptions
 from tulu_jax.inspect.check.overlap import OverlapIndex
 from tulu_jax.inspect.check.result import CheckReport
 from tulu_jax.inspect.check.spool import Spool
-from tulu_jax.inspect.chunks import map_chunks
+from tulu_jax.processes import map_chunks
 
 PACKAGES = ("datasketch", "py3langid")
 """The packages of the extra `check`."""

@@ -1,4 +1,4 @@
-"""Raw files to stores by way of TFDS, whose files are then decoded without TensorFlow."""
+"""Raw files to stores, by several processes and without TensorFlow."""
 
 import json
 import subprocess
@@ -11,18 +11,10 @@ from tasks import demo
 from tulu_jax.data import parts
 from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.data.prepare import prepare, prepare_each
-from tulu_jax.data.records import RecordRange, bytes_features, record_ranges
-from tulu_jax.data.specs import get_spec
 from tulu_jax.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 COUNT = 700
-
-pytestmark = [
-    pytest.mark.slow,  # importing TensorFlow alone takes seconds
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
-]
 
 
 def write_raw(folder, bad=()):
@@ -46,36 +38,9 @@ def raw_dir(tmp_path_factory):
 
 
 def options(folder, raw_dir, **changes):
-    arguments = {"max_length": 128, "data_dir": str(folder), "raw_dir": str(raw_dir)}
+    raw_dir = None if raw_dir is None else str(raw_dir)
+    arguments = {"max_length": 128, "data_dir": str(folder), "raw_dir": raw_dir}
     return PrepareOptions(tokenizer=str(demo.TOKENIZER_DIR), **arguments, **changes)
-
-
-def builder_files(folder, task):
-    return sorted(str(p) for p in folder.glob(f"tfds/*/{task}/*/*array_record*"))
-
-
-def test_records_are_read_as_tensorflow_reads_them(tmp_path, raw_dir):
-    from tulu_jax.data import seqio_glue
-
-    spec = get_spec("dolly")
-    expected = list(seqio_glue.read_prepared(spec, "train", data_dir=tmp_path, raw_dir=raw_dir))
-    paths = builder_files(tmp_path, "tulu_dolly")
-    ranges = record_ranges(paths, 300)
-    assert [sum(r.stop - r.start for r in piece) for piece in ranges] == [300, 300, COUNT - 601]
-    assert [c for piece in ranges for r in piece for c in r.read()] == expected
-    twice = record_ranges(paths * 2, 600)  # a piece may lie in two files
-    assert [len(piece) for piece in twice] == [1, 2, 1]
-    first = next(bytes_features(paths[0]))
-    assert first["id"] == [expected[0]["id"].encode()]
-    assert first["messages/role"] == [b"user", b"assistant"]
-
-
-def test_broken_files_of_the_builder_are_reported(tmp_path):
-    (tmp_path / "x.array_record").write_bytes(b"not an ArrayRecord file")
-    path = str(tmp_path / "x.array_record")
-    for use in (lambda: record_ranges([path], 5), RecordRange(path, 0, 1).read):
-        with pytest.raises(DataError, match=r"conversations is truncated or corrupt .*x.array_rec"):
-            use()
 
 
 def test_several_processes_read_and_encode_several_datasets(tmp_path, raw_dir):
@@ -109,12 +74,20 @@ def test_too_many_bad_records(tmp_path):
     assert not list((tmp_path / "data").glob("tulu_dolly/*"))
 
 
-def test_what_a_killed_builder_left_is_deleted(tmp_path, raw_dir):
-    left = tmp_path / "tfds" / "0123456789ab" / "tulu_dolly" / "incomplete.ABCDEF_1.0.0"
-    left.mkdir(parents=True)
-    (left / "part").write_text("")
-    prepare("tulu_dolly", options(tmp_path, raw_dir))
-    assert not left.exists()
+def test_raw_files_are_fetched_unless_they_were_put_there(tmp_path, raw_dir, monkeypatch):
+    asked = []
+
+    def fetch(spec, raw_root, **_):
+        asked.append((spec.name, raw_root))
+        return raw_dir / spec.name
+
+    monkeypatch.setattr("tulu_jax.download.run.fetch", fetch)
+    (fetched,) = prepare("tulu_dolly", options(tmp_path / "a", None))
+    assert asked == [("dolly", str(tmp_path / "a" / "raw"))]
+    assert fetched.meta["raw_files"] == "download" and len(fetched) == COUNT - 1
+    write_raw(tmp_path / "b" / "raw" / "manual", bad={6})
+    (found,) = prepare("tulu_dolly", options(tmp_path / "b", None))
+    assert len(asked) == 1 and found.fingerprint == fetched.fingerprint
 
 
 def test_the_process_that_prepares_sees_no_tensorflow(tmp_path, raw_dir):
@@ -131,7 +104,7 @@ if __name__ == "__main__":
     command = [sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert "reading" in done.stdout.decode() and "699/699" in done.stdout.decode()
+    assert "tulu_dolly train" in done.stdout.decode() and "699/699" in done.stdout.decode()
 
 
 def test_parts_are_small_enough_to_share_out():
