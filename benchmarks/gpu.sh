@@ -38,7 +38,7 @@ for rows in 4 8 16; do
         step "1b_rows${rows}_$remat" $B1 --rows $rows --remat $remat
     done
 done
-for kernel in cudnn triton tokamax dense; do
+for kernel in cudnn tokamax dense; do
     # shellcheck disable=SC2086
     step "1b_rows8_$kernel" $B1 --rows 8 --remat minimal --attention $kernel
 done

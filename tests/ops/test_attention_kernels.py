@@ -12,7 +12,8 @@ from jax.sharding import AxisType, Mesh
 from tulu_jax.axes import MESH_AXES
 from tulu_jax.errors import ConfigError
 from tulu_jax.ops.attention import attend, choice, choose_kernel, platform_of, splash
-from tulu_jax.ops.attention.gpu import cudnn_attention, triton_attention
+from tulu_jax.ops.attention.gpu import cudnn_attention
+from tulu_jax.ops.attention.kernels import KERNELS, register
 from tulu_jax.ops.attention.sharded import pad_to, repeats
 
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH = 2, 200, 4, 2, 24
@@ -55,9 +56,8 @@ def reference():
     [
         kernel_named("blockwise"),
         partial(splash.splash_attention, interpret=True),
-        partial(triton_attention, interpret=True),
     ],
-    ids=["blockwise", "splash", "triton"],
+    ids=["blockwise", "splash"],
 )
 def test_equals_dense_forward_and_backward(kernel, reference, monkeypatch):
     """Two blocks a row (200 tokens, padded to 256), grouped heads, a width of no round size."""
@@ -66,8 +66,7 @@ def test_equals_dense_forward_and_backward(kernel, reference, monkeypatch):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", [cudnn_attention, triton_attention])
-def test_gpu_kernels_lower_with_causality_and_segments(kernel, monkeypatch):
+def test_cudnn_lowers_with_causality_and_segments(monkeypatch):
     """Without a GPU: what would be run there is made, and holds mask and causality."""
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
@@ -76,17 +75,21 @@ def test_gpu_kernels_lower_with_causality_and_segments(kernel, monkeypatch):
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype if x.dtype == "int32" else "bfloat16"),
         inputs(length=130, width=20),
     )
-    run = jax.grad(lambda *args: jnp.sum(kernel(*args).astype(jnp.float32)), argnums=(0, 1, 2))
+    run = jax.grad(
+        lambda *args: jnp.sum(cudnn_attention(*args).astype(jnp.float32)), argnums=(0, 1, 2)
+    )
     text = jax.jit(run).trace(query, key, value, segments).lower(lowering_platforms=("cuda",))
     text = text.as_text()
-    if kernel is triton_attention:
-        assert "mha_forward" in text and "mha_backward" in text
-    else:
-        # "Bias": the mask is an operand of both calls.
-        assert "@__cudnn$fmhaScaleBiasSoftmax(" in text
-        assert "@__cudnn$fmhaScaleBiasSoftmaxBackward(" in text
-        assert text.count(r"\22mask_type\22: \22CAUSAL\22") == 2
-        assert "tensor<2x1x130x130xbf16>" in text
+    # "Bias": the mask is an operand of both calls.
+    assert "@__cudnn$fmhaScaleBiasSoftmax(" in text
+    assert "@__cudnn$fmhaScaleBiasSoftmaxBackward(" in text
+    assert text.count(r"\22mask_type\22: \22CAUSAL\22") == 2
+    assert "tensor<2x1x130x130xbf16>" in text
+
+
+def test_a_second_kernel_of_one_name():
+    with pytest.raises(ValueError, match="attention kernel dense is registered already"):
+        register(KERNELS["dense"])
 
 
 def mesh_of(**sizes):

@@ -7,6 +7,7 @@ from train.small import MESHES, MODEL, layout_on
 from tulu_jax.errors import GuardError
 from tulu_jax.models import ComputeConfig, layers
 from tulu_jax.ops import attention
+from tulu_jax.ops.attention.kernels import AttentionKernel
 from tulu_jax.train import probe
 from tulu_jax.train.probe import probe_packing
 
@@ -71,12 +72,8 @@ def test_refuses_positions_that_depend_on_the_row(monkeypatch):
 
 def test_refuses_a_flash_kernel_that_is_not_attention(monkeypatch):
     """As on a TPU, with a kernel that forgets to look at what came before."""
-    of_cpu = attention._row_kernel
-    monkeypatch.setattr(
-        attention,
-        "_row_kernel",
-        lambda name: (lambda q, k, v, s: q) if name == "splash" else of_cpu(name),
-    )
+    careless = AttentionKernel("splash", lambda q, k, v, s: q)
+    monkeypatch.setitem(attention.KERNELS, "splash", careless)
     monkeypatch.setattr(probe, "attention_kernel", lambda *_: attention.Choice("splash", ""))
     monkeypatch.setattr(probe, "FLASH_ROW", 16)
     message = refused()

@@ -8,7 +8,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from tulu_jax.ops.attention import RESIDUALS
+from tulu_jax.ops.attention import KERNELS, RESIDUALS
 
 TAGS = (
     "layer_input",
@@ -25,6 +25,16 @@ TAGS = (
 them; what attention makes of them (with what its kernel needs for the gradient) before and after
 the output projection; the feed-forward's products, and what its last matrix is given."""
 
+PRODUCTS = {
+    "attention/query": "query",
+    "attention/key": "key",
+    "attention/value": "value",
+    "mlp/gate": "mlp_gate",
+    "mlp/up": "mlp_up",
+}
+"""The matrices of a layer whose products are tagged; those of `attention/out` and `mlp/down` lead
+back to the model's width."""
+
 POLICIES: dict[str, tuple[str, ...]] = {
     "minimal": ("query", "key", "value", "attention_out", "attention_joined", "mlp_gate", "mlp_up"),
     "attention": ("attention_out",),
@@ -34,11 +44,6 @@ POLICIES: dict[str, tuple[str, ...]] = {
 made, nothing. `dots` is another name for `minimal`; `none` keeps everything."""
 
 ALIASES = {"dots": "minimal"}
-
-_TAGGED_INSIDE = ("blockwise", "splash")
-"""Kernels that tag what their gradient needs, which is `attention_out` and more."""
-
-_CUDNN = "dot_product_attention_fwd"
 
 
 def tag(x: Array, name: str) -> Array:
@@ -86,15 +91,16 @@ def policy(remat: str, offload: str, kernel: str) -> Any:
             offload_src="device",
             offload_dst="pinned_host",
         )
-    if kernel != "cudnn" or "attention_out" not in saved:
+    untagged = KERNELS[kernel].residuals_of
+    if untagged is None or "attention_out" not in saved:
         return by_name
 
-    def with_cudnn(primitive: Any, *avals: Any, **params: Any) -> Any:
-        """cuDNN's results have no tag: they are known by what makes them."""
-        return primitive.name.startswith(_CUDNN) or by_name(primitive, *avals, **params)
+    def with_residuals(primitive: Any, *avals: Any, **params: Any) -> Any:
+        """What has no tag is known by what makes it."""
+        return primitive.name.startswith(untagged) or by_name(primitive, *avals, **params)
 
-    return with_cudnn
+    return with_residuals
 
 
 def _in_kernel(name: str, kernel: str) -> str:
-    return RESIDUALS if name == "attention_out" and kernel in _TAGGED_INSIDE else name
+    return RESIDUALS if name == "attention_out" and KERNELS[kernel].tags_residuals else name

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.ops.attention.blockwise import blockwise_attention
-from tulu_jax.ops.attention.choice import KERNELS, Choice, choose_kernel, platform_of
+from tulu_jax.ops.attention.choice import Choice, choose_kernel, platform_of
 from tulu_jax.ops.attention.dense import dense_attention
+from tulu_jax.ops.attention.kernels import KERNELS
 from tulu_jax.ops.attention.masks import RESIDUALS, visible
-from tulu_jax.ops.attention.sharded import RowKernel, per_shard
+from tulu_jax.ops.attention.sharded import per_shard
 
 __all__ = ["KERNELS", "RESIDUALS", "Choice", "attend", "choose_kernel", "platform_of", "visible"]
 
@@ -46,28 +43,6 @@ def attend(
     Source: Vaswani et al. 2017, arXiv 1706.03762; Ainslie et al. 2023, arXiv 2305.13245 (grouped).
     """
     if query_slots is None:
-        return per_shard(_row_kernel(kernel), query, key, value, query_segments)
+        return per_shard(KERNELS[kernel].load(), query, key, value, query_segments)
     run = dense_attention if kernel == "dense" else blockwise_attention
     return run(query, key, value, query_segments, key_segments, query_slots)
-
-
-def _row_kernel(name: str) -> RowKernel:
-    """Imported when asked for: Pallas takes half a second that runs on CPU need not spend."""
-    if name in ("dense", "blockwise"):
-        return partial(_of_rows, dense_attention if name == "dense" else blockwise_attention)
-    if name == "splash":
-        from tulu_jax.ops.attention.splash import splash_attention
-
-        return splash_attention
-    from tulu_jax.ops.attention import gpu
-
-    return {
-        "cudnn": gpu.cudnn_attention,
-        "triton": gpu.triton_attention,
-        "tokamax": gpu.tokamax_attention,
-    }[name]
-
-
-def _of_rows(run: Any, query: Array, key: Array, value: Array, segments: Array) -> Array:
-    slots = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
-    return run(query, key, value, segments, segments, slots)

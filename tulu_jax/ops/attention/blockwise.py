@@ -39,6 +39,17 @@ def blockwise_attention(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
+def blockwise_rows(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """`blockwise_attention` for training rows, whose keys stand where their queries do."""
+    slots = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
+    return blockwise_attention(query, key, value, segments, segments, slots)
+
+
 def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
     """Queries of each block, and the keys they can see: at most four blocks, of 256 or more.
 
@@ -52,7 +63,7 @@ def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
     return [(slice(at, at + size), slice(0, at + size)) for at in range(0, length, size)]
 
 
-class _Block(NamedTuple):
+class _SavedBlock(NamedTuple):
     """What the backward pass needs of one block of queries."""
 
     shifted: Float[Array, "B K G T S"]
@@ -82,7 +93,7 @@ def _forward(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array
         # Dividing after the product costs a pass over [T, H] in place of one over [T, S].
         mixed = _dot("BKGTS,BKSH->BKGTH", shifted, value[:, :, keys]) / normaliser
         outputs.append(mixed.astype(value.dtype))
-        blocks.append(_Block(shifted, normaliser))
+        blocks.append(_SavedBlock(shifted, normaliser))
     output = checkpoint_name(jnp.concatenate(outputs, axis=3), RESIDUALS)
     return output, (query, key, value, output, blocks)
 

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from tulu_jax.errors import ConfigError
-
-KERNELS = ("dense", "blockwise", "splash", "cudnn", "triton", "tokamax")
-"""Kernels by name: XLA on any device (the first two), Pallas on TPU, and three for NVIDIA GPUs."""
-
-_ANYWHERE = ("dense", "blockwise")
-_HOME = {"splash": "tpu", "cudnn": "gpu", "triton": "gpu", "tokamax": "gpu"}
-_HALF_ONLY = ("cudnn",)
+from tulu_jax.ops.attention.kernels import KERNELS
 
 
 class Choice(NamedTuple):
@@ -52,27 +46,28 @@ def choose_kernel(requested: str, dtype: str, mesh: Any = None) -> Choice:
 
 
 def _check(name: str, dtype: str, platform: str) -> None:
-    usable = [*_ANYWHERE, *(kernel for kernel, home in _HOME.items() if home == platform)]
-    if name not in usable:
+    kernel = KERNELS[name]
+    if kernel.platform not in (None, platform):
+        usable = [one.name for one in KERNELS.values() if one.platform in (None, platform)]
         raise ConfigError(
             "attention kernel cannot run on these devices",
             got=f"ATTENTION={name!r} on {platform}",
             expected=" or ".join(usable),
             do="set ATTENTION='auto'",
         )
-    if name in _HALF_ONLY and dtype == "float32":
+    if kernel.half_only and dtype == "float32":
         raise ConfigError(
             "attention kernel does not take this dtype",
             got=f"ATTENTION={name!r} with DTYPE={dtype!r}",
             expected="bfloat16",
             do="set DTYPE='bfloat16' or ATTENTION='auto'",
         )
-    if name == "tokamax" and importlib.util.find_spec("tokamax") is None:
+    if kernel.package and importlib.util.find_spec(kernel.package) is None:
         raise ConfigError(
             "attention kernel is not installed",
-            got="ATTENTION='tokamax'",
-            expected="the package tokamax",
-            do="`pip install tokamax`, or set ATTENTION='auto'",
+            got=f"ATTENTION={name!r}",
+            expected=f"the package {kernel.package}",
+            do=f"`pip install {kernel.package}`, or set ATTENTION='auto'",
         )
 
 

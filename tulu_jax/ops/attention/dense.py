@@ -28,3 +28,14 @@ def dense_attention(
         "BKGTS,BSKH->BTKGH", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
     return mixed.astype(value.dtype).reshape(batch, length, heads, width)
+
+
+def dense_rows(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """`dense_attention` for training rows, whose keys stand where their queries do."""
+    slots = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
+    return dense_attention(query, key, value, segments, segments, slots)

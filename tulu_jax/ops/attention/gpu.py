@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.ops.attention.masks import same_segment
 from tulu_jax.ops.attention.sharded import pad_to
-
-BLOCK = 128
-"""Queries, and keys, that the Triton kernel works on at a time."""
 
 CUDNN_MULTIPLE = 8
 """What cuDNN asks of head widths; rows are padded to an even length."""
@@ -45,40 +41,6 @@ def cudnn_attention(
         implementation="cudnn",
     )
     return mixed[:, :length, :, :width]
-
-
-def triton_attention(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "B T K H"],
-    value: Float[Array, "B T K H"],
-    segments: Int[Array, "B T"],
-    *,
-    interpret: bool = False,
-) -> Float[Array, "B T N H"]:
-    """`attend` for training rows by JAX's own Pallas kernel, which knows segment ids.
-
-    Key heads are repeated for each of the query heads they serve. `interpret` runs the kernel on
-    any device, slowly.
-    """
-    from jax.experimental.pallas.ops.gpu.attention import BlockSizes, mha
-
-    length, heads, width = query.shape[1:]
-    key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
-    query, key, value = (pad_to(x, BLOCK, 1) for x in (query, key, value))
-    # Larger blocks do not fit into a GPU's shared memory in the backward pass.
-    back = 32 if width > 64 else 64
-    sizes = BlockSizes(BLOCK, BLOCK if width <= 64 else 64, back, back, back, back)
-    mixed: Any = mha(
-        query,
-        key,
-        value,
-        pad_to(segments, BLOCK, 1),
-        sm_scale=width**-0.5,
-        causal=True,
-        block_sizes=sizes,
-        interpret=interpret,
-    )
-    return mixed[:, :length]
 
 
 def tokamax_attention(
