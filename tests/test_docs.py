@@ -116,7 +116,18 @@ def playground(tmp_path_factory):
     return folder
 
 
-RUNNABLE = [(page.name, body) for page, body in snippets() if body.startswith("# runs\n")]
+def programs():
+    """(page, program): a snippet that says it runs, with those below it that say they go on."""
+    found = []
+    for page, body in snippets():
+        if body.startswith("# runs\n"):
+            found.append((page.name, body))
+        elif body.startswith("# goes on\n"):
+            found[-1] = (page.name, f"{found[-1][1]}\n{body}")
+    return found
+
+
+RUNNABLE = programs()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import (
+    FAMILIES,
     ComputeConfig,
     LlamaConfig,
     NeoxConfig,
@@ -21,8 +23,10 @@ from tulu_jax.models import (
     forward,
     head_weight,
     init_params,
+    layer_matrices,
     logical_axes,
 )
+from tulu_jax.models.family import register
 
 LLAMA = LlamaConfig(64, 32, 48, 3, 4, 2, 8, 64, 1e-5)
 OPT = OptConfig(65, 32, 48, 3, 4, 64, word_dim=32)
@@ -43,24 +47,69 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_num_params_equals_the_tree(name):
+def test_numbers_of_weights_are_those_of_the_tree(name):
     config = VARIANTS[name]
     tree = abstract_params(config)
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    assert config.num_params == sum(leaf.size for _, leaf in leaves)
-    assert config.num_layer_matmul_params == sum(
-        leaf.size // config.num_layers
-        for path, leaf in leaves
-        if path[-1].key in ("query", "key", "value", "out", "gate", "up", "down")
-    )
-    assert config.num_vector_params == sum(
-        leaf.size
-        for path, leaf in leaves
-        if path[-1].key in ("scale", "bias") or path[-1].key.endswith("_bias")
-    )
+    leaves = {tuple(k.key for k in p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+    assert config.num_params == sum(leaf.size for leaf in leaves.values())
+    names = ("query", "key", "value", "out", "gate", "up", "down")
+    layer = {
+        "/".join(path[1:]): leaf.size // config.num_layers
+        for path, leaf in leaves.items()
+        if path[-1] in names
+    }
+    found = {path: size.weights for path, size in layer_matrices(config).items()}
+    assert found == layer and config.num_layer_matmul_params == sum(layer.values())
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), tree)
     assert head_weight(config, shapes).shape == (config.embedding_width, config.vocab_size)
     assert head_weight(config, shapes).size == config.num_head_params
+    other = sum(leaves[path].size for path in (("project_in",), ("project_out",)) if path in leaves)
+    assert config.num_matmul_params == (
+        config.num_layers * sum(layer.values()) + config.num_head_params + other
+    )
+
+
+def test_sizes_of_matrices_by_hand():
+    assert layer_matrices(LLAMA)["attention/key"] == (32, 2 * 8)
+    assert layer_matrices(LLAMA)["attention/out"] == (4 * 8, 32)
+    assert layer_matrices(OPT) == {
+        **{f"attention/{name}": (32, 32) for name in ("query", "key", "value", "out")},
+        "mlp/up": (32, 48),
+        "mlp/down": (48, 32),
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_has_a_name_of_hugging_face(family):
+    """So `all-linear` means all of them."""
+    named = {own for owns in FAMILIES[family].linear_names.values() for own in owns}
+    variants = [config for config in VARIANTS.values() if config.family == family]
+    assert variants
+    for config in variants:
+        assert {path.split("/")[-1] for path in layer_matrices(config)} == named
+
+
+def test_a_second_family_of_one_name():
+    class Other(LlamaConfig):
+        pass
+
+    with pytest.raises(ValueError, match="family llama is registered already, as LlamaConfig"):
+        register(Other)
+
+
+def test_weights_that_are_not_declared():
+    @dataclasses.dataclass(frozen=True)
+    class Careless(LlamaConfig):
+        def decoder(self, compute):
+            return Undeclared()
+
+    class Undeclared(nn.Module):
+        @nn.compact
+        def __call__(self, tokens, segments, positions):
+            return self.param("table", nn.initializers.zeros, (2, 2))
+
+    with pytest.raises(TypeError, match="weight table is not declared by matrix, table or vector"):
+        _ = Careless(**dataclasses.asdict(LLAMA)).num_params
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -93,7 +142,10 @@ def test_a_config_without_family_is_a_llama():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "gpt2"}, "family of the model is unknown - got 'gpt2' - expected llama or opt"),
+        (
+            {"family": "gpt2"},
+            "family of the model is unknown - got 'gpt2' - expected llama or neox",
+        ),
         ({"width": 3}, "fields of a llama config are wrong - got .*width.* - expected vocab_size"),
         ({"d_model": "32"}, "LlamaConfig.d_model is not a whole number"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from weights import with_plain_numbers
 
 from tulu_jax.checkpoint.hf import to_hf
 from tulu_jax.checkpoint.hf.names import tensors_of
@@ -87,7 +88,7 @@ def in_memory(name: str) -> str:
 
 def to_torch(config: ModelConfig, params: dict) -> dict[str, torch.Tensor]:
     """Our tree (of weights, or of their gradients) under the names of the files."""
-    tensors = {}
+    tensors, config = {}, with_plain_numbers(config)
     for tensor in tensors_of(config):
         leaves = []
         for weight in tensor.weights:

@@ -11,8 +11,9 @@ from transformers.models.llama import modeling_llama
 from weights import random_params
 
 from tulu_jax import models
-from tulu_jax.models import ComputeConfig, layers, llama, neox, opt
-from tulu_jax.models.layers import Attention, Where
+from tulu_jax.models import ComputeConfig, layers
+from tulu_jax.models.families import llama, neox, opt
+from tulu_jax.models.layers import Attention, AttentionContext
 from tulu_jax.ops import apply_rotary, layer_norm, rms_norm, rotary_rates, stretch_llama3
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
@@ -120,7 +121,7 @@ def part_inputs(config, model):
     x = np.random.default_rng(1).normal(size=(2, length, config.d_model)).astype(np.float32)
     positions = np.broadcast_to(np.arange(length), (2, length))
     ones = jnp.ones((2, length), jnp.int32)
-    where = Where(ones, ones, jnp.asarray(positions))
+    where = AttentionContext(ones, ones, jnp.asarray(positions))
     mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
     given = {"attention_mask": mask}
     if config.family != "opt":
@@ -149,7 +150,7 @@ def test_attention(pair):
 def test_block(pair):
     config, params, model = pair
     x, where, given = part_inputs(config, model)
-    ours = MODULES[config.family].Layer(config)
+    ours = config.decoder(ComputeConfig()).layer(config)
     with jax.disable_jit():
         states, _ = ours.apply({"params": layer_of(params, 1)}, jnp.asarray(x), None, where)
     theirs = decoder_of(config, model).layers[1](torch.tensor(x), **given)
@@ -205,7 +206,7 @@ def test_generation_cache_is_of_every_family(pair):
     config, params, _ = pair
     tokens = random_tokens(config, 2, 5)
     ones, slots = np.ones_like(tokens), np.tile(np.arange(5, dtype=np.int32), (2, 1))
-    model = models.decoder(config)
+    model = config.decoder(ComputeConfig())
     cache = layers.init_cache(config, 2, 6)
     with jax.disable_jit():
         whole = models.hidden_states(config, params, tokens, ones, slots)

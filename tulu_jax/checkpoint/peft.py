@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.load import param_shapes, put
-from tulu_jax.checkpoint.hf.names import FAMILIES
 from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, read_header, write_shard
 from tulu_jax.checkpoint.hf.tensors import TensorSpec, all_finite, not_finite, read_tensor
@@ -155,7 +155,7 @@ def _named_specs(
         f"{name.removesuffix('.weight')}.{factor}.weight"
         for holder in modules for name in holder.hf_names(config) for factor in ("lora_A", "lora_B")
     }  # fmt: skip
-    whole = FAMILIES[config.family].PREFIX  # what the bare model lacks
+    whole = hf_family(config).prefix  # what the bare model lacks
     bare = {name.removeprefix(whole) for name in expected}
     plain = {name: INNER_NAME.sub(r"\1.weight", name) for name in specs}
     inner = {match[2] for name in specs if (match := INNER_NAME.search(name))}

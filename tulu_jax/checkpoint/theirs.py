@@ -8,35 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
-
-PATHS = {
-    "llama": {
-        "layers": "model.layers",
-        "attention_norm": "input_layernorm",
-        "attention": "self_attn",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp": "mlp",
-    },
-    "opt": {
-        "layers": "model.decoder.layers",
-        "attention_norm": "self_attn_layer_norm",
-        "attention": "self_attn",
-        "mlp_norm": "final_layer_norm",
-        "mlp": "fc2",
-    },
-    "neox": {
-        "layers": "gpt_neox.layers",
-        "attention_norm": "input_layernorm",
-        "attention": "attention",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp": "mlp",
-    },
-}
-"""Where transformers keeps a layer's parts, by family."""
-
-MODEL_TYPES = {"llama": "llama", "opt": "opt", "neox": "gpt_neox"}
 
 
 class Theirs:
@@ -69,9 +43,10 @@ class Theirs:
         self.version = transformers.__version__
         self._torch = torch
         self._model = model.float().eval()
-        self._paths = PATHS[config.family]
+        self._family = hf_family(config)
+        self._parts = config.layer_parts
         found = (model.config.model_type, model.config.num_hidden_layers)
-        wanted = (MODEL_TYPES[config.family], config.num_layers)
+        wanted = (next(iter(self._family.architectures.values())), config.num_layers)
         self.vocab_size = int(model.config.vocab_size)
         """Ours may have more: rows added for special tokens."""
         if found != wanted or self.vocab_size > config.vocab_size:
@@ -84,13 +59,13 @@ class Theirs:
 
     def trace(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """The activations for tokens [B, T], named and shaped as `tulu_jax.models.trace` does."""
-        layers: Any = self._model.get_submodule(self._paths["layers"])
+        layers: Any = self._model.get_submodule(self._family.layers)
         kept: dict[str, list[np.ndarray]] = {}
         hooks = []
         for layer in layers:
             hooks.append(layer.register_forward_pre_hook(_keep_input(kept), with_kwargs=True))
-            for part in ("attention_norm", "attention", "mlp_norm", "mlp"):
-                module = layer.get_submodule(self._paths[part])
+            for part in self._parts:
+                module = layer.get_submodule(self._family.module(part))
                 hooks.append(module.register_forward_hook(_keep_output(kept, part)))
         head: Any = self._model.get_output_embeddings()
         hooks.append(head.register_forward_pre_hook(_keep_final(kept)))

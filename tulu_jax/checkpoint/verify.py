@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from tulu_jax.models import ModelConfig, OptConfig
+from tulu_jax.models import ModelConfig
 from tulu_jax.models.trace import trace
 
 PROMPTS = (
@@ -118,9 +118,7 @@ def compare(
     limits: Limits | None = None,
 ) -> Comparison:
     """Our forward pass against the reference's on every prompt (token ids), in float32."""
-    order = ("input", "attention_norm", "attention", "mlp_norm", "mlp")
-    if isinstance(config, OptConfig) and not config.norm_first:
-        order = ("input", "attention", "attention_norm", "mlp", "mlp_norm")
+    order = ("input", *config.layer_parts)
     layers = [{name: Difference() for name in order} for _ in range(config.num_layers)]
     found = Comparison(limits or Limits(), order, layers, Difference(), Difference())
     length = max(len(prompt) for prompt in prompts)

@@ -131,23 +131,25 @@ def preset(name: str) -> Any:
       ConfigError: no such file.
     """
     import gin_configs
-    from tulu_jax.models import LlamaConfig, NeoxConfig, OptConfig, RopeScaling
+    from tulu_jax.models import FAMILIES
+    from tulu_jax.models.family import nested_fields
 
     folder = Path(next(iter(gin_configs.__path__))) / "models"
     path = folder / f"{name}.gin"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.gin")))
         raise ConfigError("unknown model", got=name, expected=known)
-    kinds = {kind.__name__: kind for kind in (LlamaConfig, NeoxConfig, OptConfig)}
+    families = {family.__name__: family for family in FAMILIES.values()}
     fields: dict[str, dict[str, Any]] = {}
     for kind, field, value in SETTING.findall(path.read_text(encoding="utf-8")):
         if not value.startswith("@"):
             fields.setdefault(kind, {})[field] = ast.literal_eval(value.split("#")[0].strip())
-    scaling = fields.pop("RopeScaling", None)
-    ((kind, values),) = fields.items()
-    if scaling:
-        values["rope_scaling"] = RopeScaling(**scaling)
-    return kinds[kind](**values)
+    (name,) = fields.keys() & families.keys()
+    values, family = fields[name], families[name]
+    for field, kind in nested_fields(family).items():
+        if kind.__name__ in fields:
+            values[field] = kind(**fields[kind.__name__])
+    return family(**values)
 
 
 def mesh_sizes(text: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from tulu_jax.cli.gin_effect import check_effect
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import user_path
-from tulu_jax.models import ComputeConfig, LlamaConfig, NeoxConfig, OptConfig, RopeScaling
+from tulu_jax.models import FAMILIES, ComputeConfig
+from tulu_jax.models.family import nested_fields
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
@@ -28,10 +29,8 @@ from tulu_jax.train.config import OptimizerConfig, TrainConfig
 CONFIGURABLES = (
     TrainConfig,
     DataConfig,
-    LlamaConfig,
-    OptConfig,
-    NeoxConfig,
-    RopeScaling,
+    *FAMILIES.values(),
+    *(kind for family in FAMILIES.values() for kind in nested_fields(family).values()),
     ComputeConfig,
     OptimizerConfig,
     MeshConfig,
@@ -75,7 +74,7 @@ MACROS = {
     "DTYPE": "'bfloat16' or 'float32' compute",
     "REMAT": "what the backward pass computes again: 'none', 'minimal', 'attention' or 'full'",
     "OFFLOAD_ACTIVATIONS": "names of activations kept in the host's memory, by commas",
-    "ATTENTION": "'auto': the devices' own kernel; or dense, blockwise, splash, cudnn, triton ...",
+    "ATTENTION": "'auto': the devices' own kernel; or dense, blockwise, splash, cudnn ...",
     "UNROLL_LAYERS": "layers traced in a row; more is faster on CPU, slower to compile",
     "MESH_DATA": "copies of the weights",
     "MESH_FSDP": "shards of the weights; -1: all devices left",

@@ -24,7 +24,6 @@ from tulu_jax.models import (
     Cache,
     ComputeConfig,
     ModelConfig,
-    decoder,
     head_weight,
     init_cache,
 )
@@ -352,7 +351,7 @@ def _apply(
     slots: Int[Array, "B T"],
     cache: Cache,
 ) -> tuple[Float[Array, "B T D"], Cache]:
-    model: Any = decoder(config, compute)
+    model: Any = config.decoder(compute)
     return model.apply({"params": params}, tokens, segments, slots, cache)
 
 

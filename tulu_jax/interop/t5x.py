@@ -26,7 +26,6 @@ from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import (
     ComputeConfig,
     ModelConfig,
-    decoder,
     forward,
     init_params,
     logical_axes,
@@ -153,7 +152,7 @@ class TuluModel(t5x_models.DecoderOnlyModel):
         self.config = config
         self.compute = compute or ComputeConfig()
         super().__init__(
-            module=decoder(config, self.compute),
+            module=config.decoder(self.compute),
             vocabulary=vocabulary,
             optimizer_def=optimizer_def,
             loss_normalizing_factor="NUM_REAL_TARGET_TOKENS",

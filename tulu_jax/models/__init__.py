@@ -1,11 +1,10 @@
-"""LLaMA, OPT and GPT-NeoX as Flax modules, and as plain functions: `forward`, `init_params` ...
+"""Language models as Flax modules, and as plain functions: `forward`, `init_params` ...
 
-Every function takes a `ModelConfig`, whose type says the family.
+Every function takes a `ModelConfig`, whose type says the family; `FAMILIES` has them all by name.
 """
 
 from tulu_jax.models.apply import (
     abstract_params,
-    decoder,
     forward,
     head_weight,
     hidden_states,
@@ -14,19 +13,20 @@ from tulu_jax.models.apply import (
     positions_in_segments,
 )
 from tulu_jax.models.config import ComputeConfig
-from tulu_jax.models.families import (
-    LlamaConfig,
+from tulu_jax.models.families.llama import Llama, LlamaConfig, RopeScaling
+from tulu_jax.models.families.neox import NeoxConfig
+from tulu_jax.models.families.opt import OptConfig
+from tulu_jax.models.family import (
+    FAMILIES,
     ModelConfig,
-    NeoxConfig,
-    OptConfig,
-    RopeScaling,
     config_from_dict,
     config_to_dict,
+    layer_matrices,
 )
 from tulu_jax.models.layers import Cache, init_cache
-from tulu_jax.models.llama import Llama
 
 __all__ = [
+    "FAMILIES",
     "Cache",
     "ComputeConfig",
     "Llama",
@@ -38,12 +38,12 @@ __all__ = [
     "abstract_params",
     "config_from_dict",
     "config_to_dict",
-    "decoder",
     "forward",
     "head_weight",
     "hidden_states",
     "init_cache",
     "init_params",
+    "layer_matrices",
     "logical_axes",
     "positions_in_segments",
 ]

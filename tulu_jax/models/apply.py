@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -11,27 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig
-from tulu_jax.models.families import LlamaConfig, ModelConfig, NeoxConfig, OptConfig
-from tulu_jax.models.llama import Llama
-from tulu_jax.models.neox import Neox
-from tulu_jax.models.opt import Opt
+from tulu_jax.models.family import ModelConfig, declared_tree, init_boxed
 
 Params = dict[str, Any]
-
-
-def decoder(config: ModelConfig, compute: ComputeConfig | None = None) -> nn.Module:
-    """The Flax module of the config's family, up to its final states.
-
-    It is called with tokens, segment ids, positions and a `Cache` or None; see `Llama`.
-    """
-    compute = compute or ComputeConfig()
-    match config:
-        case LlamaConfig():
-            return Llama(config, compute)
-        case OptConfig():
-            return Opt(config, compute)
-        case NeoxConfig():
-            return Neox(config, compute)
 
 
 def head_weight(config: ModelConfig, params: Params) -> Float[Array, "D V"]:
@@ -42,12 +23,7 @@ def head_weight(config: ModelConfig, params: Params) -> Float[Array, "D V"]:
 
 def init_params(config: ModelConfig, key: Array) -> Params:
     """Fresh float32 weights: normal with standard deviation 0.02, norms at 1, biases at 0."""
-    return _unbox(_init(config, key))
-
-
-def _init(config: ModelConfig, key: Array) -> Any:
-    row = jnp.zeros((1, 2), jnp.int32)
-    return decoder(config).init(key, row, row, row)["params"]
+    return _unbox(init_boxed(config, key))
 
 
 def _unbox(tree: Any) -> Params:
@@ -59,19 +35,14 @@ def _unbox(tree: Any) -> Params:
     )
 
 
-@lru_cache
-def _boxed_shapes(config: ModelConfig) -> Params:
-    return jax.eval_shape(lambda key: _init(config, key), jax.random.key(0))
-
-
 def abstract_params(config: ModelConfig) -> Params:
     """The tree of weights as shapes and dtypes; nothing is allocated."""
-    return _unbox(_boxed_shapes(config))
+    return _unbox(declared_tree(config))
 
 
 def logical_axes(config: ModelConfig) -> Params:
     """The tree of weights with, for each, a PartitionSpec of logical axis names."""
-    return nn.get_partition_spec(_boxed_shapes(config))
+    return nn.get_partition_spec(declared_tree(config))
 
 
 def positions_in_segments(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -96,7 +67,7 @@ def hidden_states(
     compute: ComputeConfig | None = None,
 ) -> Float[Array, "B T D"]:
     """Final states after the last norm, in the compute dtype; NumPy arrays are taken too."""
-    model: Any = decoder(config, compute)
+    model: Any = config.decoder(compute or ComputeConfig())
     arrays = jax.tree.map(jnp.asarray, (params, tokens, segment_ids, positions))
     return model.apply({"params": arrays[0]}, *arrays[1:])[0]
 

@@ -1,104 +1,14 @@
-"""How a model is computed (`ComputeConfig`), and what each family's config shares."""
+"""How a model is computed: dtype, recomputation, attention kernel."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
 from tulu_jax.models.remat import ALIASES, POLICIES, TAGS, kept_names, split_names
 from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel, platform_of
-
-
-class DecoderShape:
-    """What is known of every family's config: sizes, special tokens, numbers of weights."""
-
-    family: ClassVar[str]
-    """Name of the family in checkpoints: llama, opt or neox."""
-    vocab_size: int
-    d_model: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    max_length: int
-    """Longest sequence in tokens the model was made for."""
-    tie_embeddings: bool
-    bos_id: int | None
-    eos_id: int
-    pad_id: int | None
-
-    @property
-    def embedding_width(self) -> int:
-        """Channels of a row of the embedding and of what the output head multiplies."""
-        return self.d_model
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a text when generating."""
-        return (self.eos_id,)
-
-    @property
-    def num_params(self) -> int:
-        """Number of weights."""
-        return self.num_embedding_params + self.num_matmul_params + self.num_vector_params
-
-    @property
-    def num_embedding_params(self) -> int:
-        """Weights that are looked up and not multiplied by: the input embedding, unless tied."""
-        return 0 if self.tie_embeddings else self.num_head_params
-
-    @property
-    def num_head_params(self) -> int:
-        """Weights of the output head."""
-        return self.vocab_size * self.embedding_width
-
-    @property
-    def num_matmul_params(self) -> int:
-        """Weights that take part in matrix products, the output head included."""
-        return self.num_layers * self.num_layer_matmul_params + self.num_head_params
-
-    @property
-    def num_layer_matmul_params(self) -> int:
-        """Weights of one layer's matrices."""
-        raise NotImplementedError
-
-    @property
-    def num_vector_params(self) -> int:
-        """Weights of norms and biases."""
-        raise NotImplementedError
-
-
-def check_sizes(config: DecoderShape, *names: str) -> None:
-    """Refuses fields of another type than declared, and sizes that are not above 0.
-
-    Raises:
-      ConfigError: naming the field; `names` are looked at besides those of every family.
-    """
-    check_field_types(config)
-    shared = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "max_length")
-    for name in (*shared, *names):
-        if not getattr(config, name) > 0:
-            raise ConfigError(
-                f"{name} of the model is impossible",
-                got=getattr(config, name),
-                expected="a number above 0",
-                do=f"look at {type(config).__name__}.{name} or the model's config.json",
-            )
-
-
-def check_heads_divide(config: DecoderShape) -> None:
-    """Refuses a width that the heads cannot share.
-
-    Raises:
-      ConfigError: num_heads does not divide d_model.
-    """
-    if config.d_model % config.num_heads:
-        raise ConfigError(
-            "heads cannot share the model's width evenly",
-            got=f"d_model={config.d_model}, num_heads={config.num_heads}",
-            expected="num_heads to divide d_model",
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the families share: weights, norms, attention with its cache, feed-forward, scanned layers.
+"""What the families are made of: norms, attention with its cache, feed-forward, scanned layers.
 
 Every weight names its logical axes where its shape is given; `tulu_jax.parallel` maps the names to
 mesh axes.
@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig, attention_kernel, check_offload
-from tulu_jax.models.families import ModelConfig
+from tulu_jax.models.family import ModelConfig
 from tulu_jax.models.remat import policy, tag
+from tulu_jax.models.weight import constrain, matrix, table, vector
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm, silu_gate
 
-INIT_STDDEV = 0.02
 ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
 """Axes of what goes from block to block."""
 BLOCK_AXES = ("batch", "length", "activation_embed")
@@ -47,8 +46,8 @@ class Kernel:
     name: str = "blockwise"
 
 
-class Where(NamedTuple):
-    """Where each query stands: its conversation and slot, the keys' segments, and its angles."""
+class AttentionContext(NamedTuple):
+    """What attention knows of each query: its conversation and slot, the keys' segments, angles."""
 
     segments: Int[Array, "B T"]
     key_segments: Int[Array, "B S"]
@@ -79,8 +78,8 @@ def locate(
     segment_ids: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     cache: Cache | None,
-) -> Where:
-    """Where the tokens stand, without angles: in the row itself, or in the cache's slots.
+) -> AttentionContext:
+    """The context of tokens, without angles: they stand in the row, or in the cache's slots.
 
     Args:
       tokens: only their shape is looked at.
@@ -90,29 +89,10 @@ def locate(
     """
     if cache is None:
         slots = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return Where(segment_ids, segment_ids, slots)
+        return AttentionContext(segment_ids, segment_ids, slots)
     rows = jnp.arange(tokens.shape[0])[:, None]
     written = cache.segments.at[rows, positions].set(segment_ids, mode="drop")
-    return Where(segment_ids, written, positions)
-
-
-def constrain(x: Any, axes: tuple[str, ...]) -> Array:
-    """`x` laid over the mesh as the rules in force say for its logical axes."""
-    return spmd.with_logical_constraint(x, axes)
-
-
-def weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Any:
-    """A matrix of the module: normal with standard deviation 0.02 at first, float32."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(INIT_STDDEV), axes)
-    return module.param(name, init, shape, jnp.float32)
-
-
-def vector(
-    module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init: Any = None
-) -> Any:
-    """A bias (0 at first) or scale (with `init` ones) of the module, float32."""
-    boxed = nn.with_logical_partitioning(init or nn.initializers.zeros, axes)
-    return module.param(name, boxed, shape, jnp.float32)
+    return AttentionContext(segment_ids, written, positions)
 
 
 class RmsNorm(nn.Module):
@@ -141,7 +121,7 @@ class LayerNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention, within conversations only; rotary where `Where` has angles."""
+    """Grouped-query self-attention, within conversations only; rotary where there are angles."""
 
     num_heads: int
     num_kv_heads: int
@@ -150,28 +130,28 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], where: Where, cache: LayerCache | None
+        self, x: Float[Array, "B T D"], context: AttentionContext, cache: LayerCache | None
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """The mixed activations and, when decoding, the cache with this call's keys and values."""
         x = constrain(x, BLOCK_AXES)
         query = self._project(x, "query", self.num_heads, "heads")
         key = self._project(x, "key", self.num_kv_heads, "kv_heads")
         value = self._project(x, "value", self.num_kv_heads, "kv_heads")
-        if where.rotary is not None:
-            query = apply_rotary(query, *where.rotary)
-            key = apply_rotary(key, *where.rotary)
+        if context.rotary is not None:
+            query = apply_rotary(query, *context.rotary)
+            key = apply_rotary(key, *context.rotary)
         query, key, value = tag(query, "query"), tag(key, "key"), tag(value, "value")
         if cache is None:
             mixed = attend(
-                query, key, value, where.segments, where.segments, kernel=where.kernel.name
+                query, key, value, context.segments, context.segments, kernel=context.kernel.name
             )
         else:
             cache = {
-                "key": _write(cache["key"], key, where.slots),
-                "value": _write(cache["value"], value, where.slots),
+                "key": _write(cache["key"], key, context.slots),
+                "value": _write(cache["value"], value, context.slots),
             }
             key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
-            mixed = attend(query, key, value, where.segments, where.key_segments, where.slots)
+            mixed = attend(query, key, value, context.segments, context.key_segments, context.slots)
         joined = self._join(tag(mixed, "attention_out"), x.shape[-1])
         return tag(joined, "attention_joined"), cache
 
@@ -179,8 +159,8 @@ class Attention(nn.Module):
         self, x: Float[Array, "B T D"], name: str, count: int, axis: str
     ) -> Float[Array, "B T heads H"]:
         shape = (x.shape[-1], count, self.head_dim)
-        matrix = weight(self, name, shape, ("embed", axis, "head_dim"))
-        out = linear(x, matrix).reshape(*x.shape[:2], count, self.head_dim)
+        projection = matrix(self, name, shape, ("embed", axis, "head_dim"))
+        out = linear(x, projection).reshape(*x.shape[:2], count, self.head_dim)
         if self.use_bias:
             bias = vector(self, f"{name}_bias", shape[1:], (axis, "head_dim"))
             out = out + bias.astype(out.dtype)
@@ -188,8 +168,8 @@ class Attention(nn.Module):
 
     def _join(self, mixed: Float[Array, "B T N H"], width: int) -> Float[Array, "B T D"]:
         shape = (self.num_heads, self.head_dim, width)
-        matrix = weight(self, "out", shape, ("heads", "head_dim", "embed"))
-        out = linear(mixed.reshape(*mixed.shape[:2], -1), matrix.reshape(-1, width))
+        projection = matrix(self, "out", shape, ("heads", "head_dim", "embed"), inputs=2)
+        out = linear(mixed.reshape(*mixed.shape[:2], -1), projection.reshape(-1, width))
         if self.use_bias:
             out = out + vector(self, "out_bias", (width,), ("embed",)).astype(out.dtype)
         return out
@@ -213,9 +193,9 @@ class GatedMlp(nn.Module):
         """The transformed activations."""
         x = constrain(x, BLOCK_AXES)
         d, f = x.shape[-1], self.d_ff
-        gate = weight(self, "gate", (d, f), ("embed", "mlp"))
-        up = weight(self, "up", (d, f), ("embed", "mlp"))
-        down = weight(self, "down", (f, d), ("mlp", "embed"))
+        gate = matrix(self, "gate", (d, f), ("embed", "mlp"))
+        up = matrix(self, "up", (d, f), ("embed", "mlp"))
+        down = matrix(self, "down", (f, d), ("mlp", "embed"))
         gated, raised = tag(linear(x, gate), "mlp_gate"), tag(linear(x, up), "mlp_up")
         hidden = constrain(silu_gate(gated, raised), ("batch", "length", "mlp"))
         return linear(tag(hidden, "mlp_hidden"), down)
@@ -233,12 +213,12 @@ class Mlp(nn.Module):
         """The transformed activations."""
         x = constrain(x, BLOCK_AXES)
         d, f = x.shape[-1], self.d_ff
-        hidden = linear(x, weight(self, "up", (d, f), ("embed", "mlp")))
+        hidden = linear(x, matrix(self, "up", (d, f), ("embed", "mlp")))
         if self.use_bias:
             hidden = hidden + vector(self, "up_bias", (f,), ("mlp",)).astype(x.dtype)
         hidden = self.activation(tag(hidden, "mlp_up"))
         hidden = tag(constrain(hidden, ("batch", "length", "mlp")), "mlp_hidden")
-        out = linear(hidden, weight(self, "down", (f, d), ("mlp", "embed")))
+        out = linear(hidden, matrix(self, "down", (f, d), ("mlp", "embed")))
         if self.use_bias:
             out = out + vector(self, "down_bias", (d,), ("embed",)).astype(x.dtype)
         return out
@@ -254,9 +234,9 @@ def embed(
 ) -> Float[Array, "B T D"]:
     """Rows of the embedding for `tokens`; also declares the output head when it is not tied."""
     shape = (config.vocab_size, config.embedding_width)
-    embedding = weight(module, "embedding", shape, ("vocab", axis))
+    embedding = table(module, "embedding", shape, ("vocab", axis))
     if not config.tie_embeddings:
-        weight(module, "lm_head", shape[::-1], (axis, "vocab"))
+        matrix(module, "lm_head", shape[::-1], (axis, "vocab"))
     return constrain(_rows(embedding, tokens, jnp.dtype(dtype)), ACTIVATION_AXES)
 
 
@@ -294,15 +274,15 @@ def run_layers(
     config: ModelConfig,
     compute: ComputeConfig,
     x: Float[Array, "B T D"],
-    where: Where,
+    context: AttentionContext,
     cache: Cache | None,
 ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """The activations after all layers, which share one trace; call it in a compact method.
 
-    `layer(config)` takes the activations, the layer's cache and `where`, and returns the first two.
+    `layer(config)` takes activations, the layer's cache and `context`, and returns the first two.
     """
     kernel = attention_kernel(compute).name
-    where = where._replace(kernel=Kernel(kernel))
+    context = context._replace(kernel=Kernel(kernel))
     check_offload(compute)
     recompute = policy(compute.remat, compute.offload_activations, kernel)
     if recompute is not None:
@@ -318,5 +298,5 @@ def run_layers(
         unroll=compute.unroll_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    x, layers = stack(config, name="layers")(x, cache.layers if cache else None, where)
-    return x, Cache(layers, where.key_segments) if cache else None
+    x, layers = stack(config, name="layers")(x, cache.layers if cache else None, context)
+    return x, Cache(layers, context.key_segments) if cache else None

@@ -25,37 +25,24 @@ from jaxtyping import Array
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import check_field_types
-from tulu_jax.models.apply import Params, abstract_params, logical_axes
-from tulu_jax.models.families import ModelConfig
+from tulu_jax.models.family import FAMILIES, ModelConfig, declared_weights
 from tulu_jax.ops import AdaptedWeight, QuantizedWeight, dense, quantize
 from tulu_jax.ops.quantized import KINDS, tile_of
 
+Params = dict[str, Any]
 Path = tuple[str, ...]
-
-TARGETS: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in ("query", "key", "value", "out", "gate", "up", "down")},
-    "q_proj": ("query",),
-    "k_proj": ("key",),
-    "v_proj": ("value",),
-    "o_proj": ("out",),
-    "out_proj": ("out",),
-    "gate_proj": ("gate",),
-    "up_proj": ("up",),
-    "down_proj": ("down",),
-    "fc1": ("up",),
-    "fc2": ("down",),
-    "query_key_value": ("query", "key", "value"),
-    "dense": ("out",),
-    "dense_h_to_4h": ("up",),
-    "dense_4h_to_h": ("down",),
-    "all-linear": ("query", "key", "value", "out", "gate", "up", "down"),
-}
-"""What `LoraConfig.targets` may name (our names, and Hugging Face's) -> our names."""
 
 BASE_DTYPES = ("bfloat16", "float32", *KINDS)
 
 MERGED_ROWS = 1024
 """Rows of a matrix that `merge` holds in float64 at one time."""
+
+
+def known_targets() -> dict[str, tuple[str, ...]]:
+    """What `LoraConfig.targets` may name -> our names: ours, Hugging Face's, and all-linear."""
+    theirs = {name: own for kind in FAMILIES.values() for name, own in kind.linear_names.items()}
+    ours = {name: (name,) for own in theirs.values() for name in own}
+    return {**ours, **theirs, "all-linear": tuple(ours)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +73,15 @@ class LoraConfig:
         if isinstance(self.targets, list):
             object.__setattr__(self, "targets", tuple(self.targets))
         check_field_types(self)
-        unknown = [name for name in self.targets if name not in TARGETS]
+        known = known_targets()
+        unknown = [name for name in self.targets if name not in known]
         for name, ok, expected in (
             ("rank", self.rank > 0, "a whole number above 0"),
             ("alpha", self.alpha > 0, "a number above 0"),
             ("dropout", 0 <= self.dropout < 1, "a share in [0, 1)"),
             ("base_dtype", self.base_dtype in BASE_DTYPES, " or ".join(BASE_DTYPES)),
             ("targets", bool(self.targets) and not unknown,
-             f"one or more of {', '.join(TARGETS)}"),
+             f"one or more of {', '.join(known)}"),
         ):  # fmt: skip
             if not ok:
                 raise ConfigError(
@@ -118,7 +106,8 @@ class LoraConfig:
     @property
     def weights(self) -> frozenset[str]:
         """The targets in our names."""
-        return frozenset(own for name in self.targets for own in TARGETS[name])
+        known = known_targets()
+        return frozenset(own for name in self.targets for own in known[name])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,31 +123,35 @@ class AdapterShape:
 def adapter_shapes(config: ModelConfig, lora: LoraConfig) -> dict[Path, AdapterShape]:
     """For every weight that gets an adapter, the shapes and logical axes of its factors.
 
-    A weight's matrix goes from or to the model width, `embed`; its other axes are joined.
+    All axes that a matrix sums over are joined, and so are the others.
 
     Raises:
       ConfigError: the model has no weight that a target names.
     """
     found: dict[Path, AdapterShape] = {}
-    shapes, axes = _leaves(abstract_params(config)), _leaves(logical_axes(config))
-    for path, names in axes.items():
-        if path[0] != "layers" or path[-1] not in lora.weights or len(names) < 3:
+    matrices = {
+        path: box
+        for path, box in declared_weights(config).items()
+        if path[0] == "layers" and box.inputs
+    }
+    for path, box in matrices.items():
+        if path[-1] not in lora.weights:
             continue
-        sizes, split = shapes[path].shape, 2 if names[1] == "embed" else len(names) - 1
-        inside, outside = math.prod(sizes[1:split]), math.prod(sizes[split:])
+        sizes, axes, split = box.value.shape, box.names, 1 + box.inputs
         found[path] = AdapterShape(
-            (sizes[0], inside, lora.rank),
-            (sizes[0], lora.rank, outside),
-            PartitionSpec(names[0], names[1], None),
-            PartitionSpec(names[0], None, names[split]),
+            (sizes[0], math.prod(sizes[1:split]), lora.rank),
+            (sizes[0], lora.rank, math.prod(sizes[split:])),
+            PartitionSpec(axes[0], axes[1], None),
+            PartitionSpec(axes[0], None, axes[split]),
         )
+    known = known_targets()
     for target in lora.targets:
-        if not any(path[-1] in TARGETS[target] for path in found):
+        if not any(path[-1] in known[target] for path in found):
             raise ConfigError(
                 "the model has no weight of that name",
                 got=f"LoraConfig.targets {target}",
                 at=type(config).__name__,
-                expected=" or ".join(sorted({path[-1] for path in axes if len(axes[path]) > 2})),
+                expected=" or ".join(sorted(path[-1] for path in matrices)),
             )
     return found
 

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
-from tulu_jax.models import LlamaConfig, ModelConfig
+from tulu_jax.models import ModelConfig, layer_matrices
 from tulu_jax.models.config import attention_kernel
-from tulu_jax.models.remat import kept_names, split_names
+from tulu_jax.models.remat import PRODUCTS, kept_names, split_names
+from tulu_jax.ops.attention import KERNELS
 from tulu_jax.ops.cross_entropy import chunk_size
 from tulu_jax.parallel import Layout
 from tulu_jax.parallel.rules import num_parts
@@ -165,24 +166,20 @@ def activations(run: Shaped) -> Activations:
     A LLaMA layer of width 8, heads 2 x 4, feed-forward 16 makes queries, keys and values twice
     (before and after turning, 8 each but values once), the mixed values, and gate, its silu, up and
     their product: 8 x 5 + 8 + 16 x 4 = 112 numbers a position, besides what attention keeps. All
-    but silu are kept if nothing is made again (`ops.silu_gate`).
+    but silu are kept if nothing is made again (`ops.silu_gate`). Sizes are those of the layer's
+    matrices as its family declares them; the product of one that is not in `remat.PRODUCTS` is
+    kept by `none` alone.
     """
     config, compute = run.model, run.config.compute
-    width, d_ff = config.d_model, config.d_ff
     heads, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    gated = isinstance(config, LlamaConfig)
     scores = config.num_heads * (run.config.data.length * 5 / 8 if _keeps_scores(run) else 2)
-    made = {
-        "query": (heads, width * heads),
-        "key": (keys, width * keys),
-        "value": (keys, width * keys),
-        "attention_out": (heads + scores, 0),
-        "mlp_gate": (d_ff if gated else 0, width * d_ff if gated else 0),
-        "mlp_up": (d_ff, width * d_ff),
-        "mlp_hidden": (d_ff, 0),
-    }
+    matrices = layer_matrices(config)
+    # What leads back to the model's width is added to what goes between layers.
+    joined, down = matrices.pop("attention/out"), matrices.pop("mlp/down")
+    made = {PRODUCTS.get(path, path): (m.outputs, m.weights) for path, m in matrices.items()}
+    made |= {"attention_out": (heads + scores, 0), "mlp_hidden": (down.inputs, 0)}
     most = sum(size for size, _ in made.values()) + heads + keys
-    layer = most + (d_ff if gated else 0)
+    layer = most + made.get("mlp_gate", (0, 0))[0]
     names = kept_names(compute.remat)
     if names is None:
         return Activations(layer, 4.0, most, 0.0, recomputes_attention=False)
@@ -193,15 +190,14 @@ def activations(run: Shaped) -> Activations:
         layer,
         kept_between=("layer_input" not in moved) + ("attention_joined" in held),
         kept_within=sum(size for name, (size, _) in made.items() if name in held),
-        recomputed_weights=again + (0 if "attention_joined" in names else heads * width),
+        recomputed_weights=again + (0 if "attention_joined" in names else joined.weights),
         recomputes_attention="attention_out" not in names,
     )
 
 
 def _keeps_scores(run: Shaped) -> bool:
     """Whether attention keeps a row of scores for each query, as all but flash kernels do."""
-    kernel = attention_kernel(run.config.compute, run.layout.mesh)
-    return kernel.name in ("dense", "blockwise")
+    return KERNELS[attention_kernel(run.config.compute, run.layout.mesh).name].keeps_scores
 
 
 def _copies(run: Shaped, bytes_each: int) -> float:

@@ -3,17 +3,16 @@ import numpy as np
 import pytest
 
 from tulu_jax.checkpoint.arrays import TreeReader
-from tulu_jax.checkpoint.hf.families import llama, neox, opt
+from tulu_jax.checkpoint.hf.families import hf_family
+from tulu_jax.checkpoint.hf.family import REGISTRY, register
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
     canonical_names,
-    embedding_name,
     expected_tensors,
-    head_name,
     tensors_of,
     weights_of,
 )
-from tulu_jax.models import abstract_params
+from tulu_jax.models import FAMILIES, abstract_params
 
 from .small import CONFIG
 from .small_families import CONFIGS, NEOX, OPT
@@ -30,13 +29,18 @@ def test_table_covers_the_tree_of_weights(name):
     assert size == config.num_params
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_shapes_are_those_of_the_model(name):
-    config = CONFIGS[name]
-    reader = TreeReader(abstract_params(config))
-    assert {row.path: row.shape(config) for row in weights_of(config)} == {
-        path: reader.shape(path) for path in reader.paths()
-    }
+def test_shapes_of_tensors_by_hand():
+    llama, opt, neox = (expected_tensors(config) for config in (CONFIG, OPT, NEOX))
+    width, vocabulary = CONFIG.d_model, (CONFIG.vocab_size, CONFIG.d_model)
+    kv_width = CONFIG.num_kv_heads * CONFIG.head_dim
+    assert llama["model.layers.1.self_attn.k_proj.weight"] == (kv_width, width)
+    assert llama["model.layers.0.self_attn.o_proj.weight"][0] == width
+    assert llama["lm_head.weight"] == llama["model.embed_tokens.weight"] == vocabulary
+    assert opt["model.decoder.embed_positions.weight"] == (34, 16)
+    assert opt["model.decoder.layers.0.self_attn.q_proj.bias"] == (16,)
+    assert opt["model.decoder.layers.0.fc1.weight"] == (24, 16)
+    assert neox["gpt_neox.layers.0.attention.query_key_value.weight"] == (48, 16)
+    assert neox["gpt_neox.layers.0.attention.query_key_value.bias"] == (48,)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -76,20 +80,34 @@ def test_fused_example_of_the_docstring():
     assert matrices[1].from_hf(tensor[:, None], (1, 2, 1)).ravel().tolist() == ["k0", "k1"]
 
 
-@pytest.mark.parametrize("family", [llama, opt, neox])
+@pytest.mark.parametrize("family", REGISTRY.values(), ids=REGISTRY)
 def test_names_of_tables_are_unique(family):
-    patterns = [tensor.pattern for tensor in family.TABLE]
+    patterns = [tensor.pattern for tensor in family.table]
     assert len(patterns) == len(set(patterns))
 
 
 def test_embedding_and_head():
-    assert (embedding_name(CONFIG), head_name(CONFIG)) == (
-        "model.embed_tokens.weight", "lm_head.weight",
-    )  # fmt: skip
-    assert embedding_name(OPT) == "model.decoder.embed_tokens.weight"
-    assert (embedding_name(NEOX), head_name(NEOX)) == (
-        "gpt_neox.embed_in.weight", "embed_out.weight",
-    )  # fmt: skip
+    llama, opt, neox = (hf_family(config) for config in (CONFIG, OPT, NEOX))
+    assert (llama.embedding, llama.head) == ("model.embed_tokens.weight", "lm_head.weight")
+    assert opt.embedding == "model.decoder.embed_tokens.weight"
+    assert (neox.embedding, neox.head) == ("gpt_neox.embed_in.weight", "embed_out.weight")
+
+
+def test_torch_modules_of_the_parts_of_a_layer():
+    opt, neox = hf_family(OPT), hf_family(NEOX)
+    assert [opt.module(part) for part in OPT.layer_parts] == [
+        "self_attn_layer_norm", "self_attn", "final_layer_norm", "fc2",
+    ]  # fmt: skip
+    assert [neox.module(part) for part in NEOX.layer_parts] == [
+        "input_layernorm", "attention", "post_attention_layernorm", "mlp",
+    ]  # fmt: skip
+    assert (opt.layers, neox.layers) == ("model.decoder.layers", "gpt_neox.layers")
+
+
+def test_every_family_has_one_entry_on_both_sides():
+    assert set(REGISTRY) == set(FAMILIES)
+    with pytest.raises(ValueError, match="family neox is registered already"):
+        register(hf_family(NEOX))
 
 
 def test_names_of_bare_and_renamed_models():

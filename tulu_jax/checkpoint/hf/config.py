@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tulu_jax.checkpoint.hf.families import llama, neox, opt
+from tulu_jax.checkpoint.hf.families import hf_family
+from tulu_jax.checkpoint.hf.family import REGISTRY
 from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
 from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.files import read_json
-from tulu_jax.models import LlamaConfig, ModelConfig, NeoxConfig, OptConfig
-
-ARCHITECTURES = {name: family for family in (llama, opt, neox) for name in family.ARCHITECTURES}
+from tulu_jax.models import ModelConfig
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -47,16 +46,17 @@ def from_hf(fields: Mapping[str, Any], at: object = "config.json") -> ModelConfi
     """
     names = fields.get("architectures")
     name = names[0] if isinstance(names, list) and len(names) == 1 else None
-    family = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if family is None:
+    known = {known: family for family in REGISTRY.values() for known in family.architectures}
+    family = known.get(name) if isinstance(name, str) else None
+    if name is None or family is None:
         raise CheckpointError(
             "unknown architecture",
             got=f"architectures={names}, model_type={fields.get('model_type')!r}",
             at=at,
-            expected=" or ".join(ARCHITECTURES),
+            expected=" or ".join(known),
         )
     reader = Fields(fields, at)
-    reader.only("model_type", family.ARCHITECTURES[name])
+    reader.only("model_type", family.architectures[name])
     for unused in ("quantization_config", "pruned_heads"):
         if value := reader.take(unused, default=None):
             raise reader.refusal(unused, repr(value), expected="null")
@@ -83,11 +83,4 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
       config: the model.
       dtype: of the weights beside it: float32, bfloat16 or float16.
     """
-    match config:
-        case LlamaConfig():
-            fields = llama.to_hf(config)
-        case OptConfig():
-            fields = opt.to_hf(config)
-        case NeoxConfig():
-            fields = neox.to_hf(config)
-    return {**fields, "torch_dtype": dtype, "use_cache": True}
+    return {**hf_family(config).to_hf(config), "torch_dtype": dtype, "use_cache": True}

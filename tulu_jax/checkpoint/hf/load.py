@@ -13,14 +13,13 @@ import numpy as np
 
 from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
+from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
-    embedding_name,
     expected_tensors,
-    head_name,
     tensor_names,
     weights_of,
 )
@@ -133,7 +132,7 @@ class HfFolder:
 
     def stored_dtype(self) -> np.dtype:
         """The dtype of the embedding in the files, which stands for the whole."""
-        return DTYPES[self.specs[embedding_name(self.config)].dtype]
+        return DTYPES[self.specs[hf_family(self.config).embedding].dtype]
 
     def shape(self, path: ParamPath) -> tuple[int, ...]:
         """The shape of one weight in our layout."""
@@ -229,7 +228,7 @@ def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Pat
         )
     extra = sorted(set(specs) - set(expected))
     harmless = {name: found[2] for name in extra if (found := HARMLESS.search(name))}
-    tied = [name for name in extra if name == head_name(config) and config.tie_embeddings]
+    tied = [name for name in extra if name == hf_family(config).head and config.tie_embeddings]
     unknown = sorted(set(extra) - set(harmless) - set(tied))
     if unknown:
         raise CheckpointError(
@@ -282,7 +281,8 @@ def _check_shapes(specs: Mapping[str, Stored], expected: Mapping[str, tuple[int,
 
 
 def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> str:
-    names = head_name(config), embedding_name(config)
+    family = hf_family(config)
+    names = family.head, family.embedding
     head, embedding = (specs[name] for name in names)
     same = head.shape == embedding.shape and head.dtype == embedding.dtype
     if not (same and _same_bytes(head, embedding)):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from types import ModuleType
 
 from tulu_jax.checkpoint.arrays import ParamPath
-from tulu_jax.checkpoint.hf.families import llama, neox, opt
+from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.weights import Shape, Tensor, Weight
 from tulu_jax.models import ModelConfig
-
-FAMILIES: dict[str, ModuleType] = {"llama": llama, "opt": opt, "neox": neox}
 
 EMBEDDING_PATH: ParamPath = ("embedding",)
 
@@ -25,7 +22,7 @@ masks, the version of a format."""
 
 def tensors_of(config: ModelConfig) -> list[Tensor]:
     """The rows of its family's table that a model of this config has."""
-    return [tensor for tensor in FAMILIES[config.family].TABLE if tensor.when(config)]
+    return [tensor for tensor in hf_family(config).table if tensor.is_in(config)]
 
 
 def weights_of(config: ModelConfig) -> list[Weight]:
@@ -42,24 +39,14 @@ def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
     }
 
 
-def embedding_name(config: ModelConfig) -> str:
-    """The tensor of the input embedding."""
-    return FAMILIES[config.family].EMBEDDING.pattern
-
-
-def head_name(config: ModelConfig) -> str:
-    """The tensor of the output head, which a tied model's file may hold as well."""
-    return FAMILIES[config.family].HEAD.pattern
-
-
 def tensor_names(config: ModelConfig, names: Iterable[str]) -> tuple[dict[str, str], str | None]:
     """Name in a file -> name in the table, and what all names had before or in them, if anything.
 
     See `renaming` and `canonical_names`.
     """
-    expected, family = set(expected_tensors(config)), FAMILIES[config.family]
-    bare = {name.removeprefix(family.PREFIX) for name in expected}
-    short, taken = without_wrappers(names, expected | bare | {family.HEAD.pattern})
+    expected, family = set(expected_tensors(config)), hf_family(config)
+    bare = {name.removeprefix(family.prefix) for name in expected}
+    short, taken = without_wrappers(names, expected | bare | {family.head})
     table = canonical_names(config, short.values())
     return {name: table[plain] for name, plain in short.items()}, taken
 
@@ -70,13 +57,12 @@ def canonical_names(config: ModelConfig, names: Iterable[str]) -> dict[str, str]
     Files of the bare model lack the prefix (`decoder.` for `model.decoder.` in old OPT files), and
     transformers 5 calls GPT-NeoX's head `lm_head` in memory.
     """
-    names, family = list(names), FAMILIES[config.family]
-    head = family.HEAD.pattern
-    bare = not any(name.startswith(family.PREFIX) for name in names)
+    names, family = list(names), hf_family(config)
+    bare = not any(name.startswith(family.prefix) for name in names)
     found = {}
     for name in names:
-        if name in (head, "lm_head.weight"):
-            found[name] = head
+        if name in (family.head, "lm_head.weight"):
+            found[name] = family.head
         else:
-            found[name] = family.PREFIX + name if bare else name
+            found[name] = family.prefix + name if bare else name
     return found

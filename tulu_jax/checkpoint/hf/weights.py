@@ -18,17 +18,17 @@ the rows of query_key_value are q0, k0, v0, q1, k1, v1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import ParamPath
+from tulu_jax.models import ModelConfig
+from tulu_jax.models.family import declared_weights
 
 Shape = tuple[int, ...]
-HfShape = Callable[[Any], Shape]
-"""From a family's config to a shape."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Order:
     """(tensor, which of its weights, our shape) -> our weight, a view where possible."""
     give: Callable[[Sequence[np.ndarray], Shape], np.ndarray]
     """(our weights, the tensor's shape) -> the tensor, a view where possible."""
+    hf_shape: Callable[[Shape, int, int], Shape]
+    """(shape of one of our weights, axes of it that its product sums over, how many weights) -> the
+    tensor's shape."""
 
 
 def _take_fused(tensor: np.ndarray, part: int, shape: Shape) -> np.ndarray:
@@ -52,13 +55,29 @@ def _give_fused(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
     return np.stack(rows, axis=1).reshape(shape)
 
 
-SAME = Order(lambda t, _, shape: t.reshape(shape), lambda arrays, shape: arrays[0].reshape(shape))
-"""The same order: vectors and embeddings."""
+def _matrix_shape(shape: Shape, inputs: int, count: int) -> Shape:
+    return (count * math.prod(shape[inputs:]), math.prod(shape[:inputs]))
+
+
+def _joined_shape(shape: Shape, inputs: int, count: int) -> Shape:
+    return _matrix_shape(shape, inputs, count) if inputs else (count * math.prod(shape),)
+
+
+SAME = Order(
+    lambda t, _, shape: t.reshape(shape),
+    lambda arrays, shape: arrays[0].reshape(shape),
+    lambda shape, *_: shape,
+)
+"""The same shape: tables."""
+FLAT = Order(SAME.take, SAME.give, _joined_shape)
+"""Biases and scales, in one axis there."""
 TRANSPOSED = Order(
-    lambda t, _, shape: t.T.reshape(shape), lambda arrays, shape: arrays[0].reshape(shape[::-1]).T
+    lambda t, _, shape: t.T.reshape(shape),
+    lambda arrays, shape: arrays[0].reshape(shape[::-1]).T,
+    _matrix_shape,
 )
 """A matrix, [out, in] there and [in, out] here."""
-BY_HEAD = Order(_take_fused, _give_fused)
+BY_HEAD = Order(_take_fused, _give_fused, _joined_shape)
 """Several weights head by head in one tensor: each head's rows of the first, then the second."""
 
 
@@ -68,14 +87,22 @@ class Tensor:
 
     pattern: str
     """Name of the tensor; `{layer}` stands for the layer's number."""
-    hf_shape: HfShape
     paths: tuple[ParamPath, ...]
     """The weights it holds."""
     order: Order
-    own_shape: HfShape
-    """From a config to the shape of each of the weights, of one layer."""
-    when: Callable[[Any], bool] = lambda _: True
-    """Whether a model of a config has it."""
+
+    def is_in(self, config: ModelConfig) -> bool:
+        """Whether a model of the config has it: whether it declares the weights in it."""
+        return self.paths[0] in declared_weights(config)
+
+    def own_shape(self, config: ModelConfig) -> Shape:
+        """The shape of each of the weights, of one layer."""
+        return declared_weights(config)[self.paths[0]].value.shape[self.per_layer :]
+
+    def hf_shape(self, config: ModelConfig) -> Shape:
+        """The shape of the tensor, from those of the weights that the model declares."""
+        inputs = declared_weights(config)[self.paths[0]].inputs
+        return self.order.hf_shape(self.own_shape(config), inputs, len(self.paths))
 
     @property
     def per_layer(self) -> bool:
@@ -87,13 +114,13 @@ class Tensor:
         """Our weights in it, in order."""
         return [Weight(path, self, part) for part, path in enumerate(self.paths)]
 
-    def hf_names(self, config: Any) -> list[str]:
+    def hf_names(self, config: ModelConfig) -> list[str]:
         """Its names in order of layers."""
         if not self.per_layer:
             return [self.pattern]
         return [self.pattern.format(layer=layer) for layer in range(config.num_layers)]
 
-    def to_hf(self, arrays: Sequence[np.ndarray], config: Any) -> np.ndarray:
+    def to_hf(self, arrays: Sequence[np.ndarray], config: ModelConfig) -> np.ndarray:
         """The tensor of one layer from that layer of each of its weights."""
         return self.order.give(arrays, self.hf_shape(config))
 
@@ -117,30 +144,34 @@ class Weight:
         """Whether one tensor holds one layer of the weight."""
         return self.tensor.per_layer
 
-    def hf_names(self, config: Any) -> list[str]:
+    def hf_names(self, config: ModelConfig) -> list[str]:
         """The tensors that together make the weight, in order of layers."""
         return self.tensor.hf_names(config)
 
-    def shape(self, config: Any) -> Shape:
-        """Its shape, [L, ...] where every layer has one; told without tracing the model."""
-        shape = self.tensor.own_shape(config)
-        return (config.num_layers, *shape) if self.per_layer else shape
+    def shape(self, config: ModelConfig) -> Shape:
+        """Its shape, [L, ...] where every layer has one."""
+        return declared_weights(config)[self.path].value.shape
 
     def from_hf(self, tensor: np.ndarray, shape: Shape) -> np.ndarray:
         """One layer of our weight, of `shape`, from its tensor (a view where possible)."""
         return self.tensor.order.take(tensor, self.part, shape)
 
 
-def vector(
-    pattern: str, path: str, hf_shape: HfShape, ours: HfShape | None = None, **options: Any
-) -> Tensor:
-    """A tensor in the same order as ours; `ours` is our shape if that splits an axis."""
-    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), SAME, ours or hf_shape, **options)
+def vector(pattern: str, path: str) -> Tensor:
+    """A bias or scale."""
+    return Tensor(pattern, (tuple(path.split("/")),), FLAT)
 
 
-def matrix(
-    pattern: str, path: str, hf_shape: HfShape, ours: HfShape | None = None, **options: Any
-) -> Tensor:
-    """A matrix that is stored transposed; `ours` is our shape if that splits an axis."""
-    own_shape = ours or (lambda config: hf_shape(config)[::-1])
-    return Tensor(pattern, hf_shape, (tuple(path.split("/")),), TRANSPOSED, own_shape, **options)
+def table(pattern: str, path: str) -> Tensor:
+    """A table whose rows are looked up, stored as ours."""
+    return Tensor(pattern, (tuple(path.split("/")),), SAME)
+
+
+def matrix(pattern: str, path: str) -> Tensor:
+    """A matrix, stored transposed."""
+    return Tensor(pattern, (tuple(path.split("/")),), TRANSPOSED)
+
+
+def by_head(pattern: str, *paths: str) -> Tensor:
+    """A tensor that holds several weights head by head."""
+    return Tensor(pattern, tuple(tuple(path.split("/")) for path in paths), BY_HEAD)

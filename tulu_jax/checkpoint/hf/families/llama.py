@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tulu_jax.checkpoint.hf.family import HfFamily, register
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.weights import Shape, matrix, vector
+from tulu_jax.checkpoint.hf.weights import matrix, table, vector
 from tulu_jax.models import LlamaConfig, RopeScaling
 
-ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
-"""Architecture -> model_type of the configs that are read; the first is written."""
-PREFIX = "model."
 DEFAULT_ROPE_THETA = 10_000.0
 MISTRAL_WINDOW = 4096
 """What transformers takes for a Mistral whose config names no sliding window."""
@@ -169,58 +167,30 @@ def _scaling_fields(scaling: RopeScaling | None) -> dict[str, Any] | None:
     }
 
 
-def _query(c: LlamaConfig) -> Shape:
-    return (c.num_heads * c.head_dim, c.d_model)
-
-
-def _key_value(c: LlamaConfig) -> Shape:
-    return (c.num_kv_heads * c.head_dim, c.d_model)
-
-
-def _heads(c: LlamaConfig) -> Shape:
-    return (c.d_model, c.num_heads, c.head_dim)
-
-
-def _kv_heads(c: LlamaConfig) -> Shape:
-    return (c.d_model, c.num_kv_heads, c.head_dim)
-
-
-def _heads_out(c: LlamaConfig) -> Shape:
-    return (c.num_heads, c.head_dim, c.d_model)
-
-
-def _norm(c: LlamaConfig) -> Shape:
-    return (c.d_model,)
-
-
-def _vocabulary(c: LlamaConfig) -> Shape:
-    return (c.vocab_size, c.d_model)
-
-
-def _wide(c: LlamaConfig) -> Shape:
-    return (c.d_ff, c.d_model)
-
-
 LAYER = "model.layers.{layer}."
-EMBEDDING = vector("model.embed_tokens.weight", "embedding", _vocabulary)
-HEAD = matrix("lm_head.weight", "lm_head", _vocabulary, when=lambda c: not c.tie_embeddings)
 
 TABLE = (
-    EMBEDDING,
-    vector(LAYER + "input_layernorm.weight", "layers/attention_norm/scale", _norm),
-    matrix(LAYER + "self_attn.q_proj.weight", "layers/attention/query", _query, _heads),
-    matrix(LAYER + "self_attn.k_proj.weight", "layers/attention/key", _key_value, _kv_heads),
-    matrix(LAYER + "self_attn.v_proj.weight", "layers/attention/value", _key_value, _kv_heads),
-    matrix(
-        LAYER + "self_attn.o_proj.weight",
-        "layers/attention/out",
-        lambda c: _query(c)[::-1],
-        _heads_out,
-    ),
-    vector(LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale", _norm),
-    matrix(LAYER + "mlp.gate_proj.weight", "layers/mlp/gate", _wide),
-    matrix(LAYER + "mlp.up_proj.weight", "layers/mlp/up", _wide),
-    matrix(LAYER + "mlp.down_proj.weight", "layers/mlp/down", lambda c: _wide(c)[::-1]),
-    vector("model.norm.weight", "final_norm/scale", _norm),
-    HEAD,
+    table("model.embed_tokens.weight", "embedding"),
+    vector(LAYER + "input_layernorm.weight", "layers/attention_norm/scale"),
+    matrix(LAYER + "self_attn.q_proj.weight", "layers/attention/query"),
+    matrix(LAYER + "self_attn.k_proj.weight", "layers/attention/key"),
+    matrix(LAYER + "self_attn.v_proj.weight", "layers/attention/value"),
+    matrix(LAYER + "self_attn.o_proj.weight", "layers/attention/out"),
+    vector(LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale"),
+    matrix(LAYER + "mlp.gate_proj.weight", "layers/mlp/gate"),
+    matrix(LAYER + "mlp.up_proj.weight", "layers/mlp/up"),
+    matrix(LAYER + "mlp.down_proj.weight", "layers/mlp/down"),
+    vector("model.norm.weight", "final_norm/scale"),
+    matrix("lm_head.weight", "lm_head"),
+)
+
+HF = register(
+    HfFamily(
+        name="llama",
+        architectures={"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"},
+        prefix="model.",
+        from_hf=from_hf,
+        to_hf=to_hf,
+        table=TABLE,
+    )
 )

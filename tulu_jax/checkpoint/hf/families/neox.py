@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tulu_jax.checkpoint.hf.family import HfFamily, register
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.weights import BY_HEAD, Shape, Tensor, matrix, vector
+from tulu_jax.checkpoint.hf.weights import Tensor, by_head, matrix, table, vector
 from tulu_jax.models import NeoxConfig
 
-ARCHITECTURES = {"GPTNeoXForCausalLM": "gpt_neox"}
-PREFIX = "gpt_neox."
 DEFAULT_ROPE_THETA = 10_000.0
 DEFAULT_ROTARY_SHARE = 0.25
 
@@ -93,62 +92,48 @@ def to_hf(config: NeoxConfig) -> dict[str, Any]:
     }
 
 
-def _vocabulary(c: NeoxConfig) -> Shape:
-    return (c.vocab_size, c.d_model)
-
-
-def _width(c: NeoxConfig) -> Shape:
-    return (c.d_model,)
-
-
 LAYER = "gpt_neox.layers.{layer}."
-PARTS = ("query", "key", "value")
-
-
-def _has_bias(c: NeoxConfig) -> bool:
-    return c.attention_bias
 
 
 def _layer_norm(name: str, path: str) -> tuple[Tensor, Tensor]:
+    return (vector(f"{name}.weight", f"{path}/scale"), vector(f"{name}.bias", f"{path}/bias"))
+
+
+def _biased(name: str, path: str) -> tuple[Tensor, Tensor]:
+    path = f"layers/{path}"
     return (
-        vector(f"{name}.weight", f"{path}/scale", _width),
-        vector(f"{name}.bias", f"{path}/bias", _width),
-    )
+        matrix(f"{LAYER}{name}.weight", path), vector(f"{LAYER}{name}.bias", f"{path}_bias"),
+    )  # fmt: skip
 
 
-EMBEDDING = vector("gpt_neox.embed_in.weight", "embedding", _vocabulary)
-HEAD = matrix("embed_out.weight", "lm_head", _vocabulary, when=lambda c: not c.tie_embeddings)
+ATTENTION = "layers/attention/"
 
 TABLE = (
-    EMBEDDING,
+    table("gpt_neox.embed_in.weight", "embedding"),
     *_layer_norm(LAYER + "input_layernorm", "layers/attention_norm"),
     *_layer_norm(LAYER + "post_attention_layernorm", "layers/mlp_norm"),
-    Tensor(
+    by_head(
         LAYER + "attention.query_key_value.weight",
-        lambda c: (3 * c.d_model, c.d_model),
-        tuple(("layers", "attention", part) for part in PARTS),
-        BY_HEAD,
-        lambda c: (c.d_model, c.num_heads, c.head_dim),
+        *(ATTENTION + part for part in ("query", "key", "value")),
     ),
-    Tensor(
+    by_head(
         LAYER + "attention.query_key_value.bias",
-        lambda c: (3 * c.d_model,),
-        tuple(("layers", "attention", f"{part}_bias") for part in PARTS),
-        BY_HEAD,
-        lambda c: (c.num_heads, c.head_dim),
-        when=_has_bias,
+        *(ATTENTION + part for part in ("query_bias", "key_bias", "value_bias")),
     ),
-    matrix(
-        LAYER + "attention.dense.weight",
-        "layers/attention/out",
-        lambda c: (c.d_model, c.d_model),
-        lambda c: (c.num_heads, c.head_dim, c.d_model),
-    ),
-    vector(LAYER + "attention.dense.bias", "layers/attention/out_bias", _width, when=_has_bias),
-    matrix(LAYER + "mlp.dense_h_to_4h.weight", "layers/mlp/up", lambda c: (c.d_ff, c.d_model)),
-    vector(LAYER + "mlp.dense_h_to_4h.bias", "layers/mlp/up_bias", lambda c: (c.d_ff,)),
-    matrix(LAYER + "mlp.dense_4h_to_h.weight", "layers/mlp/down", lambda c: (c.d_model, c.d_ff)),
-    vector(LAYER + "mlp.dense_4h_to_h.bias", "layers/mlp/down_bias", _width),
+    *_biased("attention.dense", "attention/out"),
+    *_biased("mlp.dense_h_to_4h", "mlp/up"),
+    *_biased("mlp.dense_4h_to_h", "mlp/down"),
     *_layer_norm("gpt_neox.final_layer_norm", "final_norm"),
-    HEAD,
+    matrix("embed_out.weight", "lm_head"),
+)
+
+HF = register(
+    HfFamily(
+        name="neox",
+        architectures={"GPTNeoXForCausalLM": "gpt_neox"},
+        prefix="gpt_neox.",
+        from_hf=from_hf,
+        to_hf=to_hf,
+        table=TABLE,
+    )
 )

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tulu_jax.checkpoint.hf.family import HfFamily, register
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.weights import Shape, Tensor, matrix, vector
+from tulu_jax.checkpoint.hf.weights import Tensor, matrix, table, vector
 from tulu_jax.models import OptConfig
-
-ARCHITECTURES = {"OPTForCausalLM": "opt"}
-PREFIX = "model."
-"""What transformers puts before a tensor's name in the whole model; old files lack it."""
 
 
 def from_hf(fields: Fields) -> OptConfig:
@@ -70,86 +67,45 @@ def to_hf(config: OptConfig) -> dict[str, Any]:
     }
 
 
-def _vocabulary(c: OptConfig) -> Shape:
-    return (c.vocab_size, c.word_dim)
-
-
-def _width(c: OptConfig) -> Shape:
-    return (c.d_model,)
-
-
-def _wide(c: OptConfig) -> Shape:
-    return (c.d_ff,)
-
-
-def _square(c: OptConfig) -> Shape:
-    return (c.d_model, c.d_model)
-
-
-def _heads(c: OptConfig) -> Shape:
-    return (c.d_model, c.num_heads, c.head_dim)
-
-
-def _heads_out(c: OptConfig) -> Shape:
-    return (c.num_heads, c.head_dim, c.d_model)
-
-
-def _bias(c: OptConfig) -> Shape:
-    return (c.num_heads, c.head_dim)
-
-
 DECODER = "model.decoder."
 LAYER = DECODER + "layers.{layer}."
 
 
-def _biased(
-    name: str, path: str, shape: Any, bias: Any, ours: Any = None, our_bias: Any = None
-) -> tuple[Tensor, Tensor]:
-    """A matrix of every layer and its bias."""
-    used: Any = {"when": lambda c: c.use_bias}
+def _biased(name: str, path: str) -> tuple[Tensor, Tensor]:
+    path = f"layers/{path}"
     return (
-        matrix(f"{LAYER}{name}.weight", f"layers/{path}", shape, ours),
-        vector(f"{LAYER}{name}.bias", f"layers/{path}_bias", bias, our_bias, **used),
-    )
+        matrix(f"{LAYER}{name}.weight", path), vector(f"{LAYER}{name}.bias", f"{path}_bias"),
+    )  # fmt: skip
 
 
-def _layer_norm(name: str, path: str, **options: Any) -> tuple[Tensor, Tensor]:
-    return (
-        vector(f"{name}.weight", f"{path}/scale", _width, **options),
-        vector(f"{name}.bias", f"{path}/bias", _width, **options),
-    )
+def _layer_norm(name: str, path: str) -> tuple[Tensor, Tensor]:
+    return (vector(f"{name}.weight", f"{path}/scale"), vector(f"{name}.bias", f"{path}/bias"))
 
-
-EMBEDDING = vector(DECODER + "embed_tokens.weight", "embedding", _vocabulary)
-HEAD = matrix("lm_head.weight", "lm_head", _vocabulary, when=lambda c: not c.tie_embeddings)
 
 TABLE = (
-    EMBEDDING,
-    vector(
-        DECODER + "embed_positions.weight",
-        "position_embedding",
-        lambda c: (c.max_length + c.position_offset, c.d_model),
-    ),
-    matrix(
-        DECODER + "project_in.weight",
-        "project_in",
-        lambda c: (c.d_model, c.word_dim),
-        when=lambda c: c.projects,
-    ),
-    matrix(
-        DECODER + "project_out.weight",
-        "project_out",
-        lambda c: (c.word_dim, c.d_model),
-        when=lambda c: c.projects,
-    ),
-    *_layer_norm(DECODER + "final_layer_norm", "final_norm", when=lambda c: c.final_norm),
+    table(DECODER + "embed_tokens.weight", "embedding"),
+    table(DECODER + "embed_positions.weight", "position_embedding"),
+    matrix(DECODER + "project_in.weight", "project_in"),
+    matrix(DECODER + "project_out.weight", "project_out"),
+    *_layer_norm(DECODER + "final_layer_norm", "final_norm"),
     *_layer_norm(LAYER + "self_attn_layer_norm", "layers/attention_norm"),
-    *_biased("self_attn.q_proj", "attention/query", _square, _width, _heads, _bias),
-    *_biased("self_attn.k_proj", "attention/key", _square, _width, _heads, _bias),
-    *_biased("self_attn.v_proj", "attention/value", _square, _width, _heads, _bias),
-    *_biased("self_attn.out_proj", "attention/out", _square, _width, _heads_out),
+    *_biased("self_attn.q_proj", "attention/query"),
+    *_biased("self_attn.k_proj", "attention/key"),
+    *_biased("self_attn.v_proj", "attention/value"),
+    *_biased("self_attn.out_proj", "attention/out"),
     *_layer_norm(LAYER + "final_layer_norm", "layers/mlp_norm"),
-    *_biased("fc1", "mlp/up", lambda c: (c.d_ff, c.d_model), _wide),
-    *_biased("fc2", "mlp/down", lambda c: (c.d_model, c.d_ff), _width),
-    HEAD,
+    *_biased("fc1", "mlp/up"),
+    *_biased("fc2", "mlp/down"),
+    matrix("lm_head.weight", "lm_head"),
+)
+
+HF = register(
+    HfFamily(
+        name="opt",
+        architectures={"OPTForCausalLM": "opt"},
+        prefix="model.",
+        from_hf=from_hf,
+        to_hf=to_hf,
+        table=TABLE,
+    )
 )
