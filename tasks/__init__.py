@@ -4,6 +4,7 @@ the datasets and the mixtures: a new one needs no other line anywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -44,16 +45,10 @@ def read_conversations(
         file, and, without `faults`, for one of a record.
     """
     spec = get_spec(name)
-    chosen = spec.resolve_options(options)
-    if split_name not in spec.splits:
-        raise DataError(
-            f"dataset {spec.name} has no such split",
-            got=repr(split_name),
-            expected=" or ".join(spec.splits),
-        )
+    spec = dataclasses.replace(spec, options=spec.resolve_options(options))
     if raw_dir is None and not spec.embedded:
         raise DataError(f"dataset {spec.name} is read from files", do="name their folder (raw_dir)")
     folder = None if raw_dir is None else Path(raw_dir)
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(tokenizer)
-    return spec.read(folder, split_name=split_name, tokenizer=tokenizer, faults=faults, **chosen)
+    return spec.conversations(folder, split_name, tokenizer=tokenizer, faults=faults)

@@ -162,13 +162,13 @@ def test_composition_counts_what_is_shown(stores):
 
 def test_choice_of_examples(stores):
     every = np.arange(len(stores[0]))
-    ten = choose_examples(stores[0], every, 10, seed=1)
+    ten = choose_examples(stores[0].ids, every, 10, seed=1)
     assert len(ten) == 10 and sorted(set(ten)) == ten.tolist()
-    assert set(choose_examples(stores[0], every, 5, seed=1)) < set(ten)
-    assert set(choose_examples(stores[0], every, 10, seed=2)) != set(ten)
+    assert set(choose_examples(stores[0].ids, every, 5, seed=1)) < set(ten)
+    assert set(choose_examples(stores[0].ids, every, 10, seed=2)) != set(ten)
     left = np.setdiff1d(every, ten)
-    assert not set(choose_examples(stores[0], left, 10, seed=1)) & set(ten)
-    assert np.array_equal(choose_examples(stores[0], every, 10**6, seed=1), every)
+    assert not set(choose_examples(stores[0].ids, left, 10, seed=1)) & set(ten)
+    assert np.array_equal(choose_examples(stores[0].ids, every, 10**6, seed=1), every)
     rows = rated(stores[:1], [1.0], examples=[ten])
     assert rows.num_rows == 10
 

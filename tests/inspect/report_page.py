@@ -5,7 +5,7 @@ from itertools import islice
 from tasks import demo
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.inspect.html import packed_rows, report_data, write_report
-from tulu_jax.inspect.looking import Filters, encode_shown, look_at_all, sample
+from tulu_jax.inspect.looking import Filters, encode_views, sample, view_of_examples
 
 MARKUP = "</script><script>document.title='hacked'</script><img src=x onerror=\"hacked=1\"><!--"
 ARABIC, HEBREW = "البحرُ أزرقُ", "שלום עולם"
@@ -54,7 +54,7 @@ def make_report(path, *, max_length=192, count=400):
     """Writes the report to `path`."""
     tokenizer = load_tokenizer(demo.TOKENIZER_DIR)
     looked = [
-        look_at_all(task, encode_shown(task, records, tokenizer, max_length=max_length))
+        view_of_examples(task, encode_views(task, records, tokenizer, max_length=max_length))
         for task, records in RECORDS.items()
     ]
     examples = sample(looked, count, filters=Filters(), tokenizer=tokenizer)

@@ -6,7 +6,7 @@ from tests.inspect import eval_sets
 from tests.inspect.test_check_parts import STORY
 from tests.inspect.test_check_run import clean, conversation, planted, texts
 from tulu_jax.errors import ConfigError
-from tulu_jax.inspect.check.benchmarks import EvalItem
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem
 from tulu_jax.inspect.check.marks import excluded_kinds
 from tulu_jax.inspect.check.options import KINDS, CheckOptions
 from tulu_jax.inspect.check.run import check_mixture
@@ -24,7 +24,7 @@ def listed(datasets, kinds=DEFAULT, items=(), **options):
 
 @pytest.fixture(scope="module")
 def items():
-    return [EvalItem("gsm", "3", eval_sets.GSM, "47")]
+    return [BenchmarkItem("gsm", "3", eval_sets.GSM, "47")]
 
 
 def test_the_default_kinds(items):
@@ -105,7 +105,7 @@ def test_exact_copies_alone(items):
 
 
 def test_an_item_seen_most_comes_first(items):
-    items = [EvalItem("b", "half", f"{eval_sets.GSM} {' '.join('abcdefgh')}", ""), *items]
+    items = [BenchmarkItem("b", "half", f"{eval_sets.GSM} {' '.join('abcdefgh')}", ""), *items]
     (one,) = listed([conversation(0, eval_sets.GSM, "47")], items=items).listed
     assert one.detail == "100% of gsm item 3 and 1 more"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.inspect import eval_sets
 from tulu_jax.errors import ConfigError, DataError
-from tulu_jax.inspect.check.benchmarks import READERS, EvalItem, read_benchmarks
+from tulu_jax.inspect.check.benchmarks import READERS, BenchmarkItem, read_benchmarks
 from tulu_jax.inspect.check.overlap import OverlapIndex
 from tulu_jax.inspect.check.text import words
 
@@ -34,7 +34,7 @@ def test_every_benchmark_is_read(items):
     by_name = {item.benchmark: item for item in items}
     assert set(by_name) == set(READERS)
     assert by_name["mmlu"].answer == "the troposphere" and "None" in by_name["mmlu"].prompt
-    assert by_name["gsm"] == EvalItem("gsm", "line 1", eval_sets.GSM, "47")
+    assert by_name["gsm"] == BenchmarkItem("gsm", "line 1", eval_sets.GSM, "47")
     assert by_name["bbh"].id == "navigate:0" and by_name["codex_humaneval"].id == "Test/0"
     assert by_name["tydiqa"].prompt == f"{eval_sets.CONTEXT}\n{eval_sets.FINNISH}"
     assert [item.prompt for item in items if item.benchmark == "toxigen"] == [
@@ -88,7 +88,7 @@ def test_short_items_are_found_as_whole_messages_only(index):
 
 def test_words_that_many_items_share_say_nothing():
     template = "Determine whether the following statement about the world is true or false:"
-    items = [EvalItem("b", str(i), f"{template} {name} is older than me", "true")
+    items = [BenchmarkItem("b", str(i), f"{template} {name} is older than me", "true")
              for i, name in enumerate(f"person{n} of town{n}" for n in range(12))]  # fmt: skip
     index = OverlapIndex(items)
     assert find(index, template + " cats can fly") == {}

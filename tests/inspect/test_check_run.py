@@ -8,7 +8,7 @@ import pytest
 from tests.inspect import eval_sets
 from tests.inspect.test_check_parts import KEY, STORY
 from tulu_jax.errors import ConfigError
-from tulu_jax.inspect.check.benchmarks import EvalItem, read_benchmarks
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem, read_benchmarks
 from tulu_jax.inspect.check.collect import limits_exceeded
 from tulu_jax.inspect.check.options import CheckOptions, parse_limit
 from tulu_jax.inspect.check.run import check_mixture
@@ -119,8 +119,10 @@ def test_overlap_by_dataset_and_benchmark(report):
 
 
 def test_an_item_that_two_datasets_have_counts_once():
-    items = [EvalItem("b", str(i), f"{STORY} {i}" if i == 0 else TOPICS[i] * 9, "") for i in (0, 1)]
-    items.append(EvalItem("b", "2", " ".join(TOPICS), ""))
+    items = [
+        BenchmarkItem("b", str(i), f"{STORY} {i}" if i == 0 else TOPICS[i] * 9, "") for i in (0, 1)
+    ]
+    items.append(BenchmarkItem("b", "2", " ".join(TOPICS), ""))
     datasets = {
         "x": [conversation(0, STORY, "Thank you.", name="x")],
         "y": [conversation(0, STORY, " ".join(TOPICS), name="y")],

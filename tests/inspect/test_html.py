@@ -15,7 +15,7 @@ from tulu_jax.chat import encode, load_tokenizer
 from tulu_jax.errors import DataError
 from tulu_jax.inspect.html import check_sections, packed_rows, report_data, write_report
 from tulu_jax.inspect.html.payload import length_edges, mask_runs
-from tulu_jax.inspect.looking import encode_shown, look_at_all
+from tulu_jax.inspect.looking import encode_views, view_of_examples
 
 TOKENIZER = load_tokenizer(demo.TOKENIZER_DIR)
 
@@ -120,9 +120,9 @@ def test_what_is_unusual_about_a_dataset_is_noted():
         {"role": "assistant", "content": "No", "train": False},
         {"role": "assistant", "content": " "},
     ]
-    shown = encode_shown("tulu_a", [{"id": "a", "messages": messages}], TOKENIZER, max_length=64)
+    shown = encode_views("tulu_a", [{"id": "a", "messages": messages}], TOKENIZER, max_length=64)
     metadata = {"unused": {"a": {"field 'tools'": [2, "a, line 1"]}}, "metadata": {"source": 3}}
-    looked = [look_at_all("tulu_a", shown, not_used=metadata)]
+    looked = [view_of_examples("tulu_a", shown, not_used=metadata)]
     assert report_data(looked, [], [], tokenizer=TOKENIZER)["tasks"][0]["notes"] == [
         "1 of 2 answers are not trained, as their records say",
         "1 of 1 answers are empty or blank: nothing but their end is trained",
@@ -145,7 +145,7 @@ def test_mask_runs_and_edges():
 
 
 def test_a_task_without_examples_can_be_shown(tmp_path):
-    looked = [look_at_all("tulu_none", encode_shown("tulu_none", [], TOKENIZER, max_length=9))]
+    looked = [view_of_examples("tulu_none", encode_views("tulu_none", [], TOKENIZER, max_length=9))]
     data = report_data(looked, [], list(packed_rows(looked, row_length=9)), tokenizer=TOKENIZER)
     assert write_report(tmp_path / "deep" / "a.html", title="none", data=data).is_file()
 

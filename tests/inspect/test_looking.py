@@ -11,13 +11,13 @@ from tulu_jax.errors import ConfigError
 from tulu_jax.inspect.html import packed_rows
 from tulu_jax.inspect.looking import (
     Filters,
-    encode_shown,
-    look_at_all,
-    look_at_store,
+    encode_views,
     role_pattern,
     roles_of,
     sample,
     search_pattern,
+    view_of_examples,
+    view_of_store,
 )
 
 TOKENIZER = load_tokenizer(demo.TOKENIZER_DIR)
@@ -31,7 +31,7 @@ def record(name, *turns, system=None):
 
 
 def shown(*records, task="tulu_small", max_length=64):
-    return list(encode_shown(task, records, TOKENIZER, max_length=max_length))
+    return list(encode_views(task, records, TOKENIZER, max_length=max_length))
 
 
 def names(filters, items):
@@ -92,8 +92,8 @@ def test_a_store_is_looked_at_as_the_raw_files_are(items, tmp_path):
     meta = {"task": "tulu_small", "vocab_size": TOKENIZER.vocab_size, "max_length": 64,
             "counts": {"read": 6, "truncated": 1, "dropped": {"no message": 1}}}  # fmt: skip
     examples = [Example(item.id, item.tokens, item.loss_mask) for item in kept]
-    looked = look_at_store(write_store(tmp_path / "store", examples, meta=meta), TOKENIZER)
-    raw = look_at_all("tulu_small", items)
+    looked = view_of_store(write_store(tmp_path / "store", examples, meta=meta), TOKENIZER)
+    raw = view_of_examples("tulu_small", items)
     assert len(looked) == len(raw) == 4
     for number in range(4):
         ours, theirs = looked.example(number), raw.example(number)
@@ -109,7 +109,7 @@ def test_roles_are_read_from_markers_at_line_starts_only():
 
 def many(task, count):
     records = [record(f"{task}_{i}", f"What comes after {i}?", str(i + 1)) for i in range(count)]
-    return look_at_all(task, shown(*records, task=task))
+    return view_of_examples(task, shown(*records, task=task))
 
 
 def test_the_sample_is_even_over_datasets_and_always_the_same():
@@ -129,7 +129,7 @@ def test_the_sample_is_even_over_datasets_and_always_the_same():
 
 def test_the_sample_has_some_that_are_cut_or_dropped(items):
     usual = [record(f"u{i}", "Hi", "Hello") for i in range(100)]
-    task = look_at_all("tulu_small", [*shown(*usual), *items])
+    task = view_of_examples("tulu_small", [*shown(*usual), *items])
     found = sample([task], 20, filters=Filters(), tokenizer=TOKENIZER)
     assert len(found) == 20
     assert 1 <= sum(item.truncated or bool(item.dropped) for item in found) <= 2
@@ -153,7 +153,7 @@ def test_rows_are_those_of_training(tmp_path):
 def test_a_capped_task_keeps_what_training_chooses(tmp_path):
     task = many("tulu_a", 40)
     capped = task.capped(10, seed=3)
-    chosen = choose_examples(as_store(tmp_path, task), np.arange(40), 10, seed=3)
+    chosen = choose_examples(task.ids, np.arange(40), 10, seed=3)
     assert [capped.example(i).id for i in range(10)] == [task.ids[i] for i in chosen]
     assert capped.lengths.tolist() == task.lengths[chosen].tolist()
 

@@ -124,7 +124,7 @@ def assemble(
             kept, out = choose_heldout(store, config.heldout_examples, seed=config.seed, among=kept)
             heldout[part.task] = _heldout_rows(config, store, out)
         if part.max_examples is not None:
-            kept = choose_examples(store, kept, part.max_examples, seed=part.seed or 0)
+            kept = choose_examples(store.ids, kept, part.max_examples, seed=part.seed or 0)
         stores.append(store)
         chosen.append(kept)
     train, mixing = _training_rows(config, parts, stores, chosen)

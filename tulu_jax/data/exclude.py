@@ -30,7 +30,7 @@ class Selection(NamedTuple):
     excluded: dict[str, int]
 
 
-Place = tuple[str, str]
+TaskSplit = tuple[str, str]
 """A task and a split; the empty split stands for all."""
 
 
@@ -43,8 +43,8 @@ class Exclusion:
     """
 
     files: Mapping[Path, str] = field(default_factory=dict)
-    listed: Mapping[Place, Mapping[str, str]] = field(default_factory=dict)
-    checked: Mapping[Place, Checked] = field(default_factory=dict)
+    listed: Mapping[TaskSplit, Mapping[str, str]] = field(default_factory=dict)
+    checked: Mapping[TaskSplit, Checked] = field(default_factory=dict)
     tasks: Mapping[Path, frozenset[str]] = field(default_factory=dict)
 
     def reasons(self, task: str, split: str) -> dict[str, str]:
@@ -192,7 +192,7 @@ def _split(store: Store) -> str:
     return store.meta.get("split", "train")
 
 
-def _place(store: Store) -> Place:
+def _place(store: Store) -> TaskSplit:
     return store.name, _split(store)
 
 
@@ -214,8 +214,8 @@ def read_exclusion(named: str | Sequence[str] | None) -> Exclusion:
     paths = [] if named is None else user_paths(named, name="exclude")
     if len(set(paths)) != len(paths):
         raise DataError("an exclude file is named twice", got=", ".join(map(str, paths)))
-    listed: dict[Place, dict[str, str]] = {}
-    checked: dict[Place, Checked] = {}
+    listed: dict[TaskSplit, dict[str, str]] = {}
+    checked: dict[TaskSplit, Checked] = {}
     tasks = {}
     for path in paths:
         found = read_exclude_file(path)

@@ -204,9 +204,7 @@ class RowSource(RowStream):
         return int(self._permutation(epoch)[index])
 
     def _make_permutation(self, epoch: int) -> np.ndarray:
-        # Stream 0 of the seed belongs to packing; an epoch's stream is 1 + epoch.
-        bits = np.random.Philox(key=[self.seed, 1 + epoch])
-        return np.random.Generator(bits).permutation(self.num_rows)
+        return epoch_order(self.num_rows, seed=self.seed, epoch=epoch)
 
     def _layout(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The examples of these rows, the tokens in each row, each example's segment number."""
@@ -240,6 +238,13 @@ class RowSource(RowStream):
         chosen = self.examples[examples]
         taken = np.arange(self.row_length) < filled[:, None]
         return _place(np.repeat(self._store_of(chosen), self._lengths[chosen]), taken, -1)
+
+
+def epoch_order(num_rows: int, *, seed: int, epoch: int) -> Int[np.ndarray, "rows"]:
+    """The numbers of a plan's rows in the order of an epoch (0 is the first)."""
+    # Stream 0 of the seed belongs to packing; an epoch's stream is 1 + epoch.
+    bits = np.random.Philox(key=[seed, 1 + epoch])
+    return np.random.Generator(bits).permutation(num_rows)
 
 
 def _host_numbers(
@@ -304,14 +309,13 @@ def choose_heldout(
 
 
 def choose_examples(
-    store: Store, among: Int[np.ndarray, "examples"], count: int, *, seed: int
+    ids: Sequence[str], among: Int[np.ndarray, "examples"], count: int, *, seed: int
 ) -> Int[np.ndarray, "chosen"]:
     """At most `count` of the example numbers `among`: the first by a seeded hash of their id.
 
     So the choice depends on no other example, and a smaller `count` chooses some of the same.
     """
-    names = store.ids
-    order = _hashed_order([f"{seed} choice {names[i]}" for i in among.tolist()])
+    order = _hashed_order([f"{seed} choice {ids[i]}" for i in among.tolist()])
     return np.sort(among[order[:count]])
 
 

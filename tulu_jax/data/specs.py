@@ -217,6 +217,11 @@ def obtain_raw_dir(spec: DatasetSpec, download_dir: str | Path, by_hand: str | P
         return fetch(spec, str(download_dir))
 
 
+def short_name(task: str) -> str:
+    """A task's name as tables show it, without the prefix that all have."""
+    return task.removeprefix(TASK_PREFIX)
+
+
 def how_read(spec: DatasetSpec, raw_dir: str | Path | None) -> list[str]:
     """Lines that say how a user's own files are read; none for other datasets.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tulu_jax.data.mixtures import Component
-from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec
-from tulu_jax.inspect.report import share_text, short_count
+from tulu_jax.data.specs import TASK_PREFIX, DatasetSpec, short_name
 from tulu_jax.inspect.table1 import PAPER
+from tulu_jax.inspect.tables import plain_table, share_text, short_count
 
 MARKER_TOKENS = 16
 """LLaMA tokens that the chat format adds to a round: the markers, their newlines, and EOS."""
@@ -21,7 +20,7 @@ PACKED_SHARE = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PlannedDataset:
     """One dataset of the mixture: its upstream examples, of which `examples` are taken.
 
     `tokens` is estimated from the paper's mean lengths; None where the paper has none. With
@@ -38,11 +37,11 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class MixturePlan:
     """A mixture at full size. Row and step counts are estimates; see `notes`."""
 
     mixture: str
-    datasets: list[Planned]
+    datasets: list[PlannedDataset]
     row_length: int
     batch_size: int
     epochs: int
@@ -83,7 +82,7 @@ class Plan:
             notes.append(f"lengths are of the first paper's reading, not: {_names(other)}")
         if unknown := [one.task for one in self.datasets if one.tokens is None]:
             notes.append(f"of unknown length, so not counted in tokens and rows: {_names(unknown)}")
-        if out := [f"{_short(d.task)} {d.excluded:,}" for d in self.datasets if d.excluded]:
+        if out := [f"{short_name(d.task)} {d.excluded:,}" for d in self.datasets if d.excluded]:
             notes.append(f"excluded, if they are there (not looked up): {', '.join(out)}")
         return notes
 
@@ -124,14 +123,14 @@ def plan_mixture(
     epochs: int,
     packing: str = "best_fit",
     excluded: Mapping[str, int] | None = None,
-) -> Plan:
+) -> MixturePlan:
     """The composition of the whole mixture, by the datasets' upstream counts and the caps.
 
     `excluded` is how many examples of a task exclude files name.
     """
     out = excluded or {}
     datasets = [_planned(one, spec, out.get(one.task, 0)) for one, spec in parts]
-    return Plan(
+    return MixturePlan(
         mixture=mixture,
         datasets=datasets,
         row_length=row_length,
@@ -141,7 +140,7 @@ def plan_mixture(
     )
 
 
-def _planned(component: Component, spec: DatasetSpec, excluded: int) -> Planned:
+def _planned(component: Component, spec: DatasetSpec, excluded: int) -> PlannedDataset:
     upstream = spec.expected_examples.get("train")
     examples = None if upstream is None else max(upstream - excluded, 0)
     if component.max_examples is not None:
@@ -151,7 +150,7 @@ def _planned(component: Component, spec: DatasetSpec, excluded: int) -> Planned:
     tokens = None
     if paper is not None and examples is not None:
         tokens = round(examples * (paper.tokens_per_instance + MARKER_TOKENS * paper.rounds))
-    return Planned(
+    return PlannedDataset(
         task=spec.task_name,
         upstream=upstream,
         examples=examples,
@@ -161,15 +160,13 @@ def _planned(component: Component, spec: DatasetSpec, excluded: int) -> Planned:
     )
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: MixturePlan) -> Table:
     """The plan as a table of at most 100 columns."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left", title_justify="left")
-    table.add_column("dataset", style="bold", no_wrap=True)
-    for name in ("upstream", "examples", "share", "est. tokens", "token share"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("upstream", "examples", "share", "est. tokens", "token share")
+    table = plain_table("dataset", *columns)
     for one in plan.datasets:
         table.add_row(
-            _short(one.task),
+            short_name(one.task),
             _count(one.upstream),
             _count(one.examples),
             share_text(one.examples or 0, plan.examples),
@@ -191,8 +188,4 @@ def _count(count: int | None) -> str:
 
 
 def _names(tasks: Sequence[str]) -> str:
-    return ", ".join(map(_short, tasks))
-
-
-def _short(task: str) -> str:
-    return task.removeprefix(TASK_PREFIX)
+    return ", ".join(map(short_name, tasks))

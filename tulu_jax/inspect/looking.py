@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _ROLE_WORD = re.compile("|".join(ROLE_LETTERS))
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ExampleView:
     """One conversation as it is looked at.
 
     `roles` has a letter a message (s, u, a). `truncated` says that it was cut at max_length,
@@ -48,7 +48,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class LookedAt:
+class TaskView:
     """One task, whole: lengths and loss tokens of the examples that are trained on, and those.
 
     `example(i)` is the i-th; `dropped` holds what is left out. `counts` has `read`, `truncated`,
@@ -60,28 +60,28 @@ class LookedAt:
     ids: Sequence[str]
     lengths: np.ndarray
     loss_tokens: np.ndarray
-    example: Callable[[int], Shown]
+    example: Callable[[int], ExampleView]
     counts: dict[str, Any]
-    dropped: Sequence[Shown] = ()
+    dropped: Sequence[ExampleView] = ()
     expected: int | None = None
 
     def __len__(self) -> int:
         """How many examples are trained on."""
         return len(self.lengths)
 
-    def capped(self, count: int, *, seed: int) -> LookedAt:
+    def capped(self, count: int, *, seed: int) -> TaskView:
         """The same task with at most `count` examples, those that training chooses."""
-        chosen = choose_examples(cast(Store, self), np.arange(len(self)), count, seed=seed)
+        chosen = choose_examples(self.ids, np.arange(len(self)), count, seed=seed)
         return self._only(chosen)
 
-    def without(self, reasons: Mapping[str, str]) -> LookedAt:
+    def without(self, reasons: Mapping[str, str]) -> TaskView:
         """The same task without the examples of these ids; `counts` has `excluded` by reason."""
         found = [reasons.get(name) for name in self.ids]
         counts = Counter(reason for reason in found if reason is not None)
         kept = np.flatnonzero(np.array([reason is None for reason in found], dtype=bool))
         return replace(self._only(kept), counts={**self.counts, "excluded": dict(counts)})
 
-    def _only(self, chosen: np.ndarray) -> LookedAt:
+    def _only(self, chosen: np.ndarray) -> TaskView:
         numbers = chosen.tolist()
         return replace(
             self,
@@ -121,7 +121,7 @@ class Filters:
         """Whether anything is filtered."""
         return self != Filters()
 
-    def match(self, shown: Shown, tokenizer: Tokenizer) -> bool:
+    def match(self, shown: ExampleView, tokenizer: Tokenizer) -> bool:
         """Whether this conversation is shown."""
         n = len(shown.tokens)
         if (self.tasks and shown.task not in self.tasks) or (self.ids and shown.id not in self.ids):
@@ -200,13 +200,13 @@ def search_pattern(search: str | None) -> re.Pattern | None:
         ) from error
 
 
-def encode_shown(
+def encode_views(
     task: str,
     conversations: Iterable[Conversation],
     tokenizer: Tokenizer,
     *,
     max_length: int | None,
-) -> Iterator[Shown]:
+) -> Iterator[ExampleView]:
     """Conversations as they are encoded, few at a time, also those that will not be trained on."""
     remaining = iter(conversations)
     while chunk := list(islice(remaining, CHUNK)):
@@ -216,13 +216,13 @@ def encode_shown(
             yield _shown(task, conversation, next(encoded) if conversation["messages"] else None)
 
 
-def _shown(task: str, conversation: Conversation, encoded: Encoded | None) -> Shown:
+def _shown(task: str, conversation: Conversation, encoded: Encoded | None) -> ExampleView:
     """A conversation with its encoding; None where it has no message."""
     if encoded is None:
         nothing = np.zeros(0, np.int32)
-        return Shown(task, conversation["id"], nothing, nothing > 0, "", dropped="no message")
+        return ExampleView(task, conversation["id"], nothing, nothing > 0, "", dropped="no message")
     messages = conversation["messages"]
-    return Shown(
+    return ExampleView(
         task,
         conversation["id"],
         encoded.tokens,
@@ -238,21 +238,21 @@ def _letters(messages: Messages) -> str:
     return "".join(ROLE_LETTERS[message["role"]] for message in messages)
 
 
-def look_at_all(
+def view_of_examples(
     task: str,
-    shown: Iterable[Shown],
+    shown: Iterable[ExampleView],
     *,
     expected: int | None = None,
     skipped: int = 0,
     left_out: Mapping[str, int] | None = None,
     not_used: Mapping[str, Any] | None = None,
-) -> LookedAt:
+) -> TaskView:
     """The task whose conversations these are, held in memory.
 
     `skipped`, `left_out` and `not_used` (`unused` and `metadata`) are what `Faults` counted.
     """
-    kept: list[Shown] = []
-    dropped: list[Shown] = []
+    kept: list[ExampleView] = []
+    dropped: list[ExampleView] = []
     reasons: dict[str, int] = {}
     answers: Counter[str] = Counter()
     for one in shown:
@@ -269,7 +269,7 @@ def look_at_all(
         "left_out": dict(left_out or {}),
         **(not_used or {}),
     }
-    return LookedAt(
+    return TaskView(
         task,
         [one.id for one in kept],
         np.array([len(one.tokens) for one in kept], np.int32),
@@ -281,18 +281,18 @@ def look_at_all(
     )
 
 
-def look_at_store(store: Store, tokenizer: Tokenizer) -> LookedAt:
+def view_of_store(store: Store, tokenizer: Tokenizer) -> TaskView:
     """The task of a prepared store; one that is exactly as long as allowed counts as cut."""
     ids = store.ids
     limit = store.meta.get("max_length")
 
-    def example(index: int) -> Shown:
+    def example(index: int) -> ExampleView:
         tokens, loss_mask = store[index]
         text = tokenizer.decode(tokens, skip_special=not tokenizer.template.tokens)
         roles = roles_of(text, tokenizer.template)
-        return Shown(store.name, ids[index], tokens, loss_mask, roles, len(tokens) == limit)
+        return ExampleView(store.name, ids[index], tokens, loss_mask, roles, len(tokens) == limit)
 
-    return LookedAt(
+    return TaskView(
         store.name,
         ids,
         store.lengths,
@@ -317,19 +317,19 @@ def roles_of(text: str, template: ChatTemplate = TEMPLATES["tulu"]) -> str:
 
 
 def sample(
-    tasks: Sequence[LookedAt],
+    tasks: Sequence[TaskView],
     count: int,
     *,
     filters: Filters,
     tokenizer: Tokenizer,
     seed: int = 0,
-) -> list[Shown]:
+) -> list[ExampleView]:
     """About `count` conversations, as equal shares of all tasks; the same ones every time.
 
     Up to a tenth of a task's share goes to conversations that are dropped or cut, so that they can
     be looked at too. Chosen are those whose seeded hash of task and id is smallest.
     """
-    chosen: list[Shown] = []
+    chosen: list[ExampleView] = []
     waiting = sorted(tasks, key=lambda task: len(task) + len(task.dropped))
     for place, task in enumerate(waiting):
         share = -(-(count - len(chosen)) // (len(waiting) - place))
@@ -339,12 +339,12 @@ def sample(
 
 
 def _sample_one(
-    task: LookedAt, count: int, *, filters: Filters, tokenizer: Tokenizer, seed: int
-) -> list[Shown]:
+    task: TaskView, count: int, *, filters: Filters, tokenizer: Tokenizer, seed: int
+) -> list[ExampleView]:
     def rank(name: str) -> bytes:
         return hashlib.sha256(f"{seed} {task.name} {name}".encode()).digest()
 
-    def passing(examples: Iterable[Shown]) -> Iterator[Shown]:
+    def passing(examples: Iterable[ExampleView]) -> Iterator[ExampleView]:
         return (one for one in examples if not filters.given or filters.match(one, tokenizer))
 
     longest = int(task.lengths.max()) if len(task) else 0

@@ -22,7 +22,7 @@ _JOINER = "\u200d"
 _NO_CHARACTER = "\ufffd"
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """Tokens `start` to `stop`, both as indices, that are shown together as `text`."""
 
     start: int
@@ -40,7 +40,7 @@ class PieceMaker:
         self.tokenizer = tokenizer
         self._known: dict[tuple[int | None, int], str] = {}
 
-    def pieces(self, tokens: TokenIds, loss_mask: Mask) -> list[Piece]:
+    def pieces(self, tokens: TokenIds, loss_mask: Mask) -> list[TextPiece]:
         """The pieces in order; their texts, joined, are the whole text, special tokens included.
 
         With LLaMA's tokenizer, "中⚙" after a newline is one token and three bytes:
@@ -55,7 +55,7 @@ class PieceMaker:
         ids = np.asarray(tokens).tolist()
         trained = np.asarray(loss_mask, dtype=np.bool_).tolist()
         special = [token in self.tokenizer.special_ids for token in ids]
-        result: list[Piece] = []
+        result: list[TextPiece] = []
         start = 0
         while start < len(ids):
             stop = start + 1
@@ -65,7 +65,7 @@ class PieceMaker:
                 before = ids[start - 1] if start and special[start - 1] else None
                 limit = _same(trained, special, start)
                 stop, text = self._group(ids, start, limit=limit, before=before)
-            _add(result, Piece(start, stop, text, trained[start], special[start]))
+            _add(result, TextPiece(start, stop, text, trained[start], special[start]))
             start = stop
         return result
 
@@ -117,7 +117,7 @@ def _same(trained: Sequence[bool], special: Sequence[bool], start: int) -> int:
     return stop
 
 
-def _add(pieces: list[Piece], piece: Piece) -> None:
+def _add(pieces: list[TextPiece], piece: TextPiece) -> None:
     """Appends the piece, or lengthens the last one where both are one character to the reader."""
     last = pieces[-1] if pieces else None
     if last is not None and _continues(last, piece):
@@ -126,7 +126,7 @@ def _add(pieces: list[Piece], piece: Piece) -> None:
         pieces.append(piece)
 
 
-def _continues(last: Piece, piece: Piece) -> bool:
+def _continues(last: TextPiece, piece: TextPiece) -> bool:
     """Whether the second starts with a mark, joiner or skin tone that belongs to the first."""
     if last.special or piece.special or last.trained != piece.trained:
         return False

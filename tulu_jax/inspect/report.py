@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -15,9 +14,11 @@ from tulu_jax.data.exclude import Exclusion, excluded_text
 from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.packing import PackingMode, pack
 from tulu_jax.data.rows import RowStream
+from tulu_jax.data.specs import short_name
 from tulu_jax.data.store import Store
 from tulu_jax.data.tally import loss_share_alarm
 from tulu_jax.inspect.table1 import LLAMA_PIECES, PAPER, Table1Row
+from tulu_jax.inspect.tables import plain_table, short_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class DatasetReport:
     @property
     def name(self) -> str:
         """The task, its prefix left out, and the split."""
-        return f"{_short_name(self.task)} {self.split}"
+        return f"{short_name(self.task)} {self.split}"
 
     @property
     def loss_share(self) -> float:
@@ -130,10 +131,8 @@ def mixture_report(
 
 def report_table(reports: Sequence[DatasetReport]) -> Table:
     """The reports as a table; shares outside 2 % to 98 % are marked."""
-    table = Table(box=SIMPLE_HEAD, padding=0, caption_justify="left")
-    table.add_column("dataset", style="bold", no_wrap=True)
-    for name in ("examples", "tokens", "loss", "cut", "dropped", "50/95/100 %", "full"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("examples", "tokens", "loss", "cut", "dropped", "50/95/100 %", "full")
+    table = plain_table("dataset", *columns, padding=(0, 0))
     notes = ["loss: share of tokens that carry it", "50/95/100 %: so many are no longer than"]
     for report in reports:
         style = "bold red" if loss_share_alarm(report.loss_share) else ""
@@ -189,13 +188,11 @@ def answer_lines(answers: Mapping[str, int]) -> list[str]:
 
 def mixture_table(report: MixtureReport) -> Table:
     """An epoch's composition as a table."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
-    table.add_column("an epoch", style="bold", no_wrap=True)
-    for name in ("examples", "epochs", "tokens", "share", "loss tokens", "share"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("examples", "epochs", "tokens", "share", "loss tokens", "share")
+    table = plain_table("an epoch", *columns)
     for one in report.datasets:
         table.add_row(
-            _short_name(one["task"]),
+            short_name(one["task"]),
             f"{one['examples']:,}",
             f"{one['epochs']:.3g}",
             short_count(one["tokens"]),
@@ -206,7 +203,7 @@ def mixture_table(report: MixtureReport) -> Table:
     steps = "" if report.steps is None else f"; {report.steps:,} steps in all"
     rows = f"{report.rows:,} rows of {report.row_length}, {report.efficiency:.2%} full{steps}"
     notes = [
-        f"{_short_name(one['task'])}: {excluded_text(one['excluded'])}"
+        f"{short_name(one['task'])}: {excluded_text(one['excluded'])}"
         for one in report.datasets
         if one["excluded"]
     ]
@@ -218,14 +215,12 @@ def table1(
     ours: Mapping[str, Table1Row | None], datasets: Mapping[str, str], *, vocab_size: int
 ) -> Table:
     """The paper's Table 1 by task, ours beside the paper's; `datasets` has each task's dataset."""
-    table = Table(box=SIMPLE_HEAD, padding=0, caption_justify="left")
-    table.add_column("Table 1", style="bold", no_wrap=True)
-    for name in ("instances", "rounds", "prompt", "answer"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("instances", "rounds", "prompt", "answer")
+    table = plain_table("Table 1", *columns, padding=(0, 0))
     for name in ("paper", "rounds", "prompt", "answer"):
         table.add_column(name, justify="right", no_wrap=True, style="dim")
     for task, row in ours.items():
-        table.add_row(_short_name(task), *_cells(row), *_cells(PAPER.get(datasets[task])))
+        table.add_row(short_name(task), *_cells(row), *_cells(PAPER.get(datasets[task])))
     notes = ["prompt, answer: mean tokens of a message; paper: its Table 1, written from memory"]
     if vocab_size not in (LLAMA_PIECES, LLAMA_PIECES + 1):
         notes.append("the paper's lengths are by LLaMA's tokenizer, ours by the one given")
@@ -239,27 +234,6 @@ def _cells(row: Table1Row | None) -> list[str]:
     if row is None:
         return ["", "", "", ""]
     return [f"{row.instances:,}", f"{row.rounds:.2f}", f"{row.prompt:.1f}", f"{row.completion:.1f}"]
-
-
-def short_count(count: int) -> str:
-    """A count in at most six characters: 950, 12.3k, 1.41M."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
-
-
-def share_text(part: int, whole: int) -> str:
-    """A share in percent with one digit.
-
-    >>> share_text(1, 3), share_text(0, 0)
-    ('33.3%', '0.0%')
-    """
-    return f"{part / whole if whole else 0:.1%}"
-
-
-def _short_name(task: str) -> str:
-    return task.removeprefix("tulu_")
 
 
 def _report(

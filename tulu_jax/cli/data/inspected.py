@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tulu_jax.data.specs import Conversation, DatasetSpec
     from tulu_jax.data.store import Store
     from tulu_jax.inspect.html import PackedRow
-    from tulu_jax.inspect.looking import Filters, LookedAt, Shown
+    from tulu_jax.inspect.looking import ExampleView, Filters, TaskView
 
 
 class InspectedMixture:
@@ -56,7 +56,7 @@ class InspectedMixture:
             raise ConfigError("no tokenizer is named", do="name its folder with --tokenizer")
         return self._tokenizer
 
-    def shown(self) -> Iterator[Shown]:
+    def shown(self) -> Iterator[ExampleView]:
         """The conversations that pass the filters, read as they are asked for."""
         wanted = self._wanted()
         read = self._stored if self.options.data_dir else self._raw
@@ -77,7 +77,7 @@ class InspectedMixture:
         tasks = self.filters.tasks
         return [spec for spec in self.specs if not tasks or spec.task_name in tasks]
 
-    def look(self) -> list[LookedAt]:
+    def look(self) -> list[TaskView]:
         """Every task, whole, with no more examples than the mixture takes of it."""
         from tulu_jax.data.mixtures import resolve
 
@@ -128,17 +128,17 @@ class InspectedMixture:
                 "there is no conversation to show", at=self.args.mixture, expected="at least one"
             )
 
-    def _look(self, spec: DatasetSpec) -> LookedAt:
-        from tulu_jax.inspect.looking import look_at_all, look_at_store
+    def _look(self, spec: DatasetSpec) -> TaskView:
+        from tulu_jax.inspect.looking import view_of_examples, view_of_store
 
         if self.options.data_dir:
-            return look_at_store(self._store(spec), self.tokenizer)
+            return view_of_store(self._store(spec), self.tokenizer)
         shown = list(self._raw(spec))
         faults = self.faults[spec.task_name]
         if not shown and faults.skipped:
             faults.check(spec.task_name, own=spec.own)
         expected = spec.expected_examples.get(self.args.split)
-        return look_at_all(
+        return view_of_examples(
             spec.task_name,
             shown,
             expected=expected,
@@ -147,11 +147,11 @@ class InspectedMixture:
             not_used={"unused": faults.unused, "metadata": faults.metadata},
         )
 
-    def _raw(self, spec: DatasetSpec) -> Iterator[Shown]:
+    def _raw(self, spec: DatasetSpec) -> Iterator[ExampleView]:
         """A task's conversations from its raw files."""
-        from tulu_jax.inspect.looking import encode_shown
+        from tulu_jax.inspect.looking import encode_views
 
-        return encode_shown(
+        return encode_views(
             spec.task_name, self._read(spec), self.tokenizer, max_length=self.args.max_length
         )
 
@@ -175,11 +175,11 @@ class InspectedMixture:
         )
         return islice(conversations, self.args.limit)
 
-    def _stored(self, spec: DatasetSpec) -> Iterator[Shown]:
+    def _stored(self, spec: DatasetSpec) -> Iterator[ExampleView]:
         """A task's conversations from its prepared store."""
-        from tulu_jax.inspect.looking import look_at_store
+        from tulu_jax.inspect.looking import view_of_store
 
-        looked = look_at_store(self._store(spec), self.tokenizer)
+        looked = view_of_store(self._store(spec), self.tokenizer)
         return map(looked.example, range(len(looked))[: self.args.limit])
 
     def _store(self, spec: DatasetSpec) -> Store:

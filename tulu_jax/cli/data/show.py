@@ -9,14 +9,14 @@ from rich.text import Text
 
 from tulu_jax.chat.viewer import MASKED, NEWLINE, SPECIAL, TRAINED
 from tulu_jax.console import visible
-from tulu_jax.inspect.pieces import Piece, PieceMaker
+from tulu_jax.inspect.pieces import PieceMaker, TextPiece
 
 if TYPE_CHECKING:
     from tulu_jax.inspect.html import PackedRow
-    from tulu_jax.inspect.looking import Shown
+    from tulu_jax.inspect.looking import ExampleView
 
 
-def render_shown(shown: Shown, maker: PieceMaker, *, colour: bool = True) -> Text:
+def render_shown(shown: ExampleView, maker: PieceMaker, *, colour: bool = True) -> Text:
     """A head line, the tokens, and how many of them are trained.
 
     Trained tokens are green, or, without colour, between double brackets.
@@ -47,7 +47,7 @@ def render_row(row: PackedRow, maker: PieceMaker, *, colour: bool = True) -> Tex
     return text
 
 
-def render_pieces(pieces: list[Piece], *, colour: bool = True) -> Text:
+def render_pieces(pieces: list[TextPiece], *, colour: bool = True) -> Text:
     """The pieces' text; neighbours that are shown alike are one span."""
     text = Text()
     for trained, run in groupby(pieces, key=lambda piece: piece.trained):
@@ -60,7 +60,7 @@ def render_pieces(pieces: list[Piece], *, colour: bool = True) -> Text:
     return text
 
 
-def _footer(shown: Shown, colour: bool) -> Text:
+def _footer(shown: ExampleView, colour: bool) -> Text:
     """What the colours mean, how many tokens carry loss, and what is wrong."""
     total, trained = len(shown.tokens), int(shown.loss_mask.sum())
     line = Text()

@@ -18,7 +18,7 @@ from tulu_jax.errors import DataError
 from tulu_jax.files import kind_of_file
 
 
-class EvalItem(NamedTuple):
+class BenchmarkItem(NamedTuple):
     """One question of a benchmark. `answer` is empty where there is no reference."""
 
     benchmark: str
@@ -31,13 +31,13 @@ Texts = Iterator[tuple[str, str, str]]
 """Id, prompt and answer of each item."""
 
 
-def read_benchmarks(folder: str | Path) -> list[EvalItem]:
+def read_benchmarks(folder: str | Path) -> list[BenchmarkItem]:
     """Every item of every benchmark that has a folder in `folder`, prompts of one text once.
 
     Raises: DataError when there is none, or a file is missing or not in its format.
     """
     root = Path(folder)
-    items: dict[tuple[str, str], EvalItem] = {}
+    items: dict[tuple[str, str], BenchmarkItem] = {}
     for name, read in READERS.items():
         if not (root / name).is_dir():
             continue
@@ -62,13 +62,13 @@ def read_benchmarks(folder: str | Path) -> list[EvalItem]:
     return list(items.values())
 
 
-def _items(name: str, read: Callable[[Path], Texts], folder: Path) -> list[EvalItem]:
+def _items(name: str, read: Callable[[Path], Texts], folder: Path) -> list[BenchmarkItem]:
     """The items of one benchmark, in their order.
 
     Raises: DataError.
     """
     try:
-        found = [EvalItem(name, *texts) for texts in read(folder)]
+        found = [BenchmarkItem(name, *texts) for texts in read(folder)]
     except DataError:
         raise
     except (EOFError, OSError, zlib.error) as error:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from tulu_jax.inspect.check.benchmarks import EvalItem
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem
 from tulu_jax.inspect.check.options import MIN_WORDS, check_overlap_rule
 from tulu_jax.inspect.check.text import hash64, ngram_hashes, word_hashes, words
 
@@ -41,7 +41,9 @@ class Seen:
 class OverlapIndex:
     """The word runs of evaluation items, ready to be looked up."""
 
-    def __init__(self, items: Sequence[EvalItem], *, size: int = 8, threshold: float = 0.5) -> None:
+    def __init__(
+        self, items: Sequence[BenchmarkItem], *, size: int = 8, threshold: float = 0.5
+    ) -> None:
         """Indexes the items' prompts.
 
         Raises: ConfigError for a size below 4 or a threshold outside 0 to 1.

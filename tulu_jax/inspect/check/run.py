@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 
 from tulu_jax.data.specs import Conversation
-from tulu_jax.inspect.check.benchmarks import EvalItem
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem
 from tulu_jax.inspect.check.collect import Collector
 from tulu_jax.inspect.check.examine import CHUNK, Examiner
 from tulu_jax.inspect.check.language import missing_extra
@@ -26,7 +26,7 @@ def check_mixture(
     datasets: Mapping[str, Iterable[Conversation]],
     *,
     options: CheckOptions | None = None,
-    items: Iterable[EvalItem] = (),
+    items: Iterable[BenchmarkItem] = (),
     num_processes: int = 1,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckReport:

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tulu_jax.console import one_line
+from tulu_jax.data.specs import short_name
 from tulu_jax.inspect.check.options import KINDS
 from tulu_jax.inspect.check.result import BenchmarkOverlap, CheckReport, DatasetFindings
 
-TASK_PREFIX = "tulu_"
 _ID_CHARACTERS = 36
 
 
@@ -36,7 +36,7 @@ def report_sections(report: CheckReport) -> list[dict[str, Any]]:
             "note": "? stands for conversations that are too short, or code, or of no one "
             "language for certain.",
             "blocks": [
-                {"kind": "bars", "title": _short(name), "unit": "conversations",
+                {"kind": "bars", "title": short_name(name), "unit": "conversations",
                  "items": [[language, n] for language, n in found.languages.items()]}
                 for name, found in report.datasets.items()
             ],
@@ -57,10 +57,10 @@ def _findings_rows(report: CheckReport) -> tuple[list[str], list[list[Any]]]:
     for name, found in report.datasets.items():
         for kind, one in found.findings.items():
             share = _percent(one.conversations, found.conversations)
-            row = [_short(name), _title(kind), one.conversations, share, one.elsewhere]
+            row = [short_name(name), _title(kind), one.conversations, share, one.elsewhere]
             rows.append([*row, KINDS[kind]])
         if name in report.skipped:
-            rows.append([_short(name), "skipped records", report.skipped[name], "", None,
+            rows.append([short_name(name), "skipped records", report.skipped[name], "", None,
                          "records that could not be read"])  # fmt: skip
     return columns, rows
 
@@ -70,14 +70,14 @@ def _overlap_section(report: CheckReport) -> list[dict[str, Any]]:
         return []
     columns = ["dataset", "benchmark", "items seen", "of", "share", "with answer", "conversations"]
     rows = [
-        [_short(o.dataset), o.benchmark, o.items_seen, o.items,
+        [short_name(o.dataset), o.benchmark, o.items_seen, o.items,
          _percent(o.items_seen, o.items), o.with_answer, o.conversations]
         for o in report.overlap if o.items_seen
     ]  # fmt: skip
     blocks: list[dict[str, Any]] = [{"kind": "table", "columns": columns, "rows": rows}]
     for one in report.overlap:
         if one.worst:
-            title = f"{_short(one.dataset)} and {one.benchmark}: the most complete"
+            title = f"{short_name(one.dataset)} and {one.benchmark}: the most complete"
             items = [{"label": _where(one, i), "text": w.prompt} for i, w in enumerate(one.worst)]
             blocks.append({"kind": "quotes", "title": title, "items": items})
     return [
@@ -88,7 +88,7 @@ def _overlap_section(report: CheckReport) -> list[dict[str, Any]]:
 def _listed_section(report: CheckReport) -> list[dict[str, Any]]:
     """What --write_exclude listed."""
     rows = [
-        [_short(name), reason, count]
+        [short_name(name), reason, count]
         for name in report.datasets
         for reason, count in report.excluded(name).items()
     ]
@@ -115,7 +115,7 @@ def _overlap_note(report: CheckReport) -> str:
 
 def _examples_section(report: CheckReport) -> dict[str, Any]:
     blocks = [
-        {"kind": "table", "title": f"{_short(name)}: {_title(kind)}", "columns": ["id", "what"],
+        {"kind": "table", "title": f"{short_name(name)}: {_title(kind)}", "columns": ["id", "what"],
          "rows": [list(example) for example in one.examples]}
         for name, found in report.datasets.items() for kind, one in found.findings.items()
     ]  # fmt: skip
@@ -131,7 +131,7 @@ def _findings_table(report: CheckReport) -> Table:
     for name in ("conversations", "share", "of other sets"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in report.datasets.items():
-        table.add_row(_short(name), Text("all", "dim"), f"{found.conversations:,}", "", "")
+        table.add_row(short_name(name), Text("all", "dim"), f"{found.conversations:,}", "", "")
         for kind, one in found.findings.items():
             share = _percent(one.conversations, found.conversations)
             elsewhere = "" if one.elsewhere is None else f"{one.elsewhere:,}"
@@ -153,7 +153,7 @@ def _overlap_table(report: CheckReport) -> Table:
         if one.items_seen:
             numbers = (f"{one.items_seen:,}", f"{one.items:,}", _percent(one.items_seen, one.items),
                        f"{one.with_answer:,}", f"{one.conversations:,}")  # fmt: skip
-            table.add_row(_short(one.dataset), one.benchmark, *numbers)
+            table.add_row(short_name(one.dataset), one.benchmark, *numbers)
     table.caption = _overlap_note(report)
     return table
 
@@ -184,10 +184,6 @@ def _languages(found: DatasetFindings, most: int = 6) -> str:
 
 def _title(kind: str) -> str:
     return kind.replace("_", " ")
-
-
-def _short(name: str) -> str:
-    return name.removeprefix(TASK_PREFIX)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from tulu_jax.chat import Tokenizer
 from tulu_jax.data.faults import unused_lines
-from tulu_jax.data.packing import PackingMode
-from tulu_jax.data.rows import make_rows
-from tulu_jax.data.store import Store
-from tulu_jax.inspect.looking import LookedAt, Shown
+from tulu_jax.data.packing import PackingMode, pack
+from tulu_jax.data.rows import epoch_order
+from tulu_jax.data.specs import short_name
+from tulu_jax.inspect.looking import ExampleView, TaskView
 from tulu_jax.inspect.pieces import PieceMaker
 from tulu_jax.inspect.report import answer_lines
 
@@ -32,7 +32,7 @@ class PackedRow:
 
     number: int
     length: int
-    segments: tuple[Shown, ...]
+    segments: tuple[ExampleView, ...]
 
     @property
     def filled(self) -> int:
@@ -41,7 +41,7 @@ class PackedRow:
 
 
 def packed_rows(
-    tasks: Sequence[LookedAt],
+    tasks: Sequence[TaskView],
     *,
     row_length: int,
     packing: PackingMode = "best_fit",
@@ -51,23 +51,22 @@ def packed_rows(
     tasks = [task for task in tasks if len(task)]
     if not tasks:
         return
-    source = make_rows(
-        cast(Sequence[Store], tasks), row_length=row_length, packing=packing, seed=seed
-    )
+    lengths = np.concatenate([task.lengths for task in tasks])
+    plan = pack(lengths, row_length, mode=packing, seed=seed)
     starts = np.cumsum([0, *(len(task) for task in tasks)])
 
-    def example(number: int) -> Shown:
+    def example(number: int) -> ExampleView:
         which = int(np.searchsorted(starts, number, side="right")) - 1
         return tasks[which].example(number - int(starts[which]))
 
-    for number in source.epoch_rows(0).tolist():
-        segments = tuple(map(example, source.plan.row(number).tolist()))
+    for number in epoch_order(plan.num_rows, seed=seed, epoch=0).tolist():
+        segments = tuple(map(example, plan.row(number).tolist()))
         yield PackedRow(number, row_length, segments)
 
 
 def report_data(
-    tasks: Sequence[LookedAt],
-    examples: Sequence[Shown],
+    tasks: Sequence[TaskView],
+    examples: Sequence[ExampleView],
     rows: Sequence[PackedRow],
     *,
     tokenizer: Tokenizer,
@@ -95,11 +94,11 @@ def report_data(
     }
 
 
-def task_counts(task: LookedAt) -> dict[str, Any]:
+def task_counts(task: TaskView) -> dict[str, Any]:
     """A task's line in the page's table; lengths in tokens."""
     lengths = task.lengths if len(task) else np.zeros(1, np.int32)
     return {
-        "name": task.name.removeprefix("tulu_"),
+        "name": short_name(task.name),
         "read": int(task.counts["read"]),
         "expected": task.expected,
         "examples": len(task),
@@ -131,14 +130,14 @@ def length_edges(longest: int) -> list[int]:
     return edges
 
 
-def _length_histogram(tasks: Sequence[LookedAt]) -> dict[str, Any]:
+def _length_histogram(tasks: Sequence[TaskView]) -> dict[str, Any]:
     longest = max((int(task.lengths.max()) for task in tasks if len(task)), default=0)
     edges = length_edges(longest)
     counts = [np.histogram(task.lengths, edges)[0].tolist() for task in tasks]
     return {"edges": edges, "counts": counts}
 
 
-def _share_histogram(tasks: Sequence[LookedAt]) -> dict[str, Any]:
+def _share_histogram(tasks: Sequence[TaskView]) -> dict[str, Any]:
     counts = []
     for task in tasks:
         shares = 100 * task.loss_tokens / np.maximum(task.lengths, 1)
@@ -156,7 +155,7 @@ class _Pool:
         self.used: set[int] = set()
         self._known: dict[tuple[str, str], int] = {}
 
-    def add(self, shown: Shown) -> int:
+    def add(self, shown: ExampleView) -> int:
         """The number of this conversation among the page's."""
         key = (shown.task, shown.id)
         if key not in self._known:
@@ -169,7 +168,7 @@ class _Pool:
         piece, text = self.maker.tokenizer.piece, self.maker.text_of
         return {str(token): [piece(token), text(token)] for token in sorted(self.used)}
 
-    def _conversation(self, shown: Shown) -> dict[str, Any]:
+    def _conversation(self, shown: ExampleView) -> dict[str, Any]:
         ids = shown.tokens.tolist()
         self.used.update(ids)
         pieces = self.maker.pieces(shown.tokens, shown.loss_mask)
