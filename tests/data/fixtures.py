@@ -30,3 +30,18 @@ def small_store(path, lengths, **kwargs):
     """A store of `make_examples(lengths)`, and the examples themselves."""
     examples = make_examples(lengths, **kwargs)
     return write_store(path, examples, meta=META), examples
+
+
+def store_ids(rows, batch):
+    """For each position of the batch the index of its example's store; -1 for padding."""
+    of = {
+        tuple(tokens.tolist()): index
+        for index, store in enumerate(rows.stores)
+        for tokens, _ in store
+    }
+    ids = np.full_like(batch["tokens"], -1)
+    for row, segments in enumerate(batch["segment_ids"]):
+        for number in range(1, segments.max() + 1):
+            mine = segments == number
+            ids[row, mine] = of[tuple(batch["tokens"][row, mine].tolist())]
+    return ids

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.fixtures import small_store
+from data.fixtures import small_store, store_ids
 from tulu_jax.axes import BATCH_KEYS
 from tulu_jax.data import rates
 from tulu_jax.data.loader import open_batches
@@ -51,7 +51,8 @@ def examples_in(batch, ids):
 def seen(rows, count, *, batch_size=4):
     found = []
     for step in range(count // batch_size):
-        found += examples_in(rows.batch(step, batch_size), rows.dataset_ids(step, batch_size))
+        batch = rows.batch(step, batch_size)
+        found += examples_in(batch, store_ids(rows, batch))
     return found
 
 
@@ -118,7 +119,6 @@ def test_past_the_end_is_padding(stores):
     rows = rated(stores, [1.0, 1.0, 1.0], epochs=1)
     beyond = rows.batch(rows.num_steps(4), 4)
     assert all(beyond[name].shape == (4, 8) and not beyond[name].any() for name in BATCH_KEYS)
-    assert (rows.dataset_ids(rows.num_steps(4), 4) == -1).all()
     far = rated(stores, [1.0, 1.0, 1.0]).batch(10**8, 4)
     assert far["segment_ids"].any()
 
@@ -151,7 +151,7 @@ def test_composition_counts_what_is_shown(stores):
     ):
         for count in (1, 5, rows.num_rows, 2 * rows.num_rows + 7):
             batch = rows.at(np.arange(count))
-            ids = rows.dataset_ids_at(np.arange(count))
+            ids = store_ids(rows, batch)
             for index, share in enumerate(rows.composition(count)):
                 assert share.tokens == (ids == index).sum()
                 assert share.loss_tokens == batch["loss_mask"][ids == index].sum()

@@ -89,24 +89,8 @@ def test_hosts_share_the_batch(stores, hosts):
     for step in range(rows.num_steps(4)):
         whole = rows.batch(step, 4)
         parts = [rows.batch(step, 4, process_index=i, process_count=hosts) for i in range(hosts)]
-        ids = [
-            rows.dataset_ids(step, 4, process_index=i, process_count=hosts) for i in range(hosts)
-        ]
         for name in BATCH_KEYS:
             assert np.array_equal(np.concatenate([part[name] for part in parts]), whole[name])
-        assert np.array_equal(np.concatenate(ids), rows.dataset_ids(step, 4))
-
-
-def test_dataset_ids_name_the_store_of_each_token(stores):
-    rows = make_rows(stores, row_length=8, epochs=1)
-    of = [{tuple(t.tolist()) for t, _ in store} for store in stores]
-    batch, ids = rows.batch(0, rows.num_rows), rows.dataset_ids(0, rows.num_rows)
-    assert np.array_equal(ids == -1, batch["segment_ids"] == 0)
-    for tokens, segments, owner in zip(batch["tokens"], batch["segment_ids"], ids, strict=True):
-        for number in range(1, segments.max() + 1):
-            mine = segments == number
-            (store,) = set(owner[mine].tolist())
-            assert tuple(tokens[mine].tolist()) in of[store]
 
 
 @settings(max_examples=25, deadline=None)

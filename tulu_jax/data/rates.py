@@ -99,11 +99,6 @@ class RatedRows(RowStream):
                 out[name][mine] = rows
         return out
 
-    def dataset_ids_at(self, numbers: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B T"]:
-        """For each position of `at(numbers)` the index of its store in `stores`; -1 for padding."""
-        which, _ = self._draw(numbers)
-        return np.where(self.at(numbers)["segment_ids"] > 0, which[:, None], -1)
-
     def composition(self, num_rows: int | None = None) -> list[DatasetShare]:
         """What the first `num_rows` rows hold of each store; None: of one epoch."""
         epoch, rest = divmod(self.num_rows if num_rows is None else num_rows, self.num_rows)

@@ -62,10 +62,6 @@ class RowStream(ABC):
         """The stream's rows of these numbers, each int32[B, T]; padding past the last epoch."""
 
     @abstractmethod
-    def dataset_ids_at(self, numbers: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B T"]:
-        """For each position of `at(numbers)` the index of its store in `stores`; -1 for padding."""
-
-    @abstractmethod
     def composition(self, num_rows: int | None = None) -> list[DatasetShare]:
         """What the first `num_rows` rows hold of each store; None: of one epoch."""
 
@@ -84,12 +80,6 @@ class RowStream(ABC):
         Raises: ConfigError when the batch does not divide among the hosts.
         """
         return self.at(_host_numbers(step, batch_size, process_index, process_count))
-
-    def dataset_ids(
-        self, step: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
-    ) -> Int[np.ndarray, "B T"]:
-        """For each position of `batch(...)` the index of its store in `stores`; -1 for padding."""
-        return self.dataset_ids_at(_host_numbers(step, batch_size, process_index, process_count))
 
 
 class RowSource(RowStream):
@@ -139,10 +129,6 @@ class RowSource(RowStream):
     def at(self, numbers: Int[np.ndarray, "B"]) -> Rows:
         """The stream's rows of these numbers, each int32[B, T]; padding past the last epoch."""
         return self.rows(self._plan_rows(numbers))
-
-    def dataset_ids_at(self, numbers: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B T"]:
-        """For each position of `at(numbers)` the index of its store in `stores`; -1 for padding."""
-        return self._scatter_ids(self._plan_rows(numbers))
 
     def composition(self, num_rows: int | None = None) -> list[DatasetShare]:
         """What the first `num_rows` rows hold of each store; None: of one epoch."""
@@ -232,12 +218,6 @@ class RowSource(RowStream):
 
     def _store_of(self, examples: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._store_starts, examples, side="right") - 1
-
-    def _scatter_ids(self, numbers: np.ndarray) -> np.ndarray:
-        examples, filled, _ = self._layout(numbers)
-        chosen = self.examples[examples]
-        taken = np.arange(self.row_length) < filled[:, None]
-        return _place(np.repeat(self._store_of(chosen), self._lengths[chosen]), taken, -1)
 
 
 def epoch_order(num_rows: int, *, seed: int, epoch: int) -> Int[np.ndarray, "rows"]:
