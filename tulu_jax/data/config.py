@@ -20,7 +20,7 @@ SCHEDULES: tuple[Schedule, ...] = ("concat", "rates")
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a training run reads.
+    """The data of a training run.
 
     Attributes:
         mixture: a mixture (`tulu_v1_human`), a task (`tulu_demo`), the path of files of

@@ -1,4 +1,4 @@
-"""Which examples are left out of training by selection, as exclude files name them."""
+"""The examples that exclude files leave out of training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TaskSplit = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Exclusion:
-    """What exclude files name. Without files nothing is left out.
+    """The examples that exclude files name. Without files nothing is left out.
 
     `files` has the checksum (sha256, hex) of each; `listed` the reason of each id, by task and
     split; `checked` what was looked at; `tasks` the tasks that each file is about.
@@ -207,7 +207,7 @@ def excluded_text(excluded: Mapping[str, int]) -> str:
 
 
 def read_exclusion(named: str | Sequence[str] | None) -> Exclusion:
-    """What the named exclude files (`user_paths`) leave out.
+    """The examples that the named exclude files (`user_paths`) leave out.
 
     Raises: DataError for a file that cannot be read, is no exclude file, or is named twice.
     """

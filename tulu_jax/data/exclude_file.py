@@ -30,7 +30,7 @@ _FIELDS = {"task", "id", "reason", "detail", "split"}
 
 
 class Checked(NamedTuple):
-    """What a file's first line says of one task: the data its ids were taken from."""
+    """The data that a file's ids of one task were taken from, as its first line says."""
 
     conversations: int | None
     raw_files: str | None
@@ -47,7 +47,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExcludeFile:
-    """What one file says: the tasks its first line is about, in which split, and its lines."""
+    """One file: the tasks its first line is about, in which split, and its lines."""
 
     split: str
     about: dict[str, Checked]
@@ -109,7 +109,7 @@ def _json(row: Mapping[str, Any]) -> str:
 
 
 def read_exclude_file(path: Path) -> ExcludeFile:
-    """What the file says.
+    """The file, read.
 
     Raises: DataError for a file that cannot be read or is no exclude file.
     """

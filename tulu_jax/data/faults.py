@@ -16,7 +16,7 @@ KEPT_FIELDS = 100
 
 
 class Faults:
-    """What was wrong with the records read so far.
+    """The faults of the records read so far.
 
     A reader calls `saw` for each record and gives the error of a bad one to `skip`; whoever
     started the reader calls `check` at its end. With `strict` the first bad record is raised.

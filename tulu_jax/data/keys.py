@@ -1,4 +1,4 @@
-"""Where a prepared store lies: a folder whose name depends on all that its content depends on."""
+"""The key of a prepared store: the name of its folder depends on all that its content does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreKey:
-    """What decides a store's content; equal keys mean equal stores.
+    """All that decides a store's content; equal keys mean equal stores.
 
     Code is in it by the numbers that are stated for it: `task_version` for what a dataset's reader
     makes of raw files, `template` for how conversations are written, `encoder` for the rest.

@@ -1,4 +1,4 @@
-"""What a mixture is: named tasks, with how many examples of each or how often it is drawn.
+"""Mixtures: named tasks, with how many examples of each or how often it is drawn.
 
 Mixtures are registered by `tasks/mixtures.py` and found by name. A task's name is a mixture of
 that task alone, and so is a path; names joined by commas are a mixture of them all.

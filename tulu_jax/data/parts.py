@@ -35,7 +35,7 @@ NOT_TO_BE_TRAINED = "no answer to train"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a part's file holds: the examples kept, the ids of all conversations, and counts.
+    """One part: the examples kept, the ids of all conversations, and counts.
 
     `counts` has `read`, `truncated`, `dropped`, which gives the number dropped for each reason,
     and `answers` (`count_answers`). `found` says that the file was there already.

@@ -23,7 +23,7 @@ PAD_TOKEN = 0
 
 @dataclass(frozen=True)
 class DatasetShare:
-    """What some rows hold of one dataset.
+    """One dataset's share of some rows.
 
     Of its `available` examples they show `examples`, counted as often as each is shown, with so
     many `tokens`, of which `loss_tokens` are trained.

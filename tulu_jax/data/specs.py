@@ -1,4 +1,4 @@
-"""What a dataset is: one frozen `DatasetSpec` each, found by name.
+"""Datasets: one frozen `DatasetSpec` each, found by name.
 
 The files in `tasks/` register their spec when imported; TFDS builders, SeqIO tasks, the tokenized
 store and the command line are all made from it. To add a dataset is to add one such file.

@@ -1,4 +1,4 @@
-"""What lies in a store's files: how a record is written and read, and the errors of bad files.
+"""The format of a store's files: how a record is written and read, and the errors of bad files.
 
 A record is the tokens as little-endian uint16 (uint32 when the vocabulary needs it), then the
 mask, one bit a token, filled up to a whole word.

@@ -1,4 +1,4 @@
-"""What the parts of a split come to, and the checks that only the whole split allows."""
+"""The sums of a split's parts, and the checks that only the whole split allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will train on, dataset by dataset, before it is paid for."""
+"""Reports of what a run will train on, dataset by dataset, before it is paid for."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class DatasetReport:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureReport:
-    """What an epoch of a mixture holds: rows, how full they are, and each dataset's part."""
+    """An epoch of a mixture: rows, how full they are, and each dataset's part."""
 
     row_length: int
     rows: int
@@ -101,7 +101,7 @@ def dataset_report(
 def mixture_report(
     rows: RowStream, *, batch_size: int, exclusion: Exclusion | None = None
 ) -> MixtureReport:
-    """What one epoch of the rows holds of each dataset, and the steps of all epochs."""
+    """Each dataset's part of one epoch of the rows, and the steps of all epochs."""
     exclusion = exclusion or Exclusion()
     excluded = [exclusion.select(store).excluded for store in rows.stores]
     shares = rows.composition()

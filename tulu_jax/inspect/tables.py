@@ -1,4 +1,4 @@
-"""How the tables of this room look, and the numbers in them."""
+"""The look of this room's tables, and of the numbers in them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tulu_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class Settings:
-    """What `configure` was given."""
+    """The settings of `configure`."""
 
     tokenizer: Tokenizer
     data_dir: str

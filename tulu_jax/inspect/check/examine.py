@@ -1,4 +1,4 @@
-"""What one process finds in a chunk of conversations."""
+"""The work of one process: to look at a chunk of conversations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the conversations that were looked at should be left out of training, and why."""
+"""The conversations that should be left out of training, among those looked at, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is looked for, by name, and the thresholds at which it counts."""
+"""The kinds of findings, by name, and the thresholds at which they count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check found, as plain values that JSON can hold."""
+"""The findings of a check, as plain values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SeenItem(NamedTuple):
 
 @dataclass
 class BenchmarkOverlap:
-    """What a dataset has of a benchmark. `with_answer`: of the items seen, those with answers."""
+    """A dataset's overlap with a benchmark; `with_answer` are the items seen with their answers."""
 
     dataset: str
     benchmark: str

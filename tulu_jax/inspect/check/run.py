@@ -30,7 +30,7 @@ def check_mixture(
     num_processes: int = 1,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckReport:
-    """What was found in the datasets, which are read one after the other.
+    """The findings in the datasets, which are read one after the other.
 
     `progress(dataset, conversations)` is called after every chunk. Without `items` no overlap is
     looked for.

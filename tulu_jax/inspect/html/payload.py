@@ -1,4 +1,4 @@
-"""What the page shows, as plain JSON values: counts, histograms, conversations, packed rows.
+"""The content of the page, as plain JSON values: counts, histograms, conversations, packed rows.
 
 A conversation is kept as its token ids; the text of an id is written once for the whole page, and
 only tokens whose text depends on their neighbours are written beside it.
