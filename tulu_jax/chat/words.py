@@ -1,8 +1,10 @@
 r"""Tokenizes text word by word, and each word only once.
 
-Most words of a dataset have been seen before, so looking them up is several times faster than
-tokenizing them again. That is exact where no token reaches from one word into the next, which is
-for the tokenizer to know: it gives the function that cuts text into such words.
+Most words of a dataset have been seen before, so looking them up is faster than tokenizing them
+again: on one core, in alternation with the library given whole texts, 1.1 and 0.56 million tokens
+a second (LLaMA, sentencepiece 0.2.3; 15 M characters of 26,000 distinct texts), and 0.40 and 0.17
+(Pythia, tokenizers 0.23.3; a quarter of them). That is exact where no token reaches from one word
+into the next, which is for the tokenizer to know: it gives the function that cuts text into words.
 
     >>> [word for word in at_spaces("Hi  you\n\nall") if word]
     ['Hi', '  you', '\n', '\n', 'all']
