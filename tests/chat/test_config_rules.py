@@ -125,6 +125,12 @@ def test_settings_that_change_no_token(folder, name):
         ({"eos_token_id": [2, 1]}, r"eos_token_id is not eos_token's - got \[2, 1\]"),
         ({"added_tokens_decoder": ["<x>"]}, "added_tokens_decoder is malformed"),
         ({"added_tokens_decoder": {"2": 7}}, "added_tokens_decoder is malformed"),
+        ({"added_tokens_decoder": {"1": {"content": "<bos>", "special": True}}}, "settings give a "
+         "token another id than the tokenizer has for it - got '<bos>' as 1 at .+ - expected text"),
+        ({"added_tokens_decoder": {"1": "</s>"}}, "got '</s>' as 1 at .+ - expected the id 2"),
+        ({"added_tokens_decoder": {"one": "<s>"}}, "got '<s>' as one at .+ - expected the id 1"),
+        ({"bos_token": None, "add_bos_token": True}, "add_bos_token of the tokenizer's settings is "
+         "not supported - got add_bos_token=True .+ expected false, as bos_token is null - say"),
         ({"additional_special_tokens": "<x>"}, "additional_special_tokens is malformed"),
         ({"reverse_text": 1}, r"reverse_text of .+ - got reverse_text=1 at .+ - expected only fie"
          "lds whose meaning is known - remove it if it changes no token"),
@@ -133,6 +139,27 @@ def test_settings_that_change_no_token(folder, name):
 def test_settings_that_are_not_honoured_are_refused_by_name(folder, config, message):
     with pytest.raises(TokenizerError, match=message):
         load_tokenizer(write_config(folder, **config))
+
+
+def test_special_tokens_that_two_files_name_otherwise(folder):
+    (folder / "special_tokens_map.json").write_text('{"eos_token": {"content": "<s>"}}')
+    message = (
+        "eos_token is one token in special_tokens_map.json and another in tokenizer_config.json - "
+        "got '<s>' and '</s>' at .* - programs differ in which they read"
+    )
+    with pytest.raises(TokenizerError, match=message):
+        load_tokenizer(write_config(folder, eos_token="</s>"))
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>", "pad_token": "<unk>"}')
+    load_tokenizer(write_config(folder, eos_token={"content": "</s>"}))
+
+
+def test_settings_that_give_a_bpe_token_another_id(tmp_path):
+    """As where a reserved token was given a new name in tokenizer_config.json alone."""
+    folder = small_bpe.gpt2(tmp_path)
+    names = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    write_config(folder, **names, added_tokens_decoder={"7": {"content": "<|x|>"}})
+    with pytest.raises(TokenizerError, match=r"another id .* got '<\|x\|>' as 7 .* stays text"):
+        load_tokenizer(folder)
 
 
 def test_settings_of_bpe_tokenizers(tmp_path):

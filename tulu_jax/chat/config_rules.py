@@ -70,6 +70,10 @@ def check_config(config: Json, main: Path) -> None:
         _check_shape(name, value, main.parent)
         if name in MUST_BE_OFF and value:
             raise _refused(name, value, main, f"{name} false or left out: {MUST_BE_OFF[name]}")
+    if config.get("add_bos_token") and "bos_token" in config and config["bos_token"] is None:
+        raise _refused(
+            "add_bos_token", True, main, "false, as bos_token is null", "say which of them is meant"
+        )
     _check_prefix_space(config.get("add_prefix_space"), main)
     _check_class(config.get("tokenizer_class"), main)
     known = {*HARMLESS, *MUST_BE_OFF, "add_prefix_space", "tokenizer_class"}
@@ -82,7 +86,7 @@ def check_config(config: Json, main: Path) -> None:
 
 
 def check_ids(config: Json, tokenizer: Tokenizer) -> None:
-    """Passes when ids that the settings give for special tokens are those of the tokens named.
+    """Passes when the tokenizer's tokens have the ids that the settings give them.
 
     Raises:
         TokenizerError: naming the field.
@@ -102,6 +106,17 @@ def check_ids(config: Json, tokenizer: Tokenizer) -> None:
                 at=tokenizer.path.parent / "tokenizer_config.json",
                 expected=f"{own}, the id of the {name[:3]} token, or no such field",
                 do="remove the field, or name the token that is meant",
+            )
+    for given, token in config["added_tokens_decoder"].items():
+        text = token.get("content") if isinstance(token, dict) else token
+        own = None if text is None else tokenizer.token_id(text)
+        if text is not None and str(own) != given:
+            raise TokenizerError(
+                "settings give a token another id than the tokenizer has for it",
+                got=f"{text!r} as {given}",
+                at=tokenizer.path.parent / "tokenizer_config.json",
+                expected="text that stays text" if own is None else f"the id {own}",
+                do="take tokenizer_config.json and the tokenizer's files from one model",
             )
 
 

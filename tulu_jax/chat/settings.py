@@ -88,7 +88,16 @@ def read_config(main: Path) -> Json:
         TokenizerError: a file is not JSON, or says what is not honoured (`check_config`).
     """
     folder = main.parent
-    config = {**json_if_there(folder / SPECIAL_NAME), **json_if_there(folder / CONFIG_NAME)}
+    special, config = json_if_there(folder / SPECIAL_NAME), json_if_there(folder / CONFIG_NAME)
+    for name in ("bos_token", "eos_token"):
+        both = token_text(special.get(name)), token_text(config.get(name))
+        if both[0] and both[1] and both[0] != both[1]:
+            raise TokenizerError(
+                f"{name} is one token in {SPECIAL_NAME} and another in {CONFIG_NAME}",
+                got=f"{both[0]!r} and {both[1]!r}", at=folder, expected="one",
+                do="programs differ in which they read: keep the one the model was trained with",
+            )  # fmt: skip
+    config = {**special, **config}
     if "added_tokens_decoder" not in config:
         added = json_if_there(folder / ADDED_NAME)
         config["added_tokens_decoder"] = {str(i): piece for piece, i in added.items()}
