@@ -214,6 +214,22 @@ def test_models_that_do_not_belong_together(models):
         make_diff(folder / "none", base, folder / "out")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named(models, bad, dtype):
+    base, tuned, folder = models
+    spoiled = stored(tuned)
+    spoiled[LAYER][0, 0] = bad
+    write_model(folder / "bad", spoiled, dtype)
+    message = rf"weights are not finite numbers - got .* of 48 in {LAYER} at .*/bad/model.safe"
+    for one, other in ((base, folder / "bad"), (folder / "bad", tuned)):
+        with pytest.raises(CheckpointError, match=message):
+            make_diff(one, other, folder / "out")
+    with pytest.raises(CheckpointError, match=message):  # as the reference's, without a record
+        apply_diff(base, folder / "bad", folder / "out")
+    assert not list(folder.glob("out*"))
+
+
 def test_output_in_use_and_killed_runs(models, monkeypatch):
     base, tuned, folder = models
     with pytest.raises(CheckpointError, match="output folder is not empty"):

@@ -45,7 +45,14 @@ from tulu_jax.checkpoint.diff_parts import (
     read_record,
 )
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, plan_shards, write_shard
-from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, cast, numpy_dtype, read_tensor
+from tulu_jax.checkpoint.hf.tensors import (
+    DTYPES,
+    TensorSpec,
+    cast,
+    check_finite,
+    numpy_dtype,
+    read_tensor,
+)
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json
@@ -157,6 +164,7 @@ class _DiffWriter:
         """(name, tuned - base in float32) of every tensor."""
         for name, spec in self.pair.specs.items():
             base, tuned = self.pair.base_tensor(name), read_tensor(spec)
+            check_finite(tuned, name, spec.file)
             with np.errstate(all="ignore"):
                 diff = tuned.astype(F32) - base
             lost = _lost(base, diff, tuned)
@@ -219,6 +227,7 @@ class _DiffReader:
             if row is not None:
                 self._put_kept(name, tuned)
                 self._check_tuned(name, tuned, row)
+            check_finite(tuned, name, spec.file)
             self.total += float(np.sum(tuned, dtype=np.float64))
             self.num_weights += tuned.size
             yield name, cast(tuned, stored[name], name)

@@ -209,6 +209,16 @@ def copy_cast(
         raise not_finite(source, name, where)
 
 
+def check_finite(numbers: np.ndarray, name: str, where: Path | None) -> None:
+    """Refuses NaN and infinities.
+
+    Raises:
+      CheckpointError: naming the tensor.
+    """
+    if not all_finite(numbers):
+        raise not_finite(numbers, name, where)
+
+
 def not_finite(numbers: np.ndarray, name: str, where: Path | None) -> CheckpointError:
     """The error of a tensor that holds NaN or infinities; counts them."""
     wide = np.asarray(numbers, np.float32)
