@@ -7,7 +7,7 @@ import pytest
 
 from tulu_jax.errors import ConfigError, GuardError
 from tulu_jax.parallel import hosts
-from tulu_jax.parallel.hosts import Cluster, barrier, find_cluster, first_host
+from tulu_jax.parallel.hosts import Cluster, barrier, check_agree, find_cluster, first_host
 from tulu_jax.parallel.roll_call import call_roll
 
 NOTHING = (None, None, None)
@@ -149,6 +149,28 @@ def test_barrier_names_who_is_missing(monkeypatch):
         r"\(node-c\) at process 0, which waited 3 s - look at their logs"
     ):  # fmt: skip
         barrier("saved 7", timeout_s=3)
+
+
+def test_processes_that_were_told_different_things(monkeypatch):
+    """Process by process with what the others have published, as after the barrier."""
+    store, state = Store(), hosts.distributed.global_state
+    store.wait_at_barrier = lambda name, timeout_ms: None
+    for name, value in {"client": store, "num_processes": 3}.items():
+        monkeypatch.setattr(state, name, value)
+    told = {"rows": {"seed": 1, "length": 8}, "exclude_files": {"x": "4d7a"}}
+    for process in (0, 1, 0):
+        monkeypatch.setattr(state, "process_id", process)
+        check_agree(dict(reversed(told.items())) if process else told)
+    monkeypatch.setattr(state, "process_id", 2)
+    message = (
+        r"processes of one run were told different things - got other exclude_files, more than the "
+        r"first in process 2 \(node-c\) - expected the same settings and files in every process"
+    )
+    with pytest.raises(GuardError, match=message):
+        check_agree({**told, "exclude_files": {}, "more": 1})
+    monkeypatch.setattr(state, "process_id", 0)
+    with pytest.raises(GuardError, match=message):
+        check_agree(told)
 
 
 def test_one_process_waits_for_nobody():

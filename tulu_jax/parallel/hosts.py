@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import os
 import re
 import socket
@@ -251,3 +253,32 @@ def barrier(name: str, *, timeout_s: float = BARRIER_TIMEOUT_S) -> None:
             at=f"process {distributed.global_state.process_id}, which waited {timeout_s:g} s",
             do="look at their logs; the same command resumes",
         ) from error
+
+
+def check_agree(told: Mapping[str, object]) -> None:
+    """Passes when all processes of the run were told the same; waits for them.
+
+    Args:
+      told: by name, what must be the same everywhere.
+
+    Raises:
+      GuardError: in every process, naming what differs; or a process does not come.
+    """
+    parts = {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+        for name, value in told.items()
+    }
+    publish("told", json.dumps(parts))
+    barrier("what the run is")
+    by_process = {process: json.loads(text) for process, text in published("told").items()}
+    for process, theirs in sorted(by_process.items()):
+        first = by_process[min(by_process)]
+        differing = [n for n in sorted({*first, *theirs}) if first.get(n) != theirs.get(n)]
+        if differing:
+            raise GuardError(
+                "processes of one run were told different things",
+                got=f"other {', '.join(differing)} than the first in process "
+                f"{host_names([process])}",
+                expected="the same settings and files in every process",
+                do="give all the same command line, and the same files at its paths",
+            )

@@ -29,6 +29,7 @@ from tulu_jax.inspect.report import dataset_report, mixture_report, mixture_tabl
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import num_adapter_params, quantize_base
 from tulu_jax.parallel import Layout, layout_for, make_mesh, report_text, sharding_report
+from tulu_jax.parallel.hosts import check_agree
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.checks import (
     check_before_data,
@@ -119,6 +120,11 @@ class Run:
         return None if self.config.lora is None or path is None else str(Path(path).absolute())
 
 
+OF_ONE_HOST = ("tokenizer_path", "base_path", "settings", "exclude_files")
+"""Parts of a run's metadata with paths, which each host may have otherwise; `rows` say what
+exclude files left out."""
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that a restart does not compile again.
 
@@ -154,6 +160,7 @@ def set_up(config: TrainConfig, *, settings: str, console: Console) -> Run:
     optimizer = make_optimizer(config.optimizer, total_steps)
     generation = _generation(config)
     run = Run(config, model, data, layout, optimizer, total_steps, settings, None, generation)
+    check_agree({name: part for name, part in run.meta().items() if name not in OF_ONE_HOST})
     console.print(budget_text(memory_budget(run), device_limit()), soft_wrap=True)
     return run
 
