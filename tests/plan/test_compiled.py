@@ -292,3 +292,17 @@ def test_a_run_without_a_model_is_told_how_to_name_one(capsys):
     arguments = ["plan", "--gin_file=runs/alpaca_7b.gin", "--topology=cpu:8"]
     assert main(arguments) == 2
     assert "the run has no model to plan for" in capsys.readouterr().err
+
+
+def test_rows_for_added_tokens_are_planned(tmp_path, capsys):
+    kept = tmp_path / "plan.json"
+    arguments = ["plan", "--gin_file=runs/demo.gin", "--topology=cpu:1", "--estimate",
+                 f"--json={kept}", "--gin.CHAT_TEMPLATE=chatml"]  # fmt: skip
+    assert main([*arguments, "--gin.ADD_TOKENS=template"]) == 0
+    grown = json.loads(kept.read_text())["weights"]
+    assert main(["plan", "--gin_file=runs/demo.gin", "--topology=cpu:1", "--estimate",
+                 f"--json={kept}"]) == 0  # fmt: skip
+    assert grown > json.loads(kept.read_text())["weights"]
+    arguments[1] = "--gin_file=runs/alpaca_7b.gin"
+    assert main([*arguments, "--gin_file=models/llama_7b.gin", "--gin.ADD_TOKENS=template"]) == 2
+    assert "how many rows ADD_TOKENS adds depends on the tokenizer" in capsys.readouterr().err

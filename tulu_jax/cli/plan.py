@@ -122,7 +122,28 @@ def _load(files: list[str], bindings: list[str]) -> TrainConfig:
             got="MODEL=None and INITIAL_CHECKPOINT_PATH=None",
             do="add --gin_file=models/llama_7b.gin or the like, or --gin.INITIAL_CHECKPOINT_PATH",
         )
-    return config
+    if not config.data.add_tokens:
+        return config
+    if config.data.tokenizer == str(unused):
+        raise ConfigError(
+            "how many rows ADD_TOKENS adds depends on the tokenizer",
+            got="TOKENIZER=None",
+            do="add --gin.TOKENIZER=DIR",
+        )
+    return _with_added_tokens(config)
+
+
+def _with_added_tokens(config: TrainConfig) -> TrainConfig:
+    """The run with a model that has the rows that ADD_TOKENS adds, as training makes them."""
+    import dataclasses
+
+    from tulu_jax.data.ensure import prepare_options
+    from tulu_jax.train.checks import initial_model_config
+    from tulu_jax.train.format import with_added_tokens
+
+    model = config.model or initial_model_config(str(config.initial_checkpoint))
+    tokenizer = prepare_options(config.data).load_tokenizer()
+    return dataclasses.replace(config, model=with_added_tokens(config, model, tokenizer))
 
 
 def _only_cpu(topology: str) -> None:
