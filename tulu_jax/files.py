@@ -121,6 +121,14 @@ def real_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def hub_advice(path: Path) -> str | None:
+    """What to do about a path that is not there and looks like a name on a hub: `org/model`."""
+    folder = Path(os.path.abspath(path)).parent
+    if folder.exists() or folder.parent != Path.cwd():
+        return None
+    return "nothing is downloaded by name: get it first (hf download), and name where it lies"
+
+
 def lost_link(path: Path) -> str | None:
     """Where a link leads when nothing is there; None for anything else."""
     return os.readlink(path) if path.is_symlink() and not path.exists() else None

@@ -21,6 +21,7 @@ from tasks.raw_files import (
 )
 from tulu_jax.data.faults import Faults
 from tulu_jax.errors import DataError
+from tulu_jax.files import hub_advice, lost_link
 
 LINES, JSON, TABLES = (".jsonl", ".ndjson", ".jsonlines"), (".json",), (".csv", ".tsv")
 PACKED = (".gz", ".zst", ".zstd")
@@ -119,7 +120,7 @@ def own_file(path: Path) -> OwnFile:
                 got=path.name,
                 at=path.parent,
                 expected=EXPECTED,
-                do="convert it",
+                do="convert it; a table is called .csv or .tsv",
             )
         lines = lines or name.endswith((".parquet", *TABLES))
         return OwnFile(path, _layout(window, path, mark, lines=lines))
@@ -238,14 +239,35 @@ def _object_records(window: JsonWindow, path: Path, faults: Faults | None) -> It
             raise _two_lists(found, name, path)
         found = name
         yield from held.records()
-    if window.next_mark():
-        raise window.malformed(window.position, "nothing after the closing }")
+    if mark := window.next_mark():
+        listed = "[ before the first record and ] after the last"
+        raise window.malformed(
+            window.position, listed if mark == "," else "nothing after the closing }"
+        )
     if not found:
+        _refuse_columns(fields, start)
         yield start, fields
         return
     for name in fields:
         if name != found:
             faults.ignore(f"field {name!a} beside the list {found!a}", start)
+
+
+def _refuse_columns(fields: dict[str, Any], at: str) -> None:
+    """Refuses an object whose fields hold the values of all records, by number or in lists."""
+    values = list(fields.values())
+    by_number = all(
+        isinstance(value, dict) and value.keys() == values[0].keys() for value in values
+    )
+    in_lists = all(isinstance(value, list) and len(value) == len(values[0]) for value in values)
+    if len(values) > 1 and (by_number or in_lists) and values[0]:
+        raise DataError(
+            "object holds columns, not records",
+            got=f"fields {', '.join(ascii(name)[1:-1] for name in fields)}"[:200],
+            at=at,
+            expected="a list of records",
+            do="write one object a row (in pandas: orient='records')",
+        )
 
 
 class _List:
@@ -321,8 +343,18 @@ def files_at(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(
             "no such file of conversations",
-            got=str(path),
+            got=f"{path}, a link to {link}" if (link := lost_link(path)) else str(path),
             expected=f"a file ({EXPECTED}), or a folder of such",
+            do="name the folder: patterns are not expanded"
+            if "*" in str(path)
+            else hub_advice(path),
+        )
+    if not path.is_file():
+        raise DataError(
+            "conversations are not in a plain file",
+            got=str(path),
+            expected="a file that can be read more than once, not a pipe or device",
+            do="write them to a file first",
         )
     return [path]
 

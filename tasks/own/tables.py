@@ -48,6 +48,7 @@ def _table(rows: _Rows, path: Path, faults: Faults) -> Iterator[Record]:
     names = rows.next()
     if names is None:
         raise empty_file(path, OWN)
+    names = [name.strip() for name in names]
     _check_names(names, path)
     while True:
         try:

@@ -161,6 +161,12 @@ def test_folders_that_are_no_adapter(adapter, tmp_path):
         read(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"adapter_config.json is missing"):
         read(tmp_path / "nothing")
+    adapter.rename(tmp_path / "model" / "default")
+    with pytest.raises(
+        CheckpointError, match=r"is missing .* folder inside: .*/default"
+    ):
+        read(tmp_path / "model")
+    (tmp_path / "model" / "default").rename(adapter)
     (adapter / "adapter_model.safetensors").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\n"
     )

@@ -170,7 +170,18 @@ def test_the_task_of_the_fixed_name(tmp_path):
     assert [row["id"] for row in rows] == ["jsonl_0", "jsonl_1"]
 
 
-def test_paths_that_cannot_be_read(tmp_path):
+def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lost.jsonl").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name, message in {
+        "allenai/tulu-v2-sft-mixture": r"no such file .* nothing is downloaded by name: get it fir",
+        "parts/*.jsonl": r"no such file .* name the folder: patterns are not expanded",
+        "lost.jsonl": r"no such file .* got .*/lost.jsonl, a link to gone - expected",
+        "pipe.jsonl": r"not in a plain file - got .*/pipe.jsonl - .* write them to a file first",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            get_spec(name)
     with pytest.raises(DataError, match=r"no such file of conversations - got .*/no.jsonl - exp"):
         get_spec(str(tmp_path / "no.jsonl"))
     with pytest.raises(ConfigError, match=r"path of conversations is an address, not a path"):

@@ -21,6 +21,7 @@ from tulu_jax.chat.spm import load_sentencepiece
 from tulu_jax.chat.templates import CHECKPOINT, TEMPLATES, check_template_name
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
 from tulu_jax.errors import ConfigError, TokenizerError
+from tulu_jax.files import hub_advice
 
 EXPECTED = f"{SENTENCEPIECE_NAME}, {DEFINITION_NAME}, or {VOCAB_NAME} with {MERGES_NAME}"
 
@@ -121,7 +122,8 @@ def _find(path: Path) -> Path:
         return file
     if not path.is_dir():
         raise TokenizerError(
-            "tokenizer folder does not exist", got=str(path), expected=f"a folder with {EXPECTED}"
-        )
+            "tokenizer folder does not exist", got=str(path), expected=f"a folder with {EXPECTED}",
+            do=hub_advice(path),
+        )  # fmt: skip
     found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "an empty folder"
     raise TokenizerError("folder holds no tokenizer", got=found, at=path, expected=EXPECTED)

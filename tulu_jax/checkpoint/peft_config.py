@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
+from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG, folder_inside
 from tulu_jax.checkpoint.hf.names import tensors_of
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.errors import CheckpointError, TuluError
@@ -81,8 +81,9 @@ def read_adapter_config(folder: Path, config: ModelConfig, note: Note) -> tuple[
         at,
         CheckpointError,
         expected="an adapter's folder: adapter_config.json beside adapter_model.safetensors",
-        do="give the folder that PEFT's save_pretrained wrote; a whole model is taken by tulu "
-        "import --hf",
+        do=folder_inside(folder)
+        or "give the folder that PEFT's save_pretrained wrote; a whole "
+        "model is taken by tulu import --hf",
     )
     fields = Fields(found, at, file=ADAPTER_CONFIG, harmless=HARMLESS)
     _only(fields, "peft_type", ("LORA",))

@@ -200,7 +200,10 @@ def test_weights_as_other_programs_keep_them(tmp_path, file, what, do):
         hf.open_folder(folder)
 
 
-def test_names_of_models_and_caches_lead_to_a_folder(tmp_path):
+def test_names_of_models_and_caches_lead_to_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such folder - at [^ ]+ - expected [^-]+$"):
+        hf.open_folder(tmp_path / "llama_7b")
     with pytest.raises(
         CheckpointError, match=r"no such folder - at .* nothing is downloaded by name"
     ):

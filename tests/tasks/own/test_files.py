@@ -97,7 +97,14 @@ def test_a_folder_of_folders_says_where_the_files_are(tmp_path):
         ("a.zst", zstandard.compress(as_lines(SHAPES["pairs"]))[:-9], r"damaged or cut off - got it ends"),
         ("a.zst", b"\x28\xb5\x2f\xfd" + b"x" * 40, r"packed file is damaged or cut off"),
         ("a.json", "prompt,completion\nq,a\n", r"file is not JSON - got 'prompt,completion.* a table is called .csv"),
-        ("notes.txt", "Hello", r"file of conversations has another format - got notes.txt .*jsonl"),
+        ("notes.txt", "Hello", r"file of conversations has another format - got notes.txt .*jsonl.* a table is "
+         r"called .csv or .tsv"),
+        ("a.json", '{"prompt": "a",\n"completion": "b"},\n{"prompt": "c",\n"completion": "d"}\n',
+         r"malformed .* line 2 - expected \[ before the first record and \] after the last"),
+        ("a.json", json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "c", "1": "d"}}),
+         r"object holds columns, not records - got fields prompt, completion .*orient='records'"),
+        ("a.json", json.dumps({"instruction": ["a", "b"], "output": ["c", "d"]}),
+         r"object holds columns, not records - got fields instruction, output"),
         ("a.jsonl", json.dumps(SHAPES["pairs"][0], indent=1) + "\n{}",
          r"a record is spread over several lines - got one from line 1 to 4 .*one record a line"),
         ("a.json", json.dumps({"train": SHAPES["pairs"], "test": SHAPES["pairs"]}),
@@ -247,3 +254,9 @@ def test_broken_files_give_records_or_errors_with_their_name(tmp_path, name):
         except DataError as error:
             assert name in str(error)
         assert all(name in message for message in faults.messages)
+
+
+def test_spaces_around_names_of_columns_say_nothing(tmp_path):
+    (tmp_path / "a.csv").write_text(" prompt, completion\nq, a\n")
+    (row,) = jsonl.read(tmp_path / "a.csv")
+    assert [message["content"] for message in row["messages"]] == ["q", " a"]

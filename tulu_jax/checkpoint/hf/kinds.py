@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import lost_link
+from tulu_jax.files import hub_advice, lost_link
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_FOLDER = "a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin"
@@ -26,9 +26,7 @@ def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
             got=found,
             at=folder,
             expected=expected,
-            do="give the folder, not a file in it"
-            if folder.exists()
-            else "nothing is downloaded by name: get it first (hf download), and name its folder",
+            do="give the folder, not a file in it" if folder.exists() else hub_advice(folder),
         )
     if lost := links_to_nothing(folder):
         return lost
@@ -37,7 +35,7 @@ def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
         got=sorted(child.name for child in folder.iterdir())[:5] or "an empty folder",
         at=folder,
         expected=expected,
-        do=_inside(folder),
+        do=folder_inside(folder),
     )
 
 
@@ -96,8 +94,10 @@ OF_TRAINERS = (
 """Files in which other programs keep weights, what they are, and what to do."""
 
 
-def _inside(folder: Path) -> str | None:
+def folder_inside(folder: Path) -> str | None:
     """Which folder inside may be meant."""
+    if not folder.is_dir():
+        return None
     inside = sorted(child for child in folder.iterdir() if child.is_dir())[:SOME]
     inside += sorted(folder.glob("snapshots/*"))[:SOME]  # the cache of huggingface_hub
     names = ("config.json", ADAPTER_CONFIG)
