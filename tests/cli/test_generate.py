@@ -243,7 +243,7 @@ def test_chat_says_which_line_is_not_utf_8(model, monkeypatch, capsys):
 
 def test_settings_that_do_nothing_are_said(saying_hard, model, capsys):
     tulu("generate", "--model", model, "--prompt", "x", "--top_p", "0.5")
-    assert "--top_p and --top_k do nothing without --temperature" in capsys.readouterr().err
+    assert "--top_p, --top_k and --seed do nothing without --temperature" in capsys.readouterr().err
     tulu("generate", "--model", model, "--prompt", "x", "--top_p", "0.5", "--temperature", "1")
     assert "nothing" not in capsys.readouterr().err
 

@@ -202,6 +202,12 @@ def test_an_answer_at_the_end_is_refused_or_not_shown(model, file, capsys):
     assert first["output"] == second["output"]
     assert second["messages"] == [USER, ANSWER], "the reference stays with its line"
     assert "the last answer is not shown in 1 of 2 conversations" in capsys.readouterr().err
+    write(file, {"messages": [USER]})
+    answers(model, file, "--drop_last_answer", "--overwrite")
+    assert "note --drop_last_answer does nothing: no line ends" in capsys.readouterr().err
+    write(file, {"messages": [{"role": "system", "content": "Be brief."}]})
+    with pytest.raises(DataError, match=r"ends with a system message.* at .* line 1, message 0"):
+        read_prompts(file)
     write(file, {"messages": [ANSWER]})
     with pytest.raises(DataError, match="conversation is one answer, to nothing"):
         read_prompts(file, drop_last_answer=True)

@@ -142,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
         print_line(
             errors, f"the last answer is not shown in {dropped} of {len(made)} conversations"
         )
+    elif args.drop_last_answer:
+        print_line(errors, "note --drop_last_answer does nothing: no line ends with an answer")
     if args.max_new_tokens is None:
         room = generator.config.max_length - max(map(len, tokens))
         args.max_new_tokens = max(1, min(MAX_NEW_TOKENS, room))
@@ -227,8 +229,8 @@ def checked_sampling(args: argparse.Namespace) -> Sampling:
         )
     check_seed(args.seed)
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
-    if sampling.temperature == 0 and (sampling.top_p, sampling.top_k) != (1.0, 0):
-        note = "note --top_p and --top_k do nothing without --temperature: the likeliest is taken"
+    if sampling.temperature == 0 and (sampling.top_p, sampling.top_k, args.seed) != (1.0, 0, 0):
+        note = "note --top_p, --top_k and --seed do nothing without --temperature"
         print_line(plain_console(stderr=True), note, WARNING)
     return sampling
 

@@ -241,6 +241,13 @@ def _check_messages(messages: Any, at: str, drop_last_answer: bool) -> None:
             )
     messages = _with_parts_joined(messages, at)
     check_messages(messages, at)
+    if messages[-1]["role"] == "system":
+        raise DataError(
+            "conversation ends with a system message, to which nobody answers",
+            at=f"{at}, message {len(messages) - 1}",
+            expected="a conversation that ends with the user",
+            do="put the question behind it",
+        )
     if messages[-1]["role"] != "assistant":
         return
     if not drop_last_answer:
