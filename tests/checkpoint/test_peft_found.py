@@ -162,9 +162,7 @@ def test_folders_that_are_no_adapter(adapter, tmp_path):
     with pytest.raises(CheckpointError, match=r"adapter_config.json is missing"):
         read(tmp_path / "nothing")
     adapter.rename(tmp_path / "model" / "default")
-    with pytest.raises(
-        CheckpointError, match=r"is missing .* folder inside: .*/default"
-    ):
+    with pytest.raises(CheckpointError, match=r"is missing .* folder inside: .*/default"):
         read(tmp_path / "model")
     (tmp_path / "model" / "default").rename(adapter)
     (adapter / "adapter_model.safetensors").write_bytes(
