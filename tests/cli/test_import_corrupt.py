@@ -95,7 +95,7 @@ def test_bits_of_a_header_flipped(folder):
 def test_a_header_that_claims_to_be_huge(folder, claim):
     file = folder / "model-0.safetensors"
     write(file, *header_of(file), length=claim)
-    refused(folder, "claims more bytes than there are")
+    refused(folder, "truncated or damaged - got header too large")
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_header_that_claims_to_be_huge(folder, claim):
         ({"shape": [2**60], "data_offsets": [0, 2**62]}, "truncated|malformed|overlap"),
         ({"shape": [8, 2]}, r"model.norm.weight \[8, 2\]"),
         ({"dtype": "I32"}, "dtype that is not supported - got model.norm.weight in I32"),
-        ({"dtype": "F16"}, "header is malformed - got model.norm.weight"),
-        ({"data_offsets": [4, 68]}, "overlap or leave a gap"),
+        ({"dtype": "F16"}, "invalid shape, data type, or offset for tensor"),
+        ({"data_offsets": [4, 68]}, "invalid offset for tensor `"),
     ],
 )
 def test_a_tensor_that_is_not_what_it_should_be(folder, change, message):
