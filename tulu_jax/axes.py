@@ -15,8 +15,8 @@
 | L | layers |
 | E | example within a packed row |
 
-A signature such as `Float[Array, "B T D"]` is checked while the tests run and costs nothing
-otherwise.
+A signature such as `Float[Array, "B T D"]` is checked while the tests run (`ops`, `models`,
+`parallel`, `train` and sampling: `pyproject.toml`) and costs nothing otherwise.
 """
 
 from __future__ import annotations

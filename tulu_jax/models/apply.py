@@ -7,12 +7,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig
 from tulu_jax.models.family import ModelConfig, declared_tree, init_boxed
 
 Params = dict[str, Any]
+AnyArray = Array | np.ndarray
+"""Of JAX or of NumPy, both of which people call with."""
 
 
 def head_weight(config: ModelConfig, params: Params) -> Float[Array, "D V"]:
@@ -45,7 +48,7 @@ def logical_axes(config: ModelConfig) -> Params:
     return nn.get_partition_spec(declared_tree(config))
 
 
-def positions_in_segments(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
+def positions_in_segments(segment_ids: Int[AnyArray, "B T"]) -> Int[AnyArray, "B T"]:
     """Position of each token within its own conversation.
 
     segment_ids  1 1 1 2 2 0 0
@@ -60,9 +63,9 @@ def positions_in_segments(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
 def hidden_states(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "B T"],
-    segment_ids: Int[Array, "B T"],
-    positions: Int[Array, "B T"],
+    tokens: Int[AnyArray, "B T"],
+    segment_ids: Int[AnyArray, "B T"],
+    positions: Int[AnyArray, "B T"],
     *,
     compute: ComputeConfig | None = None,
 ) -> Float[Array, "B T D"]:
@@ -75,9 +78,9 @@ def hidden_states(
 def forward(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "B T"],
-    segment_ids: Int[Array, "B T"] | None = None,
-    positions: Int[Array, "B T"] | None = None,
+    tokens: Int[AnyArray, "B T"],
+    segment_ids: Int[AnyArray, "B T"] | None = None,
+    positions: Int[AnyArray, "B T"] | None = None,
     *,
     compute: ComputeConfig | None = None,
 ) -> Float[Array, "B T V"]:

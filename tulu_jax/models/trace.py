@@ -1,4 +1,4 @@
-"""What a model computes on the way: the activations of every layer and part, to be looked at."""
+"""The activations of every layer and part of a model, to be looked at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tulu_jax.models.apply import Params, head_weight
+from tulu_jax.models.apply import AnyArray, Params, head_weight
 from tulu_jax.models.config import ComputeConfig
 from tulu_jax.models.family import ModelConfig
 
@@ -17,9 +17,9 @@ from tulu_jax.models.family import ModelConfig
 def trace(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "B T"],
-    segment_ids: Int[Array, "B T"],
-    positions: Int[Array, "B T"],
+    tokens: Int[AnyArray, "B T"],
+    segment_ids: Int[AnyArray, "B T"],
+    positions: Int[AnyArray, "B T"],
 ) -> dict[str, Float[Array, "..."]]:
     """The activations of a float32 forward pass, by name.
 

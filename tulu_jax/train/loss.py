@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, ModelConfig, head_weight, hidden_states
+from tulu_jax.models.apply import AnyArray
 from tulu_jax.ops import token_nll, weighted_nll
 
 
@@ -34,7 +35,7 @@ def targets_and_mask(batch: Batch) -> tuple[Int[Array, "B T"], Float[Array, "B T
     return targets, mask.astype(jnp.float32)
 
 
-def _left(x: Int[Array, "B T"]) -> Int[Array, "B T"]:
+def _left(x: Int[AnyArray, "B T"]) -> Int[Array, "B T"]:
     return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
 
 
