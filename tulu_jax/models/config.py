@@ -1,4 +1,4 @@
-"""How a model is computed: dtype, recomputation, attention kernel."""
+"""Settings of a model's computation: dtype, recomputation, attention kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel, platform_of
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
-    """How a model is run; changes speed and memory, and rounding, but never what is computed.
+    """Settings that change speed, memory and rounding, but never what is computed.
 
     Raises:
       ConfigError: an unknown dtype, kernel or remat policy, or fewer than one layer in a row.
@@ -23,7 +23,7 @@ class ComputeConfig:
     """Dtype of activations and matrix products: float32 or bfloat16. Weights stay float32; norms,
     softmax, rotary angles and the loss are float32 always."""
     remat: str = "none"
-    """What the backward pass computes again, to save memory: `none`; `minimal` (or `dots`: all but
+    """Recomputation in the backward pass, to save memory: `none`; `minimal` (or `dots`: all but
     matrix products); `attention` (all but what attention made); `full` (each layer from its input);
     or the names to keep of `remat.TAGS`, by commas."""
     offload_activations: str = ""

@@ -1,4 +1,4 @@
-"""What the families' modules share: tokens in, final states out, with the layers between."""
+"""The base of the families' modules: tokens in, final states out, with the layers between."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
     def begin(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
-        """What the first layer is given: rows of the embedding."""
+        """The input of the first layer: rows of the embedding."""
         del positions
         return embed(self, tokens, self.config, dtype=self.compute.dtype)
 

@@ -1,4 +1,4 @@
-"""What the config of every family of models has, and the registry of families.
+"""The base of every family's config, and the registry of families.
 
 A family is one file of `tulu_jax/models/families`: its config, which is the entry of the registry,
 and its Flax module. Configs as JSON values are in every checkpoint.

@@ -1,4 +1,4 @@
-"""What the families are made of: norms, attention with its cache, feed-forward, scanned layers.
+"""Parts that the families share: norms, attention with its cache, feed-forward, scanned layers.
 
 Every weight names its logical axes where its shape is given; `tulu_jax.parallel` maps the names to
 mesh axes.
@@ -47,7 +47,7 @@ class Kernel:
 
 
 class AttentionContext(NamedTuple):
-    """What attention knows of each query: its conversation and slot, the keys' segments, angles."""
+    """Each query's conversation, slot and angles, and the keys' segments: all attention knows."""
 
     segments: Int[Array, "B T"]
     key_segments: Int[Array, "B S"]

@@ -39,7 +39,7 @@ MERGED_ROWS = 1024
 
 
 def known_targets() -> dict[str, tuple[str, ...]]:
-    """What `LoraConfig.targets` may name -> our names: ours, Hugging Face's, and all-linear."""
+    """Names that `LoraConfig.targets` may have -> our weights: ours, Hugging Face's, all-linear."""
     theirs = {name: own for kind in FAMILIES.values() for name, own in kind.linear_names.items()}
     ours = {name: (name,) for own in theirs.values() for name in own}
     return {**ours, **theirs, "all-linear": tuple(ours)}
@@ -65,7 +65,7 @@ class LoraConfig:
     """Weights that get an adapter: query, key, value, out, gate, up, down, or their Hugging Face
     names (q_proj ...), or all-linear."""
     base_dtype: str = "bfloat16"
-    """What the frozen weights are kept in: bfloat16 or float32; or int8 or nf4 (QLoRA) for those
+    """Dtype of the frozen weights: bfloat16 or float32; or int8 or nf4 (QLoRA) for those
     with an adapter beside them, and bfloat16 for the others."""
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """What the adapter's product is multiplied by."""
+        """The factor of the adapter's product."""
         return self.alpha / self.rank
 
     @property

@@ -1,4 +1,4 @@
-"""What the forward pass keeps for the backward pass, and what is computed again instead."""
+"""Policies of recomputation: the activations kept for the backward pass, by name."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "attention": ("attention_out",),
     "full": (),
 }
-"""What each policy keeps besides the input of every layer: all matrix products, what attention
-made, nothing. `dots` is another name for `minimal`; `none` keeps everything."""
+"""Activations that each policy keeps besides the input of every layer: all matrix products, what
+attention made, nothing. `dots` is another name for `minimal`; `none` keeps everything."""
 
 ALIASES = {"dots": "minimal"}
 
@@ -96,7 +96,7 @@ def policy(remat: str, offload: str, kernel: str) -> Any:
         return by_name
 
     def with_residuals(primitive: Any, *avals: Any, **params: Any) -> Any:
-        """What has no tag is known by what makes it."""
+        """A result without a tag is known by the primitive that makes it."""
         return primitive.name.startswith(untagged) or by_name(primitive, *avals, **params)
 
     return with_residuals

@@ -30,7 +30,7 @@ POSITION_AXES = (*BATCH_AXES, SEQUENCE_AXIS)
 """Mesh axes over which the positions of a batch are spread."""
 
 ROWS = P(BATCH_AXES, SEQUENCE_AXIS)
-"""How arrays [B, T] are spread over them."""
+"""The layout of arrays [B, T] over them."""
 
 NEVER = -1e30
 """Logit of a column that belongs to no token."""
@@ -240,7 +240,7 @@ def _each_chunk(
 
 
 class _Vocab(NamedTuple):
-    """How the vocabulary is split over the tensor axis, if it is, and what it is padded to."""
+    """The split of the vocabulary over the tensor axis, if there is one, and its padding."""
 
     size: int
     """Tokens there are; columns of the head from here on belong to none."""
@@ -259,7 +259,7 @@ class _Vocab(NamedTuple):
 
     @property
     def head_spec(self) -> P:
-        """How the padded head is split."""
+        """The layout of the padded head."""
         return P(None, self.axis)
 
     def pad(self, head: Array) -> Array:

@@ -29,7 +29,7 @@ def linear(
 
 
 def _adapted(x: Array, weight: AdaptedWeight) -> Array:
-    """Where dropout keeps an input is decided by the key, the same on any mesh."""
+    """The frozen and the adapter's product; the key alone decides dropout, on any mesh alike."""
     seen = x
     if weight.key is not None:
         key = jax.random.wrap_key_data(weight.key)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from tulu_jax.errors import ConfigError
 
 KINDS = ("int8", "nf4")
-"""What `quantize` knows: 8-bit integers, and the 4-bit numbers of QLoRA."""
+"""The kinds that `quantize` knows: 8-bit integers, and the 4-bit numbers of QLoRA."""
 
 TILE = 64
 """Most numbers that share a scale, as in QLoRA: 4.5 bits a weight in nf4, with float32 scales."""
@@ -91,7 +91,7 @@ def dense(weight: QuantizedWeight, dtype: Any) -> Array:
 
 
 def tile_of(inputs: int) -> int:
-    """How many inputs share a scale: 64 of 4096, 43 of 172."""
+    """The number of inputs that share a scale: 64 of 4096, 43 of 172."""
     return max(size for size in range(1, TILE + 1) if inputs % size == 0)
 
 

@@ -1,4 +1,4 @@
-"""What Hugging Face has of a family: its `config.json`, its tensors; and the registry of these.
+"""Hugging Face's side of a family, `config.json` and tensors, and the registry of these.
 
 Each file of `tulu_jax/checkpoint/hf/families` registers one, under the family's name in
 `tulu_jax.models.FAMILIES`.
@@ -18,14 +18,14 @@ from tulu_jax.models import ModelConfig
 
 @dataclass(frozen=True)
 class HfFamily:
-    """How Hugging Face writes the models of one family."""
+    """Hugging Face's format of the models of one family."""
 
     name: str
     """Ours: `ModelConfig.family`."""
     architectures: Mapping[str, str]
     """Architecture -> model_type of the configs that are read; the first is written."""
     prefix: str
-    """What names of tensors begin with in the whole model, and not in the bare one."""
+    """The beginning of tensors' names in the whole model that the bare one lacks."""
     from_hf: Callable[[Fields], ModelConfig]
     """The config that the fields of a `config.json` describe."""
     to_hf: Callable[[Any], dict[str, Any]]

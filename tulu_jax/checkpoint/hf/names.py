@@ -1,4 +1,4 @@
-"""Which Hugging Face tensors a model of a config has, and which of our weights they hold."""
+"""The Hugging Face tensors of a model, and the weights of ours that they hold."""
 
 from __future__ import annotations
 

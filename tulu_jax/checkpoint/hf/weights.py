@@ -1,4 +1,4 @@
-"""How one Hugging Face tensor holds one or several of our weights.
+"""One Hugging Face tensor, and the one or several of our weights that it holds.
 
 The common difference is the order of axes: Hugging Face stores a matrix as [out, in], we store
 [in, out] with heads as an axis of their own. Rotary channels are half-split on both sides, so
@@ -33,7 +33,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Order:
-    """How the numbers of a tensor are ordered beside ours."""
+    """The order of a tensor's numbers beside ours."""
 
     take: Callable[[np.ndarray, int, Shape], np.ndarray]
     """(tensor, which of its weights, our shape) -> our weight, a view where possible."""
@@ -132,7 +132,7 @@ class Weight:
     path: ParamPath
     tensor: Tensor
     part: int = 0
-    """Which of the tensor's weights it is."""
+    """Its place among the tensor's weights."""
 
     @property
     def pattern(self) -> str:

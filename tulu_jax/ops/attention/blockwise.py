@@ -64,7 +64,7 @@ def _blocks(length: int, slots: int) -> list[tuple[slice, slice]]:
 
 
 class _SavedBlock(NamedTuple):
-    """What the backward pass needs of one block of queries."""
+    """One block of queries as the backward pass needs it."""
 
     shifted: Float[Array, "B K G T S"]
     """exp(score - the row's largest score)."""

@@ -1,4 +1,4 @@
-"""Which kernel runs, and why: by the devices of the mesh in force, never by a silent fallback."""
+"""The choice of the kernel: by the devices of the mesh in force, never by a silent fallback."""
 
 from __future__ import annotations
 

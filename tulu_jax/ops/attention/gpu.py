@@ -11,7 +11,7 @@ from tulu_jax.ops.attention.masks import same_segment
 from tulu_jax.ops.attention.sharded import pad_to
 
 CUDNN_MULTIPLE = 8
-"""What cuDNN asks of head widths; rows are padded to an even length."""
+"""cuDNN's head widths are multiples of this; rows are padded to an even length."""
 
 
 def cudnn_attention(

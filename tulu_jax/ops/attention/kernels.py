@@ -13,7 +13,7 @@ class AttentionKernel:
     """A kernel for training rows."""
 
     name: str
-    """What `ATTENTION` calls it."""
+    """Its name in `ATTENTION`."""
     function: RowKernel | str
     """It, or `module:function`, imported when asked for: Pallas takes half a second to import that
     runs on CPU need not spend."""
@@ -22,7 +22,7 @@ class AttentionKernel:
     half_only: bool = False
     """Whether it refuses float32."""
     package: str | None = None
-    """What must be installed beside JAX."""
+    """The package that must be installed beside JAX."""
     keeps_scores: bool = False
     """Whether its gradient needs all scores of a row, as that of a flash kernel does not."""
     tags_residuals: bool = False

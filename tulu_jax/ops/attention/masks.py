@@ -1,4 +1,4 @@
-"""Who may see whom, for kernels that take a mask."""
+"""Masks of the keys that each query may see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def visible(
     key_segments: Int[Array, "B S"],
     query_slots: Int[Array, "B T"],
 ) -> Bool[Array, "B T S"]:
-    """Which key slots each query may see: its own conversation, itself and what came before.
+    """The key slots each query may see: its own conversation, itself and what came before.
 
     Segment 0 is padding and sees nothing. A packed row of two conversations and one pad, with
     query_slots = 0 1 2 3 4 5:

@@ -11,5 +11,5 @@ for _module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
 
 
 def hf_family(config: ModelConfig) -> HfFamily:
-    """What Hugging Face has of the config's family."""
+    """Hugging Face's side of the config's family."""
     return REGISTRY[config.family]

@@ -13,7 +13,7 @@ from tulu_jax.models import LlamaConfig, RopeScaling
 
 DEFAULT_ROPE_THETA = 10_000.0
 MISTRAL_WINDOW = 4096
-"""What transformers takes for a Mistral whose config names no sliding window."""
+"""The window of a Mistral whose config names none, as transformers takes it."""
 SCALING_FIELDS = {
     "default": (),
     "linear": ("factor",),
