@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.errors import ConfigError
 from tulu_jax.ops.attention import KERNELS, attend, choose_kernel
 
@@ -31,6 +32,7 @@ Arrays = tuple[Any, Any, Any]
 def main() -> None:
     """Prints one line a kernel; one that cannot run here says why."""
     args = parse_args()
+    leave_out_absent_tpu()
     device = jax.devices()[0]
     chosen = choose_kernel("auto", args.dtype)
     print(f"{device.device_kind}, {args}; auto takes {chosen.name}: {chosen.reason}")

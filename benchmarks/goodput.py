@@ -34,6 +34,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 import numpy as np  # noqa: E402
 
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu  # noqa: E402
 from tulu_jax.cli.allocator import keep_memory  # noqa: E402
 
 BEGAN = time.perf_counter()
@@ -62,14 +63,14 @@ def train(args: argparse.Namespace) -> None:
     """One run in this process."""
     from train import small
 
-    from tulu_jax.cli.bench import preset
+    from tulu_jax.cli.gin_config import load_model
     from tulu_jax.data.config import DataConfig
     from tulu_jax.data.store import write_store
     from tulu_jax.models import ComputeConfig
     from tulu_jax.train import loop, setup
     from tulu_jax.train.config import TrainConfig
 
-    model, folder = preset(args.model), args.folder
+    model, folder = load_model(args.model), args.folder
     store = folder / "store"
     if not store.exists():
         examples = conversations(args.length, model.vocab_size)
@@ -219,6 +220,7 @@ def run(args: argparse.Namespace, name: str, steps: int, period: int) -> dict[st
 
 def main() -> None:
     """Plans the run from a short one, runs it, prints where the time went."""
+    leave_out_absent_tpu()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything there is to measure on one GPU, in one command: sh benchmarks/gpu.sh [OUTPUT_FOLDER]
 #
-# Needs jax with CUDA, flax, optax, orbax, numpy; torch and transformers for the comparison (flash-attn
+# Needs jax with CUDA, flax, optax, orbax, gin-config, numpy; for the comparison torch, transformers (flash-attn
 # where it is to be compared too). A line that fails says so and the rest goes on. About 20 minutes.
 #   1. 1B LLaMA, rows of 2,048, bfloat16: MFU by batch, remat and kernel (aim: 50 % of an H100's peak)
 #   2. 7B, a full fine-tune step with float32 AdamW on one H200 (about 110 of 141 GB), and with a

@@ -31,6 +31,7 @@ import numpy as np
 from tulu_jax.checkpoint.arrays import LazyArray, save_params
 from tulu_jax.checkpoint.hf.load import param_shapes, put
 from tulu_jax.checkpoint.hf.names import weights_of
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.models import LlamaConfig, config_to_dict
 
 SHAPES = {
@@ -135,6 +136,7 @@ def measure_round(root: Path, *, export_only: bool) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints the medians of the rounds."""
+    leave_out_absent_tpu()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="1b")

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/step.py --model llama_1b --rows 16 --length 2048 --dtype bfloat16
 
-Needs jax, flax, optax, orbax and numpy. Options: `python benchmarks/step.py --help`.
+Needs jax, flax, optax, orbax, gin-config and numpy. Options: `python benchmarks/step.py --help`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bare import stand_in_for_jaxtyping  # noqa: E402
 stand_in_for_jaxtyping()
 
 from tulu_jax.cli import bench  # noqa: E402
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu  # noqa: E402
 from tulu_jax.cli.allocator import keep_memory  # noqa: E402
 from tulu_jax.errors import TuluError  # noqa: E402
 
@@ -31,6 +32,7 @@ def main() -> int:
     )
     bench.add_arguments(parser)
     args = parser.parse_args()
+    leave_out_absent_tpu()
     keep_memory()
     try:
         return bench.run(args)

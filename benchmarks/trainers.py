@@ -56,10 +56,10 @@ def write_weights(folder: Path, work: Work) -> None:
     import jax
 
     from tulu_jax.checkpoint import hf
-    from tulu_jax.cli.bench import preset
+    from tulu_jax.cli.gin_config import load_model
     from tulu_jax.models import init_params
 
-    config = preset(work.model)
+    config = load_model(work.model)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
         hf.save(folder, config, jax.device_get(params))

@@ -50,7 +50,8 @@ from trainers import (  # noqa: E402
     write_weights,
 )
 
-from tulu_jax.cli.bench import preset  # noqa: E402
+from tulu_jax.cli.absent_tpu import leave_out_absent_tpu  # noqa: E402
+from tulu_jax.cli.gin_config import load_model  # noqa: E402
 
 PAUSE_S = 0.5
 """Between steps, so that the threads of the trainer before have gone to sleep."""
@@ -60,7 +61,7 @@ def random_batches(args: argparse.Namespace) -> list[dict[str, np.ndarray]]:
     """One batch of random tokens."""
     from tulu_jax.train.bench import synthetic_batch
 
-    return [synthetic_batch(args.rows, args.length, preset(args.model).vocab_size)]
+    return [synthetic_batch(args.rows, args.length, load_model(args.model).vocab_size)]
 
 
 def real_examples(shared: Path, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -198,7 +199,7 @@ def prepare(args: argparse.Namespace, folder: Path, device: str) -> None:
     if args.real:
         examples = real_examples(args.real, args.length)
         largest = max(int(tokens.max()) for tokens, _ in examples)
-        if largest >= preset(args.model).vocab_size:
+        if largest >= load_model(args.model).vocab_size:
             raise SystemExit(f"{args.model} has too few tokens for the data: {largest}")
         write_batches(folder, OURS, packed_batches(examples, args.rows, args.length))
         write_batches(folder, "torch", padded_batches(examples, args.rows))
@@ -211,6 +212,7 @@ def prepare(args: argparse.Namespace, folder: Path, device: str) -> None:
 def main() -> None:
     """As a controller runs the rounds, as a worker steps."""
     args = parse()
+    leave_out_absent_tpu()
     if args.worker:
         work_when_told(args.worker, args.folder)
         return

@@ -10,7 +10,16 @@ from typing import Literal
 import pytest
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import LARGEST, check_field_types, set_paths
+from tulu_jax.fields import (
+    LARGEST,
+    above,
+    check_field,
+    check_fields,
+    divisor,
+    least,
+    one_of,
+    setting,
+)
 
 Mode = Literal["a", "b"]
 
@@ -23,9 +32,12 @@ class Sample:
     on: bool = False
     other: Sequence[int] = ()
     table: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-    mode: Mode = "a"
+    mode: Mode | None = "a"
     nested: Inner | None = None
-    path: str | None = None
+    path: str | None = setting(None, path=True, macro="PATH")
+    kind: str = setting("c", one_of("c", "d"))
+    parts: int | None = setting(None, above(0))
+    shares: Mapping[str, int] = setting(check=least(1), factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Inner:
     ],
 )
 def test_right_types_pass(changes):
-    check_field_types(Sample(**changes))
+    check_fields(Sample(**changes))
 
 
 @pytest.mark.parametrize(
@@ -65,9 +77,14 @@ def test_right_types_pass(changes):
         ({"on": 1}, r"Sample.on is not True or False - got 1"),
         ({"other": "ab"}, r"Sample.other is not a list, each item a whole number - got 'ab'"),
         ({"other": [1, "a"]}, r"Sample.other is not a list, each item a whole number"),
-        ({"table": {"a": "x"}}, r"Sample.table is not a mapping \{name: value\} - got"),
+        ({"table": {"a": "x"}}, r"Sample.table is not a mapping \{name: a number, or None\} - got"),
         ({"table": [1]}, r"Sample.table is not a mapping"),
-        ({"mode": 3}, r"Sample.mode is not text - got 3"),
+        ({"mode": 3}, r"Sample.mode is unknown - got 3 - expected a or b, or None"),
+        ({"mode": "c"}, r"Sample.mode is unknown - got 'c'"),
+        ({"kind": "e"}, r"Sample.kind is unknown - got 'e' - expected c or d"),
+        ({"parts": 0}, r"Sample.parts is out of range - got 0 - expected a number above 0"),
+        ({"shares": {"a": 0}}, r"Sample.shares\['a'\] is out of range - got 0 - expected 1 or"),
+        ({"path": "\0"}, r"PATH names no file or folder"),
         (
             {"nested": True},
             r"Sample.nested is not @Inner\(\) - got True - expected @Inner\(\), or ",
@@ -79,13 +96,17 @@ def test_right_types_pass(changes):
 )
 def test_wrong_types_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
-        check_field_types(Sample(**changes))
+        check_fields(Sample(**changes))
 
 
 def test_paths_become_what_users_mean(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    sample = Sample(name="~/x/../y")
-    set_paths(sample, name="NAME", path="PATH")
-    assert sample.name == os.path.realpath("/home/me/y") and sample.path is None
-    with pytest.raises(ConfigError, match="NAME names no file or folder - got ''"):
-        set_paths(Sample(name=""), name="NAME")
+    sample = Sample(path="~/x/../y")
+    check_fields(sample)
+    assert sample.path == os.path.realpath("/home/me/y")
+
+
+def test_a_field_can_be_held_to_another():
+    check_field(Sample(count=4), "count", divisor(8, "the size"))
+    with pytest.raises(ConfigError, match=r"Sample.count is out .* a divisor of the size 8"):
+        check_field(Sample(count=3), "count", divisor(8, "the size"))

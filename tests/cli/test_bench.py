@@ -1,4 +1,4 @@
-"""`tulu bench train`: what it prints, and that it needs neither gin nor any data library."""
+"""`tulu bench train`: what it prints, and that it needs no data library."""
 
 import json
 import os
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tulu_jax.cli.bench import mesh_sizes, preset
-from tulu_jax.cli.gin_config import config_folder, load_train_config
+from tulu_jax.cli.bench import mesh_sizes
+from tulu_jax.cli.gin_config import load_model, load_train_config
+from tulu_jax.cli.gin_files import config_folder
 from tulu_jax.cli.main import main
 from tulu_jax.errors import ConfigError
 
@@ -17,7 +18,6 @@ ROOT = Path(__file__).parent.parent.parent
 ABSENT = (
     "tensorflow",
     "seqio",
-    "gin",
     "grain",
     "sentencepiece",
     "tokenizers",
@@ -31,17 +31,17 @@ def test_presets_are_those_of_gin(name, tmp_path):
     settings = [f"MODEL_DIR = '{tmp_path}'", "MIXTURE_OR_TASK_NAME = 'x'", "TOKENIZER = 'y'",
                 "EPOCHS = 1"]  # fmt: skip
     config = load_train_config(["runs/finetune.gin", f"models/{name}.gin"], settings)
-    assert preset(name) == config.model
+    assert load_model(name) == config.model
 
 
 def test_every_preset_can_be_read():
     names = [path.stem for path in (config_folder() / "models").glob("*.gin")]
-    assert len(names) > 20 and all(preset(name).num_params > 0 for name in names)
+    assert len(names) > 20 and all(load_model(name).num_params > 0 for name in names)
 
 
 def test_unknown_model():
     with pytest.raises(ConfigError, match=r"unknown model - got llama_8x - expected .*llama_58m"):
-        preset("llama_8x")
+        load_model("llama_8x")
 
 
 def test_mesh_sizes():
@@ -56,7 +56,7 @@ def test_rows_must_divide(capsys):
 
 
 @pytest.mark.slow
-def test_where_only_jax_flax_optax_orbax_and_numpy_exist():
+def test_where_only_jax_flax_optax_orbax_gin_and_numpy_exist():
     """The same command through benchmarks/step.py, every other import refused."""
     script = (
         "import sys\n"

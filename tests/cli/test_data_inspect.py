@@ -154,9 +154,10 @@ def test_bad_records_are_counted(tmp_path, capsys):
     assert "1 bad records skipped, the first: " in capsys.readouterr().out
 
 
-def test_mistakes(chat):
-    with pytest.raises(ConfigError, match="--n is out of range - got 0 - expected a whole"):
+def test_mistakes(chat, capsys):
+    with pytest.raises(SystemExit, match="2"):
         inspect(chat, *TOKENIZER, "--n", "0")
+    assert "--n: is out of range - got 0 - expected a whole" in capsys.readouterr().err
     with pytest.raises(DataError, match="has no such split - got 'dev'"):
         inspect(chat, *TOKENIZER, "--split", "dev")
     with pytest.raises(DataError, match=r"dolly is read from files .* --raw_dir .* --data_dir"):

@@ -8,7 +8,7 @@ from tasks import demo
 from tulu_jax.cli import data
 from tulu_jax.data import parts, specs
 from tulu_jax.data.specs import DatasetSpec
-from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.errors import DataError
 
 
 @pytest.fixture
@@ -86,6 +86,8 @@ def test_strict(tmp_path, small):
         prepare(tmp_path, "--strict")
 
 
-def test_no_process(tmp_path, small):
-    with pytest.raises(ConfigError, match=r"--num_processes is out of range - got 0 .* from 1 to"):
+def test_no_process(tmp_path, small, capsys):
+    with pytest.raises(SystemExit, match="2"):
         prepare(tmp_path, "--num_processes", "0")
+    told = "--num_processes: is out of range - got 0 - expected a whole number from 1 to 4,096"
+    assert told in capsys.readouterr().err

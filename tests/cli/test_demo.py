@@ -29,7 +29,8 @@ def test_two_steps(tmp_path, away):
 @pytest.mark.parametrize("flag", ["--steps", "--questions"])
 def test_numbers_that_are_none(tmp_path, capsys, flag):
     for value in ("0", "-3"):
-        assert main(["demo", "--dir", str(tmp_path / "new"), f"{flag}={value}"]) == 2
-        expected = f"{flag} is out of range - got {value} - expected a whole number from 1 on"
+        with pytest.raises(SystemExit, match="2"):
+            main(["demo", "--dir", str(tmp_path / "new"), f"{flag}={value}"])
+        expected = f"{flag}: is out of range - got {value} - expected a whole number from 1 to"
         assert expected in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -10,12 +10,14 @@ import pytest
 
 from tulu_jax import models
 from tulu_jax.cli.gin_config import (
+    MACRO_FIELDS,
     MACROS,
-    config_folder,
+    SETTINGS,
     load_train_config,
     parse_overrides,
     to_gin,
 )
+from tulu_jax.cli.gin_files import MACRO, config_folder, read_bindings
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import abstract_params
 
@@ -204,10 +206,35 @@ def test_run_files(name):
     assert dataclasses.is_dataclass(config.data)
 
 
+OWN_DEFAULTS = {"RANDOM_SEED", "DTYPE", "REMAT", "MODEL_DIR", "MIXTURE_OR_TASK_NAME", "TOKENIZER"}
+"""Macros whose default differs from a field's, or whose field has none."""
+
+
 def test_every_macro_is_bound_by_the_defaults():
-    text = (config_folder() / "runs" / "finetune.gin").read_text()
-    for name in MACROS:
-        assert f"\n{name} = " in text and f"%{name}\n" in text + "\n", name
+    """The recipe states each default a second time, and what reads it: as the fields do."""
+    found = list(read_bindings(["runs/finetune.gin"], []))
+    defaults = {one.name: one.value for one in found if one.kind == MACRO}
+    readers = [(name, one.name) for one in found for name in one.macros]
+    meant = [(name, field) for name, fields in MACRO_FIELDS.items() for field in fields]
+    moved = (
+        ("TASK_FEATURE_LENGTHS", "DataConfig.length"),
+        ("TASK_FEATURE_LENGTHS", "row_length.feature_lengths"),
+    )
+    assert set(readers) - {moved[1]} == set(meant) - {moved[0]} and set(defaults) == set(MACROS)
+    fields = {
+        f"{kind.__name__}.{field.name}": field
+        for kind in SETTINGS
+        for field in dataclasses.fields(kind)
+    }
+    for name, places in MACRO_FIELDS.items():
+        field = fields[places[0]]
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default
+        default = list(default) if isinstance(default, tuple) else default
+        if name == "TASK_FEATURE_LENGTHS":
+            default = {"targets": default}
+        assert (defaults[name] == default) is (name not in OWN_DEFAULTS), name
+        assert field.metadata["help"], name
 
 
 UNKNOWN = "unknown setting - got"

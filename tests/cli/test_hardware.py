@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tulu_jax.cli.gin_config import MACROS, config_folder, load_train_config
+from tulu_jax.cli.gin_config import MACROS, load_train_config
+from tulu_jax.cli.gin_files import config_folder
 
 FOLDER = config_folder() / "hardware"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.gin"))

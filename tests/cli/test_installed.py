@@ -12,7 +12,8 @@ LOADS = """
 import sys
 from pathlib import Path
 import gin_configs
-from tulu_jax.cli.gin_config import config_folder, load_train_config
+from tulu_jax.cli.gin_config import load_train_config
+from tulu_jax.cli.gin_files import config_folder
 assert Path(gin_configs.__file__).is_relative_to(sys.argv[1]), gin_configs.__file__
 for path in sorted((config_folder() / "runs").rglob("*.gin")):
     name = str(path.relative_to(config_folder()))

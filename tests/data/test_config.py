@@ -9,13 +9,13 @@ from tulu_jax.errors import ConfigError
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("length", 0, "length is out of range - got 0 - expected a whole number of at least 1"),
-        ("batch_size", 1.5, "batch_size is out of range - got 1.5"),
+        ("length", 0, "DataConfig.length is out of range - got 0 - expected 1 or more"),
+        ("batch_size", 1.5, "DataConfig.batch_size is not a whole number - got 1.5"),
         ("epochs", 0, "epochs is out of range"),
-        ("seed", None, "seed is out of range - got None"),
+        ("seed", None, "DataConfig.seed is not a whole number - got None"),
         ("heldout_examples", -1, "heldout_examples is out of range"),
-        ("packing", "tight", "unknown packing - got 'tight' - expected best_fit or padded"),
-        ("encoding", "HF", "unknown encoding - got 'HF' - expected hf or paper"),
+        ("packing", "tight", "packing is unknown - got 'tight' - expected best_fit or padded"),
+        ("encoding", "HF", "DataConfig.encoding is unknown - got 'HF' - expected hf or paper"),
         ("mixture", "", "mixture is not set"),
         ("tokenizer", None, "tokenizer is not set"),
         ("tokenizer", "gs://bucket/tok", "TOKENIZER is an address, not a path of this machine"),

@@ -134,15 +134,18 @@ def test_settings_of_a_task_that_is_not_there(setting):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "rate"}, r"unknown schedule - got 'rate' - expected concat or rates"),
+        (
+            {"schedule": "rate"},
+            r"DataConfig.schedule is unknown - got 'rate' - expected concat or rates",
+        ),
         ({"max_examples": {"a": 0}}, r"max_examples\['a'\] is out of range - got 0"),
-        ({"max_examples": 5}, r"max_examples is not understood - got 5 - expected {task: value}"),
+        ({"max_examples": 5}, r"max_examples is not a mapping \{name: a whole number\}"),
         ({"seeds": {"a": -1}}, r"seeds\['a'\] is out of range - got -1"),
         ({"rates": {"a": 0.0}}, r"rates\['a'\] is out of range - got 0.0 - expected a number abov"),
-        ({"options": {"a": "every"}}, r"options\['a'\] is not understood - got 'every'"),
+        ({"options": {"a": "every"}}, r"options is not a mapping \{name: a mapping \{name: va"),
         ({"rate_maximum": 0}, r"rate_maximum is out of range"),
         ({"rate_temperature": 0}, r"rate_temperature is out of range - got 0"),
-        ({"rate_scale": "1"}, r"rate_scale is out of range - got '1'"),
+        ({"rate_scale": "1"}, r"rate_scale is not a number - got '1'"),
         ({"rates": {"a": 1.0}}, r"rates are given but not used - got schedule 'concat'"),
         ({"rate_maximum": 10}, r"rates are given but not used"),
     ],

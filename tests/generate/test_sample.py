@@ -96,11 +96,11 @@ def test_draws_stay_in_the_set():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": -1.0}, "temperature is impossible - got -1.0 - expected a number >= 0"),
-        ({"temperature": float("nan")}, "temperature is impossible"),
-        ({"top_p": 0.0}, "top_p is impossible - got 0.0"),
-        ({"top_p": 1.1}, "top_p is impossible"),
-        ({"top_k": -1}, "top_k is impossible"),
+        ({"temperature": -1.0}, "temperature is out of range - got -1.0 - expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature is out of range - got nan"),
+        ({"top_p": 0.0}, "top_p is out of range - got 0.0 - expected a number above 0 and up to 1"),
+        ({"top_p": 1.1}, "top_p is out of range"),
+        ({"top_k": -1}, "top_k is out of range"),
     ],
 )
 def test_impossible_settings(values, message):

@@ -51,7 +51,7 @@ def test_mesh_that_does_not_use_all_devices(sizes):
 @pytest.mark.parametrize("size", [0, -2])
 def test_impossible_sizes(name, size):
     with pytest.raises(
-        ConfigError, match=rf"mesh axis has an impossible size - got MeshConfig.{name}={size}"
+        ConfigError, match=rf"MeshConfig.{name} is out of range - got {size} - expected 1 or more,"
     ):
         MeshConfig(**{name: size})
 

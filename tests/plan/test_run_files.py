@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tulu_jax.axes import MESH_AXES
-from tulu_jax.cli.gin_config import config_folder, load_train_config
+from tulu_jax.cli.gin_config import load_train_config
+from tulu_jax.cli.gin_files import config_folder
 from tulu_jax.data.mixtures import get_mixture
 from tulu_jax.errors import TuluError
 from tulu_jax.parallel import layout_for

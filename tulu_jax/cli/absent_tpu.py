@@ -26,6 +26,8 @@ def leave_out_absent_tpu() -> None:
         return
     if importlib.util.find_spec("libtpu") and not _any_accelerator():
         os.environ["JAX_PLATFORMS"] = "cpu"
+        if "jax" in sys.modules:  # which has read it already
+            sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
 def _any_accelerator() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import new_command, path_argument
 
 DESCRIPTION = """\
 Turns an adapter in PEFT's format (adapter_config.json beside adapter_model.safetensors or .bin)
@@ -22,12 +22,13 @@ example:
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu adapter` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "adapter",
+        run,
         help="PEFT adapter -> run folder",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--peft", type=path_argument, required=True, metavar="DIR", help="the adapter's folder"
@@ -38,7 +39,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--model_dir", type=path_argument, required=True, metavar="OUT", help="run folder to make"
     )
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import json
-import re
-from pathlib import Path
 from typing import Any
 
-from tulu_jax.cli.paths import path_argument
-from tulu_jax.cli.ranges import check_ranges
+from tulu_jax.cli.flags import LENGTH_MOST, number, path_argument, whole
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import between
 
 EXAMPLES = """\
 examples:
@@ -20,17 +17,8 @@ examples:
   tulu bench train --model llama_1b --rows 16 --length 2048 --dtype bfloat16 --remat minimal
   tulu bench train --model llama_7b --rows 4 --remat full --attention auto --json
 
-Neither gin nor any data library is needed. MFU counts no recomputation and no padding.
+No data library is needed. MFU counts no recomputation and no padding.
 """
-WHOLE = {
-    "rows": (1, 1_000_000),
-    "length": (2, 10_000_000),
-    "micro_batches": (1, 1_000_000),
-    "steps": (1, 1_000_000),
-    "warmup": (0, 1_000_000),
-}
-"""Flags that take a whole number: the least and the largest."""
-SETTING = re.compile(r"^(\w+)\.(\w+) *= *(.+)$", re.MULTILINE)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -53,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `tulu bench train`."""
     add = parser.add_argument
     add("--model", default="llama_58m", help="a file of gin_configs/models, without .gin")
-    add("--rows", type=int, default=4, help="rows in a batch (default 4)")
-    add("--length", type=int, default=512, help="tokens in a row (default 512)")
-    add("--micro_batches", type=int, default=1, help="parts a batch is cut into")
+    add("--rows", type=whole(1), default=4, help="rows in a batch (default 4)")
+    add("--length", type=whole(2, LENGTH_MOST), default=512, help="tokens in a row (default 512)")
+    add("--micro_batches", type=whole(1), default=1, help="parts a batch is cut into")
     add("--dtype", default="float32", help="float32 or bfloat16 compute")
     add("--attention", default="auto", help="attention kernel")
     add("--remat", default="none", help="what the backward pass computes again")
@@ -66,21 +54,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--offload_optimizer", action="store_true", help="moments in the host's memory")
     add("--store", type=path_argument, metavar="DIR", help="take rows from this tokenized store")
     add("--packing", choices=("best_fit", "padded"), help="of the store's rows (default best_fit)")
-    add("--loss_share", type=float, help="of made-up tokens (default 0.5)")
-    add("--steps", type=int, default=10, help="steps timed (default 10)")
-    add("--warmup", type=int, default=2, help="steps before them (default 2)")
+    add(
+        "--loss_share",
+        type=number(between(0, 1, "a share")),
+        help="of made-up tokens (default 0.5)",
+    )
+    add("--steps", type=whole(1), default=10, help="steps timed (default 10)")
+    add("--warmup", type=whole(0), default=2, help="steps before them (default 2)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
     """Times steps and prints what was found."""
     _check(args)
+    from tulu_jax.cli.gin_config import load_model
     from tulu_jax.models import ComputeConfig
     from tulu_jax.parallel import MeshConfig
     from tulu_jax.train.bench import StepBench, measure
     from tulu_jax.train.config import OptimizerConfig
 
-    model = preset(args.model)
+    model = load_model(args.model)
     compute = ComputeConfig(
         dtype=args.dtype,
         remat=args.remat,
@@ -107,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuses numbers that cannot be, and flags that would change nothing."""
-    check_ranges(args, WHOLE, {"loss_share": (0.0, 1.0)})
     if args.rows % args.micro_batches:
         raise ConfigError(
             "--micro_batches does not divide the batch",
@@ -122,34 +114,6 @@ def _check(args: argparse.Namespace) -> None:
             expected="--packing with --store, --loss_share without",
             do="leave it out",
         )
-
-
-def preset(name: str) -> Any:
-    """The model config of `gin_configs/models/NAME.gin`, read without gin.
-
-    Raises:
-      ConfigError: no such file.
-    """
-    import gin_configs
-    from tulu_jax.models import FAMILIES
-    from tulu_jax.models.family import nested_fields
-
-    folder = Path(next(iter(gin_configs.__path__))) / "models"
-    path = folder / f"{name}.gin"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.gin")))
-        raise ConfigError("unknown model", got=name, expected=known)
-    families = {family.__name__: family for family in FAMILIES.values()}
-    fields: dict[str, dict[str, Any]] = {}
-    for kind, field, value in SETTING.findall(path.read_text(encoding="utf-8")):
-        if not value.startswith("@"):
-            fields.setdefault(kind, {})[field] = ast.literal_eval(value.split("#")[0].strip())
-    (name,) = fields.keys() & families.keys()
-    values, family = fields[name], families[name]
-    for field, kind in nested_fields(family).items():
-        if kind.__name__ in fields:
-            values[field] = kind(**fields[kind.__name__])
-    return family(**values)
 
 
 def mesh_sizes(text: str) -> dict[str, Any]:

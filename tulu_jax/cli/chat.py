@@ -7,6 +7,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.flags import new_command
 from tulu_jax.cli.generate import MAX_NEW_TOKENS, add_model_arguments, checked_sampling, load_model
 from tulu_jax.errors import DataError
 
@@ -28,16 +29,16 @@ HELP = """\
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu chat` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "chat",
+        run,
         help="talk to a model",
         description=DESCRIPTION,
         epilog="within the conversation:\n" + HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
     parser.add_argument("--system", help="system message to begin with")
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

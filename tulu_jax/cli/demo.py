@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_text
+from tulu_jax.cli.flags import path_text, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,10 +33,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--dir", type=path_text, default="demo", help="folder for everything (default: demo)"
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="train N steps instead of the whole recipe"
+        "--steps", type=whole(1), metavar="N", help="train N steps instead of the whole recipe"
     )
     parser.add_argument(
-        "--questions", type=int, metavar="N", help="ask the first N held-out questions, not all"
+        "--questions",
+        type=whole(1),
+        metavar="N",
+        help="ask the first N held-out questions, not all",
     )
     parser.set_defaults(func=run)
 
@@ -50,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.console import plain_console, write_verbatim
     from tulu_jax.train.loop import train
 
-    _check(args)
     console = plain_console(soft_wrap=True)
     folder, run_dir = Path(args.dir), Path(args.dir) / "run"
     settings = {"MODEL_DIR": run_dir, "DATA_DIR": folder / "data", "TOKENIZER": TOKENIZER_DIR}
@@ -91,21 +93,6 @@ def run(args: argparse.Namespace) -> int:
         write_verbatim(f"{question}\n  {answer}")
     _print_next(console, folder, run_dir, export)
     return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Refuses numbers that are none before anything is made."""
-    from tulu_jax.errors import ConfigError
-
-    for name in ("steps", "questions"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(
-                f"--{name} is out of range",
-                got=value,
-                expected="a whole number from 1 on",
-                do="leave it out for all",
-            )
 
 
 def _fresh_params(config: Any) -> Any:

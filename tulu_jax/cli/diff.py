@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import path_argument
 
 DESCRIPTION = """\
 make:  writes tuned - base, tensor by tensor, as a Hugging Face folder that may be published where

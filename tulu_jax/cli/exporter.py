@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_argument, path_or_none, path_text
+from tulu_jax.cli.flags import new_command, path_argument, path_or_none, path_text
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import real_path, user_path
 
@@ -37,12 +37,13 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu export` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "export",
+        run,
         help="run folder -> Hugging Face folder",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--model_dir", type=path_argument, required=True, metavar="RUN", help="run folder"
@@ -79,7 +80,6 @@ def add_parser(subparsers: Any) -> None:
         help="round the vocabulary up to a multiple of N, with rows that stand for no token "
         "(default: its true size)",
     )
-    parser.set_defaults(func=run)
 
 
 def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:

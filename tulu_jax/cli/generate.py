@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import new_command, number, path_argument, whole
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import LARGEST, PORTION, least
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -40,12 +41,13 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu generate` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "generate",
+        run,
         help="answer prompts with a model",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -67,8 +69,9 @@ def add_parser(subparsers: Any) -> None:
         help="ask anew for the answer that a conversation ends with; the model does not see it",
     )
     parser.add_argument("--raw", action="store_true", help="continue prompts as plain text")
-    parser.add_argument("--batch_size", type=int, default=8, help="prompts at a time (default 8)")
-    parser.set_defaults(func=run)
+    parser.add_argument(
+        "--batch_size", type=whole(1), default=8, help="prompts at a time (default 8)"
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,19 +103,29 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "own chat template, or tulu where it has none)",
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)"
+        "--temperature",
+        type=number(least(0)),
+        default=0.0,
+        help="0 takes the likeliest token (default)",
     )
     parser.add_argument(
-        "--top_p", type=float, default=1.0, help="draw from the smallest set with this mass"
+        "--top_p",
+        type=number(PORTION),
+        default=1.0,
+        help="draw from the smallest set with this mass",
     )
-    parser.add_argument("--top_k", type=int, default=0, help="draw from the k likeliest (0: all)")
+    parser.add_argument(
+        "--top_k", type=whole(0), default=0, help="draw from the k likeliest (0: all)"
+    )
     parser.add_argument(
         "--max_new_tokens",
-        type=int,
+        type=whole(1),
         metavar="N",
         help=f"longest answer in tokens (default {MAX_NEW_TOKENS}, or what the model has room for)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random draws (default 0)")
+    parser.add_argument(
+        "--seed", type=whole(0, LARGEST), default=0, help="of the random draws (default 0)"
+    )
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
     )
@@ -221,13 +234,7 @@ def checked_sampling(args: argparse.Namespace) -> Sampling:
     """
     from tulu_jax.console import WARNING, plain_console, print_line
     from tulu_jax.generate import Sampling
-    from tulu_jax.generate.sample import check_seed
 
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        raise ConfigError(
-            "--max_new_tokens is impossible", got=args.max_new_tokens, expected=">= 1"
-        )
-    check_seed(args.seed)
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
     if sampling.temperature == 0 and (sampling.top_p, sampling.top_k, args.seed) != (1.0, 0, 0):
         note = "note --top_p, --top_k and --seed do nothing without --temperature"
@@ -304,8 +311,6 @@ def _not_followed(args: argparse.Namespace, kept: dict[str, Any]) -> list[str]:
 
 def _check_output(args: argparse.Namespace) -> None:
     """Refuses, before anything is loaded, an output that could not be written or is the input."""
-    if args.batch_size < 1:
-        raise ConfigError("--batch_size is impossible", got=args.batch_size, expected=">= 1")
     if not args.answer_field.isidentifier():
         raise ConfigError(
             "--answer_field is no name", got=repr(args.answer_field), expected="letters and digits"

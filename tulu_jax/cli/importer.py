@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.cli import verify
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import path_argument
 from tulu_jax.errors import ConfigError
 
 DESCRIPTION = """\

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import number, path_argument, whole
+from tulu_jax.fields import PORTION
 
 if TYPE_CHECKING:
     from tulu_jax.data.config import DataConfig
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="'NAME = VALUE'")
     parser.add_argument("--topology", required=True, help="such as v4:4x4x8, v5e-16, cpu:8, local")
-    parser.add_argument("--num_slices", type=int, default=1, metavar="N")
+    parser.add_argument("--num_slices", type=whole(1), default=1, metavar="N")
     parser.add_argument(
         "--estimate", action="store_true", help="from shapes alone, in a second; compile nothing"
     )
@@ -56,10 +57,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--search", action="store_true", help="try meshes, micro-batches and remat policies"
     )
     parser.add_argument(
-        "--compile_at_most", type=int, default=4, metavar="N", help="with --search (default 4)"
+        "--compile_at_most", type=whole(1), default=4, metavar="N", help="with --search (default 4)"
     )
     parser.add_argument(
-        "--efficiency", type=float, default=0.6, metavar="SHARE",
+        "--efficiency", type=number(PORTION), default=0.6, metavar="SHARE",
         help="share of the roofline's speed that the time to train assumes (default 0.6)",
     )  # fmt: skip
     parser.add_argument(
@@ -72,10 +73,6 @@ def run(args: argparse.Namespace) -> int:
     """Plans, prints, and writes the JSON file."""
     from tulu_jax.errors import ConfigError
 
-    if not 0 < args.efficiency <= 1:
-        raise ConfigError(
-            "--efficiency is out of range", got=args.efficiency, expected="a share in (0, 1]"
-        )
     if args.estimate and (args.search or args.largest_batch):
         raise ConfigError(
             "--estimate compiles nothing",

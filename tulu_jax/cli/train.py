@@ -63,7 +63,11 @@ class _MacroHelp(argparse.RawDescriptionHelpFormatter):
     def format_help(self) -> str:
         from tulu_jax.cli.gin_config import MACROS
 
-        rows = [f"  {name:24} {textwrap.shorten(text, 90)}" for name, text in MACROS.items()]
+        wide = 30 * " "
+        rows = (
+            textwrap.fill(f"  {name:26}  {text}", 100, subsequent_indent=wide)
+            for name, text in MACROS.items()
+        )
         return super().format_help() + "\nsettings:\n" + "\n".join(rows) + "\n"
 
 

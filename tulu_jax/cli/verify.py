@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import new_command, number, path_argument
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import between, least
 from tulu_jax.files import kind_of
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ MAX_TOKENS = 128
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu verify` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "verify",
+        run,
         help="checkpoint against transformers, layer by layer",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--hf",
@@ -57,7 +59,6 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--step", type=int, metavar="N", help="step to read (default: newest)")
     add_limits(parser)
-    parser.set_defaults(func=run)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -71,21 +72,21 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max_difference",
-        type=float,
+        type=number(least(0)),
         default=1e-3,
         metavar="X",
         help="largest relative L2 difference of any activation (default 1e-3)",
     )
     group.add_argument(
         "--max_kl",
-        type=float,
+        type=number(least(0)),
         default=1e-5,
         metavar="X",
         help="largest mean KL divergence of predictions, in nats (default 1e-5)",
     )
     group.add_argument(
         "--min_agreement",
-        type=float,
+        type=number(between(0, 1, "a share")),
         default=0.99,
         metavar="X",
         help="smallest share of positions with the same most likely token (default 0.99)",
@@ -126,20 +127,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def limits_of(args: argparse.Namespace) -> Limits:
-    """How far the two may differ.
-
-    Raises:
-      ConfigError: a limit that none could keep or break.
-    """
+    """How far the two may differ."""
     from tulu_jax.checkpoint.verify import Limits
 
-    for name, ok, expected in (
-        ("max_difference", args.max_difference >= 0, "a number >= 0"),
-        ("max_kl", args.max_kl >= 0, "a number >= 0"),
-        ("min_agreement", 0 <= args.min_agreement <= 1, "a share from 0 to 1"),
-    ):
-        if not ok:
-            raise ConfigError(f"--{name} is impossible", got=getattr(args, name), expected=expected)
     return Limits(args.max_difference, args.max_kl, args.min_agreement)
 
 

@@ -2,112 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tulu_jax.chat import AddTokens, check_add_tokens, check_template_name
-from tulu_jax.data.packing import PACKING_MODES, PackingMode
+from tulu_jax.data.packing import PackingMode
 from tulu_jax.data.specs import TASK_PREFIX
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types, set_paths
+from tulu_jax.fields import above, check_fields, least, one_of, setting
 from tulu_jax.files import user_paths
 
 ENCODINGS = ("hf", "paper")
 Schedule = Literal["concat", "rates"]
-SCHEDULES: tuple[Schedule, ...] = ("concat", "rates")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The data of a training run.
+    """The data of a training run."""
 
-    Attributes:
-        mixture: a mixture (`tulu_v1_human`), a task (`tulu_demo`), the path of files of
-            one's own, or several of these joined by commas.
-        tokenizer: folder of the tokenizer.
-        length: tokens in a row; longer conversations are cut there when prepared.
-        batch_size: rows in a global batch.
-        epochs: how often each example is seen (under `rates`: on average); None means without end.
-        packing: `best_fit`, or `padded` (one example a row, as in the paper).
-        seed: decides packing ties, the order of rows, and who is held out.
-        heldout_examples: how many examples of each task without a validation split are kept out
-            of training to measure loss on; 0 means none.
-        encoding: `hf` or `paper`.
-        chat_template: how conversations are written: a name of `tulu_jax.chat.TEMPLATES`, or
-            `checkpoint` for the tokenizer folder's own.
-        add_tokens: special tokens to add to the tokenizer, or `template` for those that the chat
-            template needs and the tokenizer lacks.
-        data_dir: where tokenized stores lie.
-        raw_dir: where raw files lie; None downloads them.
-        num_processes: processes that prepare data; None: as many as there are cores.
-        options: reading options by task: `{"tulu_oasst1": {"rule": "every"}}`.
-        max_examples: at most so many examples of a task, chosen by a seed: `{"tulu_cot": 50000}`.
-        seeds: by task, what decides the choice and, under `rates`, packing and order; else `seed`.
-        schedule: `concat` (each example once an epoch), or `rates` (see `rates.RatedRows`).
-        rates: by task, its rate in examples under `rates`; others go by their size:
-        rate_scale, rate_maximum, rate_temperature: (examples x scale, no more than the maximum) to
-            the power of 1 / temperature, as SeqIO's `mixing_rate_num_examples`.
-        exclude: files of examples to leave out (`tulu data check --write_exclude`): a path, paths
-            joined by commas, or a list of paths.
-    """
-
-    mixture: str
-    tokenizer: str
-    length: int = 2048
-    batch_size: int = 128
-    epochs: int | None = None
-    packing: PackingMode = "best_fit"
-    seed: int = 42
-    heldout_examples: int = 0
-    encoding: str = "hf"
-    chat_template: str = "tulu"
-    add_tokens: AddTokens = ()
-    data_dir: str = "data"
-    raw_dir: str | None = None
-    num_processes: int | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    max_examples: Mapping[str, int] = field(default_factory=dict)
-    seeds: Mapping[str, int] = field(default_factory=dict)
-    schedule: Schedule = "concat"
-    rates: Mapping[str, float] = field(default_factory=dict)
-    rate_scale: float = 1.0
-    rate_maximum: int | None = None
-    rate_temperature: float = 1.0
-    exclude: str | Sequence[str] | None = None
+    mixture: str = setting(
+        macro="MIXTURE_OR_TASK_NAME",
+        help="a mixture, a task, the path of your own files, or several, by commas",
+    )
+    tokenizer: str = setting(path=True, macro="TOKENIZER", help="folder of the tokenizer")
+    length: int = setting(
+        2048, least(1), macro="TASK_FEATURE_LENGTHS",
+        help="{'targets': tokens in a row}; longer conversations are cut there when prepared",
+    )  # fmt: skip
+    batch_size: int = setting(128, least(1), macro="BATCH_SIZE", help="rows in a global batch")
+    epochs: int | None = setting(
+        None, least(1), macro="EPOCHS", help="passes over the data (under the schedule 'rates' on "
+        "average); None trains for TRAIN_STEPS",
+    )  # fmt: skip
+    packing: PackingMode = setting(
+        "best_fit", macro="PACKING",
+        help="'best_fit', or 'padded' (one example a row, as in the paper)",
+    )  # fmt: skip
+    seed: int = setting(
+        42, least(0), macro="RANDOM_SEED", help="packing ties, order of rows, who is held out"
+    )
+    heldout_examples: int = setting(
+        0, least(0), macro="HELDOUT_EXAMPLES", help="examples of each task without a "
+        "validation split kept out of training to measure loss on",
+    )  # fmt: skip
+    encoding: str = setting(
+        "hf", one_of(*ENCODINGS), macro="ENCODING",
+        help="'hf', or 'paper' (token for token the paper's slow tokenizer)",
+    )  # fmt: skip
+    chat_template: str = setting(
+        "tulu", macro="CHAT_TEMPLATE", help="'tulu', 'llama2', 'llama3', 'mistral', 'chatml', "
+        "'zephyr', 'alpaca'; or 'checkpoint': the tokenizer folder's own",
+    )  # fmt: skip
+    add_tokens: AddTokens = setting(
+        (), macro="ADD_TOKENS", help="special tokens to add, or 'template': those that the chat "
+        "template needs and the tokenizer lacks",
+    )  # fmt: skip
+    data_dir: str = setting("data", path=True, macro="DATA_DIR", help="folder of tokenized stores")
+    raw_dir: str | None = setting(
+        None, path=True, macro="RAW_DIR",
+        help="folder of raw files, RAW_DIR/<dataset>/<file>; None downloads them",
+    )  # fmt: skip
+    num_processes: int | None = setting(
+        None, least(1), help="processes that prepare data; None: as many as there are cores"
+    )
+    options: Mapping[str, Mapping[str, Any]] = setting(
+        factory=dict, help="reading options by task: {'tulu_oasst1': {'rule': 'every'}}"
+    )
+    max_examples: Mapping[str, int] = setting(
+        check=least(1), factory=dict,
+        help="at most so many examples of a task, chosen by a seed: {'tulu_cot': 50000}",
+    )  # fmt: skip
+    seeds: Mapping[str, int] = setting(
+        check=least(0), factory=dict, help="by task, what decides the choice of examples and, "
+        "under the schedule 'rates', packing and order; others: RANDOM_SEED",
+    )  # fmt: skip
+    schedule: Schedule = setting(
+        "concat", help="'concat' (each example once an epoch), or 'rates' (see rates.RatedRows)"
+    )
+    rates: Mapping[str, float] = setting(
+        check=above(0), factory=dict,
+        help="by task, its rate in examples under 'rates'; others go by their size: (examples x "
+        "rate_scale, at most rate_maximum) to the power of 1 / rate_temperature, as SeqIO's "
+        "mixing_rate_num_examples",
+    )  # fmt: skip
+    rate_scale: float = setting(1.0, above(0))
+    rate_maximum: int | None = setting(None, least(1))
+    rate_temperature: float = setting(1.0, above(0))
+    exclude: str | Sequence[str] | None = setting(
+        None, macro="EXCLUDE", help="files of examples to leave out (`tulu data check "
+        "--write_exclude`): a path, several by commas, or a list of paths",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Raises: ConfigError naming the field, for a value out of range."""
-        for name in ("length", "batch_size"):
-            _at_least(name, getattr(self, name), 1)
-        if self.num_processes is not None:
-            _at_least("num_processes", self.num_processes, 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("heldout_examples", self.heldout_examples, 0)
-        if self.epochs is not None:
-            _at_least("epochs", self.epochs, 1)
-        if self.rate_maximum is not None:
-            _at_least("rate_maximum", self.rate_maximum, 1)
-        _above_zero("rate_scale", self.rate_scale)
-        _above_zero("rate_temperature", self.rate_temperature)
-        for name, check in (("max_examples", _one_or_more), ("seeds", _zero_or_more),
-                            ("rates", _above_zero), ("options", _options)):  # fmt: skip
-            _each(name, getattr(self, name), check)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("packing", self.packing, PACKING_MODES)
-        _one_of("encoding", self.encoding, ENCODINGS)
-        check_template_name(self.chat_template)
-        check_add_tokens(self.add_tokens)
-        for name in ("mixture", "tokenizer", "data_dir"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+        for name in ("mixture", "tokenizer"):
+            if not getattr(self, name):
                 got = repr(getattr(self, name))
                 raise ConfigError(f"{name} is not set", got=got, at="DataConfig", expected="text")
-        _paths("exclude", self.exclude)
+        check_template_name(self.chat_template)
+        check_add_tokens(self.add_tokens)
+        check_fields(self)
         if self.exclude is not None:
             paths = user_paths(self.exclude, name="EXCLUDE")
             object.__setattr__(self, "exclude", [str(path) for path in paths])
-        check_field_types(self)
-        set_paths(self, tokenizer="TOKENIZER", data_dir="DATA_DIR", raw_dir="RAW_DIR")
         self._check_rates_are_used()
 
     def _check_rates_are_used(self) -> None:
@@ -129,50 +127,3 @@ class DataConfig:
                 expected="seeds of tasks with max_examples, or schedule 'rates'",
                 do="leave them out: RANDOM_SEED decides the order of rows",
             )
-
-
-def _at_least(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        expected = f"a whole number of at least {least}"
-        raise ConfigError(f"{name} is out of range", got=repr(value), expected=expected)
-
-
-def _one_or_more(name: str, value: object) -> None:
-    _at_least(name, value, 1)
-
-
-def _zero_or_more(name: str, value: object) -> None:
-    _at_least(name, value, 0)
-
-
-def _above_zero(name: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < value < float("inf")):  # type: ignore[operator]
-        raise ConfigError(f"{name} is out of range", got=repr(value), expected="a number above 0")
-
-
-def _options(name: str, value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        expected = "{option: value}"
-        raise ConfigError(f"{name} is not understood", got=repr(value), expected=expected)
-
-
-def _paths(name: str, value: object) -> None:
-    several: Any = [] if value is None else [value] if isinstance(value, str) else value
-    texts = isinstance(several, list | tuple) and all(isinstance(one, str) for one in several)
-    if not texts or not all(one.strip(" ,") for one in several):
-        expected = "a path, a list of paths, or None"
-        raise ConfigError(f"{name} is not understood", got=repr(value), expected=expected)
-
-
-def _each(name: str, values: object, check: Callable[[str, object], None]) -> None:
-    """Checks that `values` are by task, and each value with `check`."""
-    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{name} is not understood", got=repr(values), expected="{task: value}")
-    for key, value in values.items():
-        check(f"{name}[{key!r}]", value)
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {name}", got=repr(value), expected=" or ".join(known))

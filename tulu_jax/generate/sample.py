@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.fields import PORTION, check_fields, least, setting
 
 EXCLUDED = -jnp.inf
 """Logit of a token that may not be drawn."""
@@ -22,24 +23,17 @@ class Sampling:
       ConfigError: a value is outside its range.
     """
 
-    temperature: float = 0.0
-    """0 takes the likeliest token; above it logits are divided by it, >= 0."""
-    top_p: float = 1.0
-    """Draw from the smallest set of tokens with at least this mass, in (0, 1]."""
-    top_k: int = 0
-    """Draw from the k likeliest tokens only; 0 for all."""
+    temperature: float = setting(
+        0.0, least(0), help="0 takes the likeliest token; above it logits are divided by it"
+    )
+    top_p: float = setting(
+        1.0, PORTION, help="draw from the smallest set of tokens with at least this mass"
+    )
+    top_k: int = setting(0, least(0), help="draw from the k likeliest tokens only; 0 for all")
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name, allowed, good in (
-            ("temperature", "a number >= 0", 0 <= self.temperature < float("inf")),
-            ("top_p", "a number above 0 and up to 1", 0 < self.top_p <= 1),
-            ("top_k", "0 (off) or a positive number", self.top_k >= 0),
-        ):
-            if not good:
-                raise ConfigError(
-                    f"{name} is impossible", got=getattr(self, name), expected=allowed
-                )
+        check_fields(self)
 
 
 MAX_SEED = 2**32 - 1

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import check_fields, least, one_of, setting
 from tulu_jax.models.remat import ALIASES, POLICIES, TAGS, kept_names, split_names
 from tulu_jax.ops.attention import KERNELS, Choice, choose_kernel, platform_of
 
@@ -19,33 +19,33 @@ class ComputeConfig:
       ConfigError: an unknown dtype, kernel or remat policy, or fewer than one layer in a row.
     """
 
-    dtype: str = "float32"
-    """Dtype of activations and matrix products: float32 or bfloat16. Weights stay float32; norms,
-    softmax, rotary angles and the loss are float32 always."""
-    remat: str = "none"
-    """Recomputation in the backward pass, to save memory: `none`; `minimal` (or `dots`: all but
-    matrix products); `attention` (all but what attention made); `full` (each layer from its input);
-    or the names to keep of `remat.TAGS`, by commas."""
-    offload_activations: str = ""
-    """Names, by commas, of what is kept in the host's memory: `layer_input`, or what `remat` keeps.
-    TPU and GPU only."""
-    unroll_layers: int = 1
-    """Layers traced in a row: 1 compiles fastest; num_layers runs a few per cent faster on CPU."""
-    attention: str = "auto"
-    """Attention kernel: `auto` takes the one for the devices, see `ops.attention.choose_kernel`."""
+    dtype: str = setting(
+        "float32", one_of("float32", "bfloat16"), macro="DTYPE",
+        help="'bfloat16' or 'float32' compute; weights, norms, softmax, rotary angles and the loss "
+        "are float32 always",
+    )  # fmt: skip
+    remat: str = setting(
+        "none", macro="REMAT", help="recomputation in the backward pass: 'none', 'minimal' "
+        "('dots': all but matrix products), 'attention' (all but what attention made) or 'full' "
+        "(each layer from its input); or the names to keep of remat.TAGS, by commas",
+    )  # fmt: skip
+    offload_activations: str = setting(
+        "", macro="OFFLOAD_ACTIVATIONS", help="names of activations kept in the host's memory, by "
+        "commas: layer_input, or what REMAT keeps (TPU and GPU)",
+    )  # fmt: skip
+    unroll_layers: int = setting(
+        1, least(1), macro="UNROLL_LAYERS",
+        help="layers traced in a row; more is faster on CPU, slower to compile",
+    )  # fmt: skip
+    attention: str = setting(
+        "auto", one_of("auto", *KERNELS), macro="ATTENTION",
+        help="'auto': the devices' own kernel; or dense, blockwise, splash, cudnn ...",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Checks the names."""
-        check_field_types(self)
-        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        check_fields(self)
         self._check_remat()
-        _one_of("attention", self.attention, ("auto", *KERNELS))
-        if self.unroll_layers < 1:
-            raise ConfigError(
-                "ComputeConfig.unroll_layers is out of range",
-                got=self.unroll_layers,
-                expected="1 or more",
-            )
 
     def _check_remat(self) -> None:
         named = (*POLICIES, *ALIASES)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import check_fields
 from tulu_jax.models.config import ComputeConfig
 from tulu_jax.models.weight import DeclaredWeight
 
@@ -184,7 +184,7 @@ def check_sizes(config: ModelConfig, *names: str) -> None:
     Raises:
       ConfigError: naming the field; `names` are looked at besides those of every family.
     """
-    check_field_types(config)
+    check_fields(config)
     shared = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "max_length")
     for name in (*shared, *names):
         if not getattr(config, name) > 0:

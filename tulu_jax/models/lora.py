@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import SHARE, Check, above, check_field, check_fields, one_of, setting
 from tulu_jax.models.family import FAMILIES, ModelConfig, declared_weights
 from tulu_jax.ops import AdaptedWeight, QuantizedWeight, dense, quantize
 from tulu_jax.ops.quantized import KINDS, tile_of
@@ -56,37 +56,35 @@ class LoraConfig:
       ConfigError: a value outside its range, or an unknown target.
     """
 
-    rank: int = 64
-    alpha: float = 16.0
-    """The adapter's product counts alpha / rank."""
-    dropout: float = 0.1
-    """Share of an adapter's inputs set to 0 in training; in [0, 1)."""
-    targets: tuple[str, ...] = ("all-linear",)
-    """Weights that get an adapter: query, key, value, out, gate, up, down, or their Hugging Face
-    names (q_proj ...), or all-linear."""
-    base_dtype: str = "bfloat16"
-    """Dtype of the frozen weights: bfloat16 or float32; or int8 or nf4 (QLoRA) for those
-    with an adapter beside them, and bfloat16 for the others."""
+    rank: int = setting(64, above(0), macro="LORA_RANK", help="rank of the adapters")
+    alpha: float = setting(
+        16.0, above(0), macro="LORA_ALPHA",
+        help="the adapters' product counts LORA_ALPHA / LORA_RANK",
+    )  # fmt: skip
+    dropout: float = setting(
+        0.1, SHARE, macro="LORA_DROPOUT", help="share of the adapters' inputs dropped in training"
+    )
+    targets: tuple[str, ...] = setting(
+        ("all-linear",), macro="LORA_TARGETS", help="weights to adapt: ['all-linear'], "
+        "or query, key, value, out, gate, up, down or their Hugging Face names, as ['q_proj']",
+    )  # fmt: skip
+    base_dtype: str = setting(
+        "bfloat16", one_of(*BASE_DTYPES), macro="LORA_BASE_DTYPE",
+        help="'bfloat16', 'float32', 'int8' or 'nf4': what frozen weights are kept in (8 and 4 "
+        "bits those with an adapter beside them, bfloat16 the others)",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Checks types and ranges; makes a list of targets a tuple."""
         if isinstance(self.targets, list):
             object.__setattr__(self, "targets", tuple(self.targets))
-        check_field_types(self)
+        check_fields(self)
         known = known_targets()
-        unknown = [name for name in self.targets if name not in known]
-        for name, ok, expected in (
-            ("rank", self.rank > 0, "a whole number above 0"),
-            ("alpha", self.alpha > 0, "a number above 0"),
-            ("dropout", 0 <= self.dropout < 1, "a share in [0, 1)"),
-            ("base_dtype", self.base_dtype in BASE_DTYPES, " or ".join(BASE_DTYPES)),
-            ("targets", bool(self.targets) and not unknown,
-             f"one or more of {', '.join(known)}"),
-        ):  # fmt: skip
-            if not ok:
-                raise ConfigError(
-                    f"LoraConfig.{name} is out of range", got=getattr(self, name), expected=expected
-                )
+        some = Check(
+            lambda names: bool(names) and set(names) <= set(known),
+            f"one or more of {', '.join(known)}",
+        )
+        check_field(self, "targets", some)
 
     @property
     def quantized(self) -> bool:

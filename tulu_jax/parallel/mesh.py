@@ -14,8 +14,9 @@ from jax.sharding import AxisType, Mesh
 
 from tulu_jax.axes import MESH_AXES
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import Check, check_fields, setting
 
+_SIZE = Check(lambda n: n > 0 or n == -1, "1 or more, or -1 for all devices that are left")
 MACROS = ", ".join(f"MESH_{name.upper()}" for name in MESH_AXES)
 
 
@@ -27,35 +28,39 @@ class MeshConfig:
       ConfigError: a size is 0 or below -1, or more than one (but `slice`) is -1.
     """
 
-    data: int = 1
-    """Copies of the weights; rows of the batch are spread over them."""
-    fsdp: int = -1
-    """Shards of every weight and of the optimizer state; rows are spread over these too."""
-    tensor: int = 1
-    """Shards of heads, feed-forward channels and vocabulary within a layer."""
-    sequence: int = 1
-    """Parts of every row of tokens, for rows too long for one device; shards of weights too."""
-    slice: int = -1
-    """Pod slices joined by the data-center network, each with a copy of the weights; -1: as many
-    as the devices come in (1 where they do not say)."""
-    axis_rules: Mapping[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
-    """Logical axis -> mesh axis, axes or None, in place of the rule of `parallel.rules`."""
-
-    offload_optimizer: bool = False
-    """Keep the optimizer's moments in the hosts' memory: 8 bytes a weight less on the devices,
-    and as many bytes to and fro in every step."""
+    data: int = setting(
+        1, _SIZE, macro="MESH_DATA", help="copies of the weights; rows are spread over them"
+    )
+    fsdp: int = setting(
+        -1, _SIZE, macro="MESH_FSDP",
+        help="shards of the weights and of the optimizer state, rows are spread over these too; "
+        "-1: all devices left",
+    )  # fmt: skip
+    tensor: int = setting(
+        1, _SIZE, macro="MESH_TENSOR",
+        help="shards of every layer's matrices: heads, feed-forward channels, vocabulary",
+    )  # fmt: skip
+    sequence: int = setting(
+        1, _SIZE, macro="MESH_SEQUENCE",
+        help="parts of every row of tokens, for long rows; shards of weights too",
+    )  # fmt: skip
+    slice: int = setting(
+        -1, _SIZE, macro="MESH_SLICE",
+        help="pod slices with a copy of the weights each; -1: as the devices come",
+    )  # fmt: skip
+    axis_rules: Mapping[str, str | Sequence[str] | None] = setting(
+        factory=dict, macro="AXIS_RULES",
+        help="{logical axis: mesh axis, axes or None} in place of the default rules",
+    )  # fmt: skip
+    offload_optimizer: bool = setting(
+        False, macro="OFFLOAD_OPTIMIZER",
+        help="True keeps the optimizer's moments in the hosts' memory: 8 bytes a weight less on "
+        "the devices, and as many bytes to and fro in every step",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Checks each size."""
-        check_field_types(self)
-        for name in MESH_AXES:
-            size = getattr(self, name)
-            if size == 0 or size < -1:
-                raise ConfigError(
-                    "mesh axis has an impossible size",
-                    got=f"MeshConfig.{name}={size}",
-                    expected="1 or more, or -1 for all devices that are left",
-                )
+        check_fields(self)
         within = [getattr(self, name) for name in MESH_AXES if name != "slice"]
         if within.count(-1) > 1:
             raise ConfigError(

@@ -6,20 +6,21 @@ import dataclasses
 
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types, check_used, set_paths
+from tulu_jax.fields import (
+    SHARE,
+    above,
+    check_field,
+    check_fields,
+    check_used,
+    divisor,
+    least,
+    one_of,
+    setting,
+)
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.loss import NORMALIZATIONS
-
-
-def _check(config: object, name: str, ok: bool, expected: str) -> None:
-    if not ok:
-        raise ConfigError(
-            f"{type(config).__name__}.{name} is out of range",
-            got=getattr(config, name),
-            expected=expected,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,43 +34,39 @@ class OptimizerConfig:
       ConfigError: a value outside its range.
     """
 
-    learning_rate: float = 2e-5
-    """Peak learning rate, > 0."""
-    warmup_ratio: float = 0.03
-    """Share of all steps over which the rate climbs from 0: int(ratio x steps); in [0, 1)."""
-    weight_decay: float = 0.0
-    """Decoupled decay, >= 0, applied to every weight."""
-    b1: float = 0.9
-    """AdamW's decay of the first moment, in [0, 1)."""
-    b2: float = 0.999
-    """AdamW's decay of the second moment, in [0, 1)."""
-    eps: float = 1e-8
-    """Added to AdamW's root of the second moment, > 0."""
-    clip_norm: float | None = 1.0
-    """Gradients are scaled down to this global norm; None never clips."""
-    name: str = "adamw"
-    """`adamw`: two moments a weight. `adafactor`: no first moment, and of a matrix's second one
-    only means of its rows and columns (transformers' `--optim adafactor`)."""
-    moment_dtype: str = "float32"
-    """Dtype of AdamW's first moment: float32, or bfloat16 for two bytes a weight less. The second
-    is float32 always: in bfloat16 its small steps (1 - b2) would be rounded away."""
-    factor_min_size: int = 128
-    """Adafactor keeps means only of matrices whose two largest sides are at least this long."""
+    learning_rate: float = setting(2e-5, above(0), macro="LEARNING_RATE", help="peak learning rate")
+    warmup_ratio: float = setting(
+        0.03,
+        SHARE,
+        macro="WARMUP_RATIO",
+        help="share of the steps that warm up, int(ratio x steps)",
+    )
+    weight_decay: float = setting(
+        0.0, least(0), macro="WEIGHT_DECAY", help="decoupled weight decay, of every weight"
+    )
+    b1: float = setting(0.9, SHARE, help="AdamW's decay of the first moment")
+    b2: float = setting(0.999, SHARE, help="AdamW's decay of the second moment")
+    eps: float = setting(1e-8, above(0), help="added to AdamW's root of the second moment")
+    clip_norm: float | None = setting(
+        1.0, above(0), macro="CLIP_NORM", help="global gradient norm to clip at; None never"
+    )
+    name: str = setting(
+        "adamw", one_of("adamw", "adafactor"), macro="OPTIMIZER",
+        help="'adamw', or 'adafactor' (transformers' `--optim adafactor`: no first moment, and of "
+        "a matrix's second one only means of its rows and columns)",
+    )  # fmt: skip
+    moment_dtype: str = setting(
+        "float32", one_of("float32", "bfloat16"), macro="MOMENT_DTYPE",
+        help="'float32' or 'bfloat16': AdamW's first moment (in bfloat16 the second's small steps "
+        "would be rounded away)",
+    )  # fmt: skip
+    factor_min_size: int = setting(
+        128, above(0), help="Adafactor keeps means of matrices whose two largest sides have this"
+    )
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        check_field_types(self)
-        _check(self, "learning_rate", self.learning_rate > 0, "a number above 0")
-        _check(self, "warmup_ratio", 0 <= self.warmup_ratio < 1, "a share in [0, 1)")
-        _check(self, "weight_decay", self.weight_decay >= 0, "0 or more")
-        _check(self, "b1", 0 <= self.b1 < 1, "a number in [0, 1)")
-        _check(self, "b2", 0 <= self.b2 < 1, "a number in [0, 1)")
-        _check(self, "eps", self.eps > 0, "a number above 0")
-        _check(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None")
-        _check(self, "factor_min_size", self.factor_min_size > 0, "a whole number above 0")
-        names, dtypes = ("adamw", "adafactor"), ("float32", "bfloat16")
-        _check(self, "name", self.name in names, " or ".join(names))
-        _check(self, "moment_dtype", self.moment_dtype in dtypes, " or ".join(dtypes))
+        check_fields(self)
         if self.name == "adafactor" and self.moment_dtype != "float32":
             raise ConfigError(
                 "Adafactor has no first moment",
@@ -89,85 +86,105 @@ class TrainConfig:
       ConfigError: a value outside its range.
     """
 
-    model_dir: str
-    """The run folder: checkpoints, logs, plots, the resolved settings."""
-    data: DataConfig
-    model: ModelConfig | None = None
-    """Shape of the model; None takes it from `initial_checkpoint`."""
+    model_dir: str = setting(
+        path=True, macro="MODEL_DIR",
+        help="run folder (required): checkpoints, logs, plots, the resolved settings",
+    )  # fmt: skip
+    data: DataConfig = setting()
+    model: ModelConfig | None = setting(
+        None, macro="MODEL", help="the model, as of a file of gin_configs/models; None takes the "
+        "checkpoint's",
+    )  # fmt: skip
     compute: ComputeConfig = ComputeConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
-    initial_checkpoint: str | None = None
-    """Weights to start from: a run folder, or a Hugging Face folder. None starts at random."""
-    lora: LoraConfig | None = None
-    """Train low-rank adapters beside frozen weights; None trains every weight."""
-    train_steps: int | None = None
-    """Optimizer steps in all; None trains for `data.epochs` epochs."""
-    micro_batches: int = 1
-    """Parts into which a batch is cut, their gradients added: less memory, the same result."""
-    loss_normalization: str = "token"
-    """`token`: mean over the loss tokens of the global batch. `paper`: mean within each group of
-    `paper_rows` rows, then over the groups that have loss, as the paper's per-device micro-batches
-    gave. `paper_accumulate`: as `paper`, over all groups of a full batch."""
-    paper_rows: int = 2
-    eval_period: int = 100
-    """Steps between held-out losses; 0 never."""
-    log_period: int = 10
-    checkpoint_period: int = 500
-    """Steps between checkpoints; the last step is always saved."""
-    keep_checkpoints: int = 2
-    seed: int = 0
-    """Seeds fresh weights; the order of the data has `data.seed`."""
-    wandb: bool = False
-    """Also log to Weights & Biases, when it is installed."""
-    profile_steps: int = 0
-    """Steps, from the third of a process on, traced for xprof into the run folder."""
-    grace_s: float = 30.0
-    """Seconds from SIGTERM until the machine may be gone: the run says whether its save made it."""
-    on_bad_step: str = "stop"
-    """A step whose loss or gradient norm is not finite, or whose norm is above `bad_grad_norm`:
-    `stop` ends the run, `skip` leaves the weights as they were and goes on to the next batch."""
-    bad_steps_limit: int = 10
-    """More skipped steps than this in a run end it."""
-    bad_grad_norm: float | None = None
-    """Gradient norm (before clipping) above which a step is bad; None: any finite one is good."""
-    peer_timeout_s: float = 60.0
-    """With several processes: seconds of silence after which one counts as dead and ends all;
-    0: never."""
-    stall_factor: float = 20.0
-    """Stacks of all threads are written when no step has ended for this many times the median
-    step; 0 never."""
-    stall_minimum_s: float = 120.0
-    """But not before this many seconds."""
-    stall_ends: bool = False
-    """End the process on a stall, for whoever starts it again."""
+    initial_checkpoint: str | None = setting(
+        None, path=True, macro="INITIAL_CHECKPOINT_PATH",
+        help="run folder or Hugging Face folder to start from; None: random",
+    )  # fmt: skip
+    lora: LoraConfig | None = setting(
+        None, macro="LORA",
+        help="@LoraConfig() trains adapters beside frozen weights; None trains every weight",
+    )  # fmt: skip
+    train_steps: int | None = setting(
+        None, above(0), macro="TRAIN_STEPS", help="optimizer steps; None trains for EPOCHS"
+    )
+    micro_batches: int = setting(
+        1, above(0), macro="MICRO_BATCHES",
+        help="parts a batch is cut into to save memory; the result is the same",
+    )  # fmt: skip
+    loss_normalization: str = setting(
+        "token", one_of(*NORMALIZATIONS), macro="LOSS_NORMALIZATION",
+        help="'token': mean over the loss tokens of the global batch; 'paper': mean within each "
+        "group of `paper_rows` rows, then over the groups that have loss, as the paper's "
+        "per-device micro-batches gave; 'paper_accumulate': as 'paper', over all groups of a full "
+        "batch",
+    )  # fmt: skip
+    paper_rows: int = setting(2, above(0), help="rows of a group of LOSS_NORMALIZATION='paper'")
+    eval_period: int = setting(
+        100, least(0), macro="EVAL_PERIOD", help="steps between held-out losses; 0 never"
+    )
+    log_period: int = setting(10, above(0), macro="LOG_PERIOD", help="steps between log lines")
+    checkpoint_period: int = setting(
+        500, above(0), macro="CHECKPOINT_PERIOD",
+        help="steps between checkpoints; the last step is always saved",
+    )  # fmt: skip
+    keep_checkpoints: int = setting(
+        2, above(0), macro="KEEP_CHECKPOINTS", help="newest checkpoints kept"
+    )
+    seed: int = setting(0, macro="RANDOM_SEED", help="seed of data order and fresh weights")
+    wandb: bool = setting(False, macro="WANDB", help="True also logs to Weights & Biases")
+    profile_steps: int = setting(
+        0, least(0), macro="PROFILE_STEPS",
+        help="steps to trace for xprof, from the third of a process on; 0 none",
+    )  # fmt: skip
+    grace_s: float = setting(
+        30.0, above(0), macro="GRACE_SECONDS", help="time from SIGTERM to the end of the machine"
+    )
+    on_bad_step: str = setting(
+        "stop", one_of("stop", "skip"), macro="ON_BAD_STEP",
+        help="'stop', or 'skip' steps with NaN or a gradient above BAD_GRAD_NORM: weights stay as "
+        "they were, and the next batch is taken",
+    )  # fmt: skip
+    bad_steps_limit: int = setting(
+        10, least(0), macro="BAD_STEPS_LIMIT", help="skipped steps that a run may have"
+    )
+    bad_grad_norm: float | None = setting(
+        None, above(0), macro="BAD_GRAD_NORM",
+        help="gradient norm before clipping above which a step is bad; None: any finite is good",
+    )  # fmt: skip
+    peer_timeout_s: float = setting(
+        60.0, least(0), macro="PEER_TIMEOUT_SECONDS",
+        help="silence after which another process counts as dead; 0: never",
+    )  # fmt: skip
+    stall_factor: float = setting(
+        20.0, least(0), macro="STALL_FACTOR",
+        help="median steps without a step after which stacks are written; 0 never",
+    )  # fmt: skip
+    stall_minimum_s: float = setting(
+        120.0, above(0), macro="STALL_MINIMUM_SECONDS", help="but not before this many seconds"
+    )
+    stall_ends: bool = setting(
+        False, macro="STALL_ENDS_RUN",
+        help="True ends a process that stalls, for whoever starts it again",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        check_field_types(self)
-        set_paths(self, model_dir="MODEL_DIR", initial_checkpoint="INITIAL_CHECKPOINT_PATH")
-        _check(self, "train_steps", self.train_steps is None or self.train_steps > 0, "above 0")
-        for name in ("micro_batches", "paper_rows", "log_period", "checkpoint_period"):
-            _check(self, name, getattr(self, name) > 0, "a whole number above 0")
-        _check(self, "keep_checkpoints", self.keep_checkpoints > 0, "a whole number above 0")
-        _check(self, "eval_period", self.eval_period >= 0, "0 or more")
-        _check(self, "stall_factor", self.stall_factor >= 0, "0 or more")
-        _check(self, "stall_minimum_s", self.stall_minimum_s > 0, "above 0")
-        _check(self, "profile_steps", self.profile_steps >= 0, "0 or more")
-        _check(self, "bad_steps_limit", self.bad_steps_limit >= 0, "0 or more")
-        _check(self, "grace_s", self.grace_s > 0, "seconds above 0")
-        _check(self, "peer_timeout_s", self.peer_timeout_s >= 0, "seconds, or 0 for never")
-        _check(self, "on_bad_step", self.on_bad_step in ("stop", "skip"), "stop or skip")
-        norm = self.bad_grad_norm
-        _check(self, "bad_grad_norm", norm is None or norm > 0, "above 0, or None")
-        known = NORMALIZATIONS
-        _check(self, "loss_normalization", self.loss_normalization in known, " or ".join(known))
-        rows = self.data.batch_size
-        _check(self, "micro_batches", rows % self.micro_batches == 0,
-               f"a divisor of the batch size {rows}")  # fmt: skip
+        check_fields(self)
+        rows = divisor(self.data.batch_size, "the batch size")
+        check_field(self, "micro_batches", rows)
         if self.loss_normalization != "token":
-            _check(self, "paper_rows", rows % self.paper_rows == 0,
-                   f"a divisor of the batch size {rows}")  # fmt: skip
+            check_field(self, "paper_rows", rows)
+        self._check_start()
+        token = self.loss_normalization == "token"
+        check_used(self, "LOSS_NORMALIZATION='token'", "paper_rows", unless=not token)
+        check_used(self, "ON_BAD_STEP='stop'", "bad_steps_limit", unless=self.on_bad_step == "skip")
+        watched = self.stall_factor > 0
+        check_used(self, "STALL_FACTOR=0", "stall_minimum_s", "stall_ends", unless=watched)
+
+    def _check_start(self) -> None:
+        """Refuses a run without weights to start from, or to train."""
         if self.model is None and self.initial_checkpoint is None:
             raise ConfigError(
                 "the run has no model",
@@ -189,8 +206,3 @@ class TrainConfig:
                 expected="the model to adapt, as a run folder or a Hugging Face folder",
                 do="set INITIAL_CHECKPOINT_PATH",
             )
-        token = self.loss_normalization == "token"
-        check_used(self, "LOSS_NORMALIZATION='token'", "paper_rows", unless=not token)
-        check_used(self, "ON_BAD_STEP='stop'", "bad_steps_limit", unless=self.on_bad_step == "skip")
-        watched = self.stall_factor > 0
-        check_used(self, "STALL_FACTOR=0", "stall_minimum_s", "stall_ends", unless=watched)

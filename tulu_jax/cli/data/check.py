@@ -8,11 +8,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
-    MIXTURE_HELP,
-    add_reading_options,
+    READING,
+    add_flag,
+    add_flags,
+    chosen_options,
+    refuse_to_overwrite,
+    say_recognised,
 )
 from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.flags import number, path_argument, path_text, whole
+from tulu_jax.errors import ConfigError
+from tulu_jax.fields import PORTION, between
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,19 +43,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog="example: tulu data check tulu_v1_human --raw_dir raw --tokenizer llama "
         "--eval_data eval_data --html check.html --fail_above overlap=0.01",
     )
-    check.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
-    add_reading_options(check)
-    check.add_argument("--split", default="train", help="which split to read (default train)")
-    check.add_argument("--eval_data", help="folder with one folder a benchmark: mmlu, gsm, bbh ...")
-    check.add_argument("--tokenizer", help="count what exceeds --max_length; ShareGPT needs it")
+    add_flags(check, "mixture", *READING, "--split")
+    check.add_argument(
+        "--eval_data", type=path_text, help="folder with one folder a benchmark: mmlu, gsm, bbh ..."
+    )
+    add_flag(check, "--tokenizer", help="count what exceeds --max_length; ShareGPT needs it")
     add_encoding_options(check)
     check.set_defaults(encoding=None, chat_template=None)  # to tell what was given
-    check.add_argument("--max_length", type=int, help="in tokens (default 2048)")
+    add_flag(check, "--max_length", default=None, help="in tokens (default 2048)")
     _add_thresholds(check)
     _add_exclude(check)
-    check.add_argument("--json", help="write everything to this file")
-    check.add_argument("--html", help="write a page that shows everything")
-    check.add_argument("--num_processes", type=int, help="default: as many as there are cores")
+    add_flags(check, "--json", "--num_processes")
+    check.add_argument("--html", type=path_text, help="write a page that shows everything")
     check.set_defaults(func=run)
 
 
@@ -71,21 +76,23 @@ def _add_exclude(check: argparse.ArgumentParser) -> None:
 
 
 def _add_thresholds(check: argparse.ArgumentParser) -> None:
-    check.add_argument("--ngram", type=int, help="overlap: words in a shared run (default 8)")
+    check.add_argument(
+        "--ngram", type=whole(4, 1000), help="overlap: words in a shared run (default 8)"
+    )
     check.add_argument(
         "--threshold",
-        type=float,
+        type=number(PORTION),
         help="overlap: share of an evaluation item's words that one conversation's shared runs "
         "must cover (default 0.5)",
     )
     check.add_argument(
         "--jaccard",
-        type=float,
+        type=number(between(0.5, 1)),
         default=0.8,
         help="near duplicates: similarity of their five-word runs (default 0.8)",
     )
     check.add_argument(
-        "--worst", type=int, default=5, help="how many of each finding to show (default 5)"
+        "--worst", type=whole(0), default=5, help="how many of each finding to show (default 5)"
     )
     check.add_argument(
         "--fail_above",
@@ -103,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.inspect.check.options import CheckOptions, parse_limit
     from tulu_jax.inspect.check.show import report_sections, report_tables
 
+    refuse_to_overwrite(args, "json", "html", "write_exclude")
     _refuse_idle_flags(args)
     limits = [parse_limit(text) for text in args.fail_above]
     _refuse_unseen(args, "--fail_above", [kind for kind, _ in limits])
@@ -149,7 +157,6 @@ def _exclude_kinds(args: argparse.Namespace) -> tuple[str, ...]:
         not be replaced.
     """
     from tulu_jax.data.exclude_file import refuse_to_replace
-    from tulu_jax.errors import ConfigError
     from tulu_jax.inspect.check.marks import GROUPS, excluded_kinds
 
     if args.write_exclude is None:
@@ -177,8 +184,6 @@ def _named(args: argparse.Namespace, flag: str) -> bool:
 
 def _refuse_unseen(args: argparse.Namespace, flag: str, kinds: Iterable[str]) -> None:
     """Refuses kinds that are not looked for: of these nothing would ever be found."""
-    from tulu_jax.errors import ConfigError
-
     for kind in kinds:
         if kind in NEEDED and not _named(args, NEEDED[kind]):
             raise ConfigError(
@@ -190,8 +195,6 @@ def _refuse_unseen(args: argparse.Namespace, flag: str, kinds: Iterable[str]) ->
 
 def _refuse_idle_flags(args: argparse.Namespace) -> None:
     """Refuses flags that would change nothing."""
-    from tulu_jax.errors import ConfigError
-
     for flag, other in (("ngram", "eval_data"), ("threshold", "eval_data"),
                         ("max_length", "tokenizer"), ("encoding", "tokenizer"),
                         ("chat_template", "tokenizer"), ("add_tokens", "tokenizer")):  # fmt: skip
@@ -241,7 +244,6 @@ def _check(
     args: argparse.Namespace, options: CheckOptions
 ) -> tuple[CheckReport, list[DatasetSpec]]:
     """What was found, and in which datasets; they are read under a progress bar."""
-    from tulu_jax.cli.data.common import chosen_options, say_recognised
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.mixtures import mixture_specs

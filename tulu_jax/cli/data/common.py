@@ -8,12 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.data.encoding import add_encoding_options, tokenizer_options
-from tulu_jax.cli.paths import path_argument
+from tulu_jax.cli.data.encoding import tokenizer_options
+from tulu_jax.cli.flags import LENGTH_MOST, PROCESSES_MOST, path_argument, path_text, whole
 from tulu_jax.console import write_verbatim
-from tulu_jax.errors import ConfigError
+from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.files import real_path, user_path
 
 if TYPE_CHECKING:
     from tulu_jax.data.keys import PrepareOptions
@@ -26,47 +28,60 @@ MIXTURE_HELP = (
     "your own conversations (.jsonl, .json, .csv, .parquet ...), or several joined by commas"
 )
 
+FLAGS: dict[str, dict[str, Any]] = {
+    "mixture": {"metavar": "MIXTURE", "help": MIXTURE_HELP},
+    "--tokenizer": {"type": path_text, "help": "folder of the tokenizer"},
+    "--max_length": {
+        "type": whole(1, LENGTH_MOST),
+        "default": 2048,
+        "help": "tokens after which one is cut (default 2048)",
+    },
+    "--data_dir": {"type": path_text, "default": "data", "help": "where stores lie (default data)"},
+    "--raw_dir": {
+        "type": path_text,
+        "help": "folder with the raw files, or with one folder a dataset",
+    },
+    "--option": {
+        "action": "append",
+        "default": [],
+        "metavar": "TASK.NAME=VALUE",
+        "help": "a task's reading option, such as tulu_oasst1.rule=every; may be repeated",
+    },
+    "--columns": {
+        "metavar": "FIELD=COLUMN,...",
+        "help": "which columns of your own file hold the conversation, where it is not "
+        "recognised, such as prompt=question,completion=answer",
+    },
+    "--exclude": {
+        "action": "append",
+        "default": [],
+        "metavar": "FILE",
+        "type": path_argument,
+        "help": "leave out what this file names, as EXCLUDE=FILE does in training; may be repeated",
+    },
+    "--split": {"default": "train", "help": "which split to read (default train)"},
+    "--packing": {"choices": ("best_fit", "padded"), "default": "best_fit"},
+    "--num_processes": {
+        "type": whole(1, PROCESSES_MOST),
+        "help": "default: as many as there are cores",
+    },
+    "--json": {"type": path_text, "help": "write everything to this file"},
+}
+"""Flags of several commands, as `add_argument` takes them."""
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what names a mixture and how it is prepared."""
-    parser.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
-    parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
-    add_encoding_options(parser)
-    parser.add_argument(
-        "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
-    )
-    parser.add_argument("--data_dir", default="data", help="where stores lie (default data)")
-    add_reading_options(parser)
+READING = ("--raw_dir", "--option", "--columns")
+"""Where raw files lie and how they are read."""
 
 
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Adds where raw files lie and how they are read."""
-    parser.add_argument("--raw_dir", help="folder with the raw files, or with one folder a dataset")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="TASK.NAME=VALUE",
-        help="a task's reading option, such as tulu_oasst1.rule=every; may be repeated",
-    )
-    parser.add_argument(
-        "--columns",
-        metavar="FIELD=COLUMN,...",
-        help="which columns of your own file hold the conversation, where it is not recognised, "
-        "such as prompt=question,completion=answer",
-    )
+def add_flag(parser: argparse._ActionsContainer, name: str, **others: Any) -> None:
+    """Adds a flag of `FLAGS`; `others` stand in place of what it has there."""
+    parser.add_argument(name, **{**FLAGS[name], **others})
 
 
-def add_exclude_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the files that `tulu data check --write_exclude` wrote."""
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="FILE",
-        type=path_argument,
-        help="leave out what this file names, as EXCLUDE=FILE does in training; may be repeated",
-    )
+def add_flags(parser: argparse._ActionsContainer, *names: str) -> None:
+    """Adds flags of `FLAGS` as they are."""
+    for name in names:
+        add_flag(parser, name)
 
 
 def reading_options(arguments: list[str]) -> dict[str, dict[str, Any]]:
@@ -141,3 +156,31 @@ def prepare_options(args: argparse.Namespace) -> PrepareOptions:
         raw_dir=args.raw_dir,
         options=chosen_options(args),
     )
+
+
+def text_paths(paths: Iterable[Path]) -> list[str]:
+    """Paths as texts, which configs hold."""
+    return [str(path) for path in paths]
+
+
+def refuse_to_overwrite(args: argparse.Namespace, *flags: str) -> None:
+    """Refuses flags that name a file to write where the command reads.
+
+    Raises: DataError naming the file.
+    """
+    named = [args.tokenizer, *getattr(args, "exclude", ())]
+    inputs = {_real(path) for path in [*named, args.mixture, *args.mixture.split(",")] if path}
+    for flag in flags:
+        path = getattr(args, flag)
+        if path is not None and _real(path) in inputs:
+            raise DataError(
+                f"--{flag} would replace a file that is read", at=path, do="name another file"
+            )
+
+
+def _real(path: str | Path) -> Path | None:
+    """The path with links followed; None for what is none, which is not for us to say."""
+    try:
+        return real_path(user_path(str(path).strip()))
+    except ConfigError:
+        return None

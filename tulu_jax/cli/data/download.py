@@ -6,6 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tulu_jax.cli.data.common import add_flag
+from tulu_jax.cli.flags import PROCESSES_MOST, new_command, number, whole
+from tulu_jax.fields import between
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -29,35 +33,40 @@ examples:
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds `tulu data download`."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "download",
+        run,
         help="fetch the raw files of datasets, resumable and checked",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="mixtures or datasets (default: every dataset)"
     )
     parser.add_argument("--only", metavar="A,B", help="of these, only the named datasets")
-    parser.add_argument("--raw_dir", default="raw", help="where raw files go (default raw)")
+    add_flag(parser, "--raw_dir", default="raw", help="where raw files go (default raw)")
     parser.add_argument(
         "--from",
         dest="mirror_root",
         metavar="DIR_OR_URL",
         help="a mirror to try first; it holds <dataset>/<file>",
     )
-    parser.add_argument("--jobs", type=int, default=4, help="files at a time (default 4)")
     parser.add_argument(
-        "--retries", type=int, default=5, help="attempts after a failed one (default 5)"
+        "--jobs", type=whole(1, PROCESSES_MOST), default=4, help="files at a time (default 4)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=60, help="seconds a server may be silent (default 60)"
+        "--retries", type=whole(0), default=5, help="attempts after a failed one (default 5)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=number(between(0.001, 1e6)),
+        default=60,
+        help="seconds a server may be silent (default 60)",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="say what would be fetched, and its size if known"
     )
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,13 +10,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
-    MIXTURE_HELP,
-    add_exclude_option,
-    add_reading_options,
+    READING,
+    add_flag,
+    add_flags,
+    refuse_to_overwrite,
     say_recognised,
 )
 from tulu_jax.cli.data.encoding import add_encoding_options
 from tulu_jax.cli.data.inspected import InspectedMixture
+from tulu_jax.cli.flags import new_command, path_text, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,39 +39,39 @@ examples:
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds `tulu data inspect`."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "inspect",
+        run,
         help="show conversations as tokens, those that are trained in colour; or a report as HTML",
         description="Shows the conversations of a mixture as the model sees them, tokens that are "
         "trained in colour. Reads the raw files, or with --data_dir what `tulu data prepare` "
         "stored. In a terminal it pages; --n, or a pipe, prints. --html writes one page that "
         "needs no network.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
-    parser.add_argument(
-        "--tokenizer", help="folder of the tokenizer; without one, text is shown and no tokens"
+    add_flags(parser, "mixture")
+    add_flag(
+        parser,
+        "--tokenizer",
+        help="folder of the tokenizer; without one, text is shown and no tokens",
     )
     add_encoding_options(parser)
-    parser.add_argument(
-        "--max_length", type=int, default=2048, help="tokens after which one is cut (default 2048)"
+    add_flags(parser, "--max_length", *READING, "--exclude")
+    add_flag(
+        parser, "--data_dir", default=None, help="read the prepared stores in this folder instead"
     )
-    add_reading_options(parser)
-    add_exclude_option(parser)
-    parser.add_argument("--data_dir", help="read the prepared stores in this folder instead")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--limit", type=int, help="read only so many conversations a dataset")
+    add_flags(parser, "--split")
+    parser.add_argument("--limit", type=whole(1), help="read only so many conversations a dataset")
     _add_filters(parser)
     _add_output(parser)
-    parser.set_defaults(func=run)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filters")
     group.add_argument("--dataset", help="only these tasks of the mixture, joined by commas")
-    group.add_argument("--min_tokens", type=int, help="only conversations of at least so many")
-    group.add_argument("--max_tokens", type=int, help="only conversations of at most so many")
+    group.add_argument("--min_tokens", type=whole(0), help="only conversations of at least so many")
+    group.add_argument("--max_tokens", type=whole(0), help="only conversations of at most so many")
     group.add_argument(
         "--roles",
         metavar="PATTERN",
@@ -84,18 +86,25 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--n", type=int, help="print so many and end (default 3 into a pipe)")
+    group.add_argument("--n", type=whole(1), help="print so many and end (default 3 into a pipe)")
     group.add_argument(
         "--packed", action="store_true", help="show packed rows, in the order training sees them"
     )
-    group.add_argument("--packing", choices=("best_fit", "padded"), default="best_fit")
-    group.add_argument("--seed", type=int, default=42, help="the run's seed (default 42)")
-    group.add_argument("--html", metavar="FILE", help="write a report that a browser opens")
+    add_flags(group, "--packing")
     group.add_argument(
-        "--html_examples", type=int, default=200, help="conversations in the report (default 200)"
+        "--seed", type=whole(0, 2**63 - 1), default=42, help="the run's seed (default 42)"
     )
     group.add_argument(
-        "--html_rows", type=int, default=20, help="packed rows in the report (default 20)"
+        "--html", type=path_text, metavar="FILE", help="write a report that a browser opens"
+    )
+    group.add_argument(
+        "--html_examples",
+        type=whole(1),
+        default=200,
+        help="conversations in the report (default 200)",
+    )
+    group.add_argument(
+        "--html_rows", type=whole(0), default=20, help="packed rows in the report (default 20)"
     )
 
 
@@ -103,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints conversations with their mask, or writes the report; returns the exit status."""
     from tulu_jax.console import plain_console
 
+    refuse_to_overwrite(args, "html")
     if args.tokenizer is None:
         from tulu_jax.cli.data.untokenized import check_flags
 

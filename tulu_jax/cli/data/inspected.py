@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from tulu_jax.cli.data.common import chosen_options
+from tulu_jax.cli.data.common import chosen_options, text_paths
 from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
 from tulu_jax.cli.data.reading import chosen_split
 from tulu_jax.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ class InspectedMixture:
         from tulu_jax.data.keys import PrepareOptions
 
         self.args = args
-        self.exclusion = read_exclusion([str(path) for path in args.exclude])
+        self.exclusion = read_exclusion(text_paths(args.exclude))
         self.options = PrepareOptions(
             tokenizer=args.tokenizer or "",
             **tokenizer_options(args),

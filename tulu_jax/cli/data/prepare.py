@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tulu_jax.cli.data.common import add_options, prepare_options, say_recognised
-from tulu_jax.cli.data.encoding import chosen_tokenizer
+from tulu_jax.cli.data.common import (
+    READING,
+    add_flag,
+    add_flags,
+    prepare_options,
+    say_recognised,
+)
+from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -20,10 +26,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog="example: tulu data prepare tulu_demo --tokenizer path/to/llama-7b "
         "--max_length 2048 --data_dir data",
     )
-    add_options(prepare)
-    prepare.add_argument(
-        "--num_processes", type=int, help="processes that read and encode (default: all cores)"
-    )
+    add_flags(prepare, "mixture")
+    add_flag(prepare, "--tokenizer", required=True)
+    add_encoding_options(prepare)
+    add_flags(prepare, "--max_length", "--data_dir", *READING)
+    add_flag(prepare, "--num_processes", help="processes that read and encode (default: all cores)")
     prepare.add_argument(
         "--strict", action="store_true", help="stop at the first bad record (default: skip and "
         "count, and stop when more than 1 %% are bad)"

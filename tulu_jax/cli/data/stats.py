@@ -6,18 +6,21 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
-    MIXTURE_HELP,
-    add_exclude_option,
-    add_reading_options,
+    READING,
+    add_flag,
+    add_flags,
+    chosen_options,
     prepare_options,
+    refuse_to_overwrite,
     say_recognised,
+    text_paths,
 )
 from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
+from tulu_jax.cli.flags import whole
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -41,26 +44,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "What is not prepared, or has no raw files at hand, is left out with a note.",
         epilog="example: tulu data stats tulu_v1_human_gpt --dry_run",
     )
-    stats.add_argument("mixture", metavar="MIXTURE", help=MIXTURE_HELP)
-    stats.add_argument("--tokenizer", help="folder of the tokenizer; only --dry_run needs none")
+    add_flags(stats, "mixture")
+    add_flag(stats, "--tokenizer", help="folder of the tokenizer; only --dry_run needs none")
     add_encoding_options(stats)
-    stats.add_argument(
-        "--max_length", type=int, default=2048, help="tokens of a row (default 2048)"
-    )
-    stats.add_argument("--data_dir", default="data", help="where stores lie (default data)")
-    add_reading_options(stats)
-    add_exclude_option(stats)
-    stats.add_argument("--packing", choices=("best_fit", "padded"), default="best_fit")
+    add_flag(stats, "--max_length", help="tokens of a row (default 2048)")
+    add_flags(stats, "--data_dir", *READING, "--exclude", "--packing")
     stats.add_argument("--schedule", choices=("concat", "rates"), default="concat")
-    stats.add_argument("--batch_size", type=int, default=128, help="rows of a step (default 128)")
-    stats.add_argument("--epochs", type=int, default=2, help="for the steps in all (default 2)")
+    stats.add_argument(
+        "--batch_size", type=whole(1), default=128, help="rows of a step (default 128)"
+    )
+    stats.add_argument(
+        "--epochs", type=whole(1), default=2, help="for the steps in all (default 2)"
+    )
     stats.add_argument(
         "--dry_run",
         action="store_true",
         help="the composition of the full-size mixture from known counts alone; reads no data",
     )
-    stats.add_argument("--json", help="write everything to this file")
-    stats.add_argument("--num_processes", type=int, help="default: as many as there are cores")
+    add_flags(stats, "--json", "--num_processes")
     stats.set_defaults(func=run)
 
 
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the tables; returns the exit status."""
     from tulu_jax.console import plain_console
 
+    refuse_to_overwrite(args, "json")
     console = plain_console()
     content = _dry_run(args, console) if args.dry_run else _stats(args, console)
     if args.json:
@@ -79,12 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The full-size mixture, from counts."""
-    from tulu_jax.cli.data.common import chosen_options
     from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.data.mixtures import mixture_specs, resolve
     from tulu_jax.inspect.dry_run import plan_mixture, plan_table
 
-    exclusion = read_exclusion(_texts(args.exclude))
+    exclusion = read_exclusion(text_paths(args.exclude))
     specs = {s.task_name: s for s in mixture_specs(args.mixture, chosen_options(args))}
     plan = plan_mixture(
         args.mixture,
@@ -114,7 +115,7 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     tokenizer = chosen_tokenizer(args)
     specs = options.specs(args.mixture)
     say_recognised(specs, args.raw_dir)
-    exclusion = read_exclusion(_texts(args.exclude))
+    exclusion = read_exclusion(text_paths(args.exclude))
     exclusion.check_tasks(spec.task_name for spec in specs)
     stores = _find_stores(specs, options)
     rows = _table1_rows(args, specs, exclusion)
@@ -199,13 +200,8 @@ def _without(every: Iterable[Conversation], ids: Container[str]) -> Iterator[Con
     return (one for one in every if one["id"] not in ids)
 
 
-def _texts(paths: list[Path]) -> list[str]:
-    return [str(path) for path in paths]
-
-
 def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict[str, Any]:
     """What an epoch holds, with the mixture's own caps and rates."""
-    from tulu_jax.cli.data.common import chosen_options
     from tulu_jax.data.config import DataConfig
     from tulu_jax.data.ensure import assemble
     from tulu_jax.data.mixtures import resolve
@@ -223,7 +219,7 @@ def _mixture(args: argparse.Namespace, stores: Stores, console: Console) -> dict
         raw_dir=args.raw_dir,
         schedule=args.schedule,
         options=chosen_options(args),
-        exclude=_texts(args.exclude),
+        exclude=text_paths(args.exclude),
     )
     prepared = {
         task: {split: store for split, store in splits.items() if store is not None}

@@ -12,7 +12,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import check_field_types
+from tulu_jax.fields import check_fields, least, one_of, setting
 from tulu_jax.models.config import ComputeConfig
 from tulu_jax.models.decoder import Decoder
 from tulu_jax.models.family import ModelConfig, check_sizes, register
@@ -38,29 +38,24 @@ class RopeScaling:
       ConfigError: an unknown kind, or a factor or length that is out of range.
     """
 
-    kind: str
-    """`linear` divides every rate by `factor`; `llama3` only the slow ones, smoothly between."""
-    factor: float
-    low_freq_factor: float = 1.0
-    """llama3: rates of fewer turns than this in `original_length` are divided by `factor`."""
-    high_freq_factor: float = 4.0
-    """llama3: rates of more turns than this in `original_length` stay as they are."""
-    original_length: int = 8192
-    """llama3: longest sequence of the first training, in tokens."""
+    kind: str = setting(
+        check=one_of("linear", "llama3"), help="'linear' divides every rate by `factor`; 'llama3' "
+        "only the slow ones, smoothly between",
+    )  # fmt: skip
+    factor: float = setting(check=least(1))
+    low_freq_factor: float = setting(
+        1.0, help="llama3: rates of fewer turns in `original_length` are divided by `factor`"
+    )
+    high_freq_factor: float = setting(
+        4.0, help="llama3: rates of more turns in `original_length` stay as they are"
+    )
+    original_length: int = setting(
+        8192, least(1), help="llama3: longest sequence of the first training, in tokens"
+    )
 
     def __post_init__(self) -> None:
         """Checks kind and ranges."""
-        check_field_types(self)
-        if self.kind not in ("linear", "llama3"):
-            raise ConfigError(
-                "RopeScaling.kind is unknown", got=repr(self.kind), expected="linear or llama3"
-            )
-        if self.factor < 1 or self.original_length < 1:
-            raise ConfigError(
-                "RopeScaling is out of range",
-                got=f"factor={self.factor}, original_length={self.original_length}",
-                expected="1 or more",
-            )
+        check_fields(self)
         if not 0 < self.low_freq_factor < self.high_freq_factor:
             raise ConfigError(
                 "RopeScaling's frequency factors are out of order",

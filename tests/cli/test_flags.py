@@ -5,9 +5,9 @@ import os
 
 import pytest
 
+from tulu_jax.cli.flags import path_argument, path_or_none, path_text
 from tulu_jax.cli.gin_config import MACROS, load_train_config, parse_overrides
 from tulu_jax.cli.main import make_parser
-from tulu_jax.cli.paths import path_argument, path_or_none, path_text
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import user_path
 
