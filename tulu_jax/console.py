@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TextColumn
+    from rich.progress import Progress, TextColumn
 
 WARNING = "bold yellow"
 _CONTROL = re.compile(
@@ -45,6 +45,14 @@ def task_name() -> TextColumn:
     from rich.progress import TextColumn
 
     return TextColumn("{task.description}", markup=False)
+
+
+def show_bytes(console: Console) -> Progress:
+    """Progress bars of what is copied: bytes and speed."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    columns = (task_name(), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console)
 
 
 def write_verbatim(text: str, *, end: str = "\n", file: IO[str] | None = None) -> None:

@@ -22,6 +22,7 @@ HEAD_BYTES = 512
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _VARIABLE = re.compile(r"(\$([A-Za-z_]\w*|\{\w+\}))[^/]*")
 _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
+TIKTOKEN = "a tiktoken vocabulary"
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} 0\r?\n")  # ranks count from 0
 _INSTEAD = {
     "file": "write the path alone",
@@ -151,7 +152,7 @@ def kind_of(head: bytes) -> str | None:
     if _PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
         return "a web page (HTML)"
     if _TIKTOKEN.match(head):
-        return "a tiktoken vocabulary"
+        return TIKTOKEN
     return None
 
 

@@ -160,7 +160,7 @@ def test_mistakes(chat, capsys):
     assert "--n: is out of range - got 0 - expected a whole" in capsys.readouterr().err
     with pytest.raises(DataError, match="has no such split - got 'dev'"):
         inspect(chat, *TOKENIZER, "--split", "dev")
-    with pytest.raises(DataError, match=r"dolly is read from files .* --raw_dir .* --data_dir"):
+    with pytest.raises(DataError, match=r"is read from its raw files .* --raw_dir .* --data_dir"):
         inspect("tulu_dolly", *TOKENIZER)
     with pytest.raises(ConfigError, match="not a pattern of roles"):
         inspect(chat, *TOKENIZER, "--roles", "robot")

@@ -100,14 +100,12 @@ def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and reports; returns the exit status."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.checksums import ALGORITHM
     from tulu_jax.checkpoint.hf import save
     from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.padded import padded
-    from tulu_jax.console import plain_console, task_name
+    from tulu_jax.console import plain_console, show_bytes
 
     console = plain_console(soft_wrap=True)
     max_shard_bytes = parse_size(args.max_shard_size)
@@ -126,8 +124,7 @@ def run(args: argparse.Namespace) -> int:
         weights = padded(reader, config, args.pad_vocab_to)
         config = weights.config
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
-    columns = (task_name(), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+    with show_bytes(console) as progress:
         task = progress.add_task(f"exporting step {reader.step}", total=None)
         saved = save(
             args.output,

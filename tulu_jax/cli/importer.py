@@ -15,6 +15,7 @@ from typing import Any
 from tulu_jax.cli import verify
 from tulu_jax.cli.flags import path_argument
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import TIKTOKEN, kind_of_file
 
 DESCRIPTION = """\
 Turns a model into checkpoint 0 of a run folder. It may be in Hugging Face's layout (config.json
@@ -132,11 +133,9 @@ def _check_source(args: argparse.Namespace) -> None:
 
 def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
     """Writes the checkpoint, if the files are right; returns the model and the folder."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
     import tulu_jax
     from tulu_jax.checkpoint.arrays import save_params
-    from tulu_jax.console import task_name
+    from tulu_jax.console import show_bytes
     from tulu_jax.models import config_to_dict
 
     reader, source = _open(args)
@@ -152,8 +151,7 @@ def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tu
         "versions": {"tulu_jax": tulu_jax.__version__},
     }  # fmt: skip
     total = sum(_leaves(params, lambda lazy: lazy.nbytes))
-    columns = (task_name(), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+    with show_bytes(console) as progress:
         task = progress.add_task("importing weights", total=total)
         counted = _map_leaves(
             params, lambda lazy: _counted(lazy, lambda done: progress.advance(task, done))
@@ -245,7 +243,8 @@ def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
         try:
             tokenizer_files(place)
         except TokenizerError as error:
-            if args.meta is None or "tiktoken" not in str(error):
+            file = place / "tokenizer.model"
+            if args.meta is None or not file.is_file() or kind_of_file(file) != TIKTOKEN:
                 raise
             print_line(console, f"note the tokenizer is not copied: {error}", style="yellow")
             return None

@@ -286,22 +286,15 @@ def schedule_of(config: TrainConfig) -> Schedule | None:
 
 def _prepared(data: DataConfig) -> tuple[float, float, int, int] | None:
     """Tokens, loss tokens, rows and examples of an epoch, if all stores are there."""
+    from tulu_jax.cli.data.reading import find_stores
     from tulu_jax.data.ensure import assemble, prepare_options
-    from tulu_jax.data.keys import store_keys
     from tulu_jax.data.mixtures import resolve
-    from tulu_jax.data.prepare import find_store
     from tulu_jax.errors import TuluError
 
     options = prepare_options(data)
     try:
         tokenizer = options.load_tokenizer()
-        found = {
-            spec.task_name: {
-                split: find_store(key, options)
-                for split, key in store_keys(spec, options, tokenizer=tokenizer).items()
-            }
-            for spec in options.specs(data.mixture)
-        }
+        found = find_stores(options.specs(data.mixture), options, tokenizer)
     except (TuluError, OSError):
         return None  # No tokenizer or no raw files: nothing has been prepared here.
     if not found or any(None in splits.values() for splits in found.values()):

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
+    ENCODING,
     READING,
     add_flag,
     add_flags,
@@ -15,7 +16,7 @@ from tulu_jax.cli.data.common import (
     refuse_to_overwrite,
     say_recognised,
 )
-from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
+from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
 from tulu_jax.cli.flags import number, path_argument, path_text, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import PORTION, between
@@ -48,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--eval_data", type=path_text, help="folder with one folder a benchmark: mmlu, gsm, bbh ..."
     )
     add_flag(check, "--tokenizer", help="count what exceeds --max_length; ShareGPT needs it")
-    add_encoding_options(check)
+    add_flags(check, *ENCODING)
     check.set_defaults(encoding=None, chat_template=None)  # to tell what was given
     add_flag(check, "--max_length", default=None, help="in tokens (default 2048)")
     _add_thresholds(check)

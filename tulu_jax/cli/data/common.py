@@ -31,6 +31,23 @@ MIXTURE_HELP = (
 FLAGS: dict[str, dict[str, Any]] = {
     "mixture": {"metavar": "MIXTURE", "help": MIXTURE_HELP},
     "--tokenizer": {"type": path_text, "help": "folder of the tokenizer"},
+    "--encoding": {
+        "choices": ("hf", "paper"),
+        "default": "hf",
+        "help": "hf: as transformers tokenizes (default); paper: as the paper's code did",
+    },
+    "--chat_template": {
+        "default": "tulu",
+        "metavar": "NAME",
+        "help": "how conversations are written: tulu (default), llama2, llama3, mistral, chatml, "
+        "zephyr, alpaca, or checkpoint: the tokenizer folder's own",
+    },
+    "--add_tokens": {
+        "action": "append",
+        "metavar": "TOKEN",
+        "help": "a special token to add to the tokenizer (may be repeated), or `template`: those "
+        "that the chat template needs",
+    },
     "--max_length": {
         "type": whole(1, LENGTH_MOST),
         "default": 2048,
@@ -68,6 +85,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--json": {"type": path_text, "help": "write everything to this file"},
 }
 """Flags of several commands, as `add_argument` takes them."""
+
+ENCODING = ("--encoding", "--chat_template", "--add_tokens")
+"""How conversations become tokens."""
 
 READING = ("--raw_dir", "--option", "--columns")
 """Where raw files lie and how they are read."""

@@ -10,30 +10,6 @@ if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
 
 
-def add_encoding_options(parser: argparse.ArgumentParser) -> None:
-    """Adds how conversations become tokens."""
-    parser.add_argument(
-        "--encoding",
-        choices=("hf", "paper"),
-        default="hf",
-        help="hf: as transformers tokenizes (default); paper: as the paper's code did",
-    )
-    parser.add_argument(
-        "--chat_template",
-        default="tulu",
-        metavar="NAME",
-        help="how conversations are written: tulu (default), llama2, llama3, mistral, chatml, "
-        "zephyr, alpaca, or checkpoint: the tokenizer folder's own",
-    )
-    parser.add_argument(
-        "--add_tokens",
-        action="append",
-        metavar="TOKEN",
-        help="a special token to add to the tokenizer (may be repeated), or `template`: those "
-        "that the chat template needs",
-    )
-
-
 def tokenizer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_encoding_options` gave, as fields of `PrepareOptions` and `DataConfig`."""
     added: list[str] = args.add_tokens or []

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
+    ENCODING,
     READING,
     add_flag,
     add_flags,
     refuse_to_overwrite,
     say_recognised,
 )
-from tulu_jax.cli.data.encoding import add_encoding_options
 from tulu_jax.cli.data.inspected import InspectedMixture
 from tulu_jax.cli.flags import new_command, path_text, whole
 
@@ -56,8 +56,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--tokenizer",
         help="folder of the tokenizer; without one, text is shown and no tokens",
     )
-    add_encoding_options(parser)
-    add_flags(parser, "--max_length", *READING, "--exclude")
+    add_flags(parser, *ENCODING, "--max_length", *READING, "--exclude")
     add_flag(
         parser, "--data_dir", default=None, help="read the prepared stores in this folder instead"
     )

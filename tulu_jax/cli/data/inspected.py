@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import chosen_options, text_paths
 from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
-from tulu_jax.cli.data.reading import chosen_split
+from tulu_jax.cli.data.reading import chosen_split, raw_conversations
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -158,20 +158,16 @@ class InspectedMixture:
     def _read(self, spec: DatasetSpec) -> Iterator[Conversation]:
         """A task's conversations as they are read from its raw files."""
         from tulu_jax.data.faults import Faults
-        from tulu_jax.data.specs import locate_raw_dir
 
-        split = chosen_split(spec, self.args.split)
-        folder = locate_raw_dir(spec, self.args.raw_dir)
-        if folder is None and not spec.embedded:
-            raise DataError(
-                f"dataset {spec.name} is read from files",
-                do="name their folder with --raw_dir (`tulu data download` fetches them), or that "
-                "of prepared stores with --data_dir",
-            )
         faults = self.faults[spec.task_name] = Faults()
-        tokenizer = self.tokenizer if spec.needs_tokenizer else self._tokenizer
-        conversations = spec.read(
-            folder, split_name=split, tokenizer=tokenizer, faults=faults, **spec.options
+        conversations = raw_conversations(
+            spec,
+            self.args.raw_dir,
+            tokenizer=self.tokenizer if spec.needs_tokenizer else self._tokenizer,
+            faults=faults,
+            split=self.args.split,
+            instead=", or that of prepared stores with --data_dir",
+            checked=False,
         )
         return islice(conversations, self.args.limit)
 

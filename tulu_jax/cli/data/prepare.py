@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from tulu_jax.cli.data.common import (
+    ENCODING,
     READING,
     add_flag,
     add_flags,
     prepare_options,
     say_recognised,
 )
-from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer
+from tulu_jax.cli.data.encoding import chosen_tokenizer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -28,8 +29,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_flags(prepare, "mixture")
     add_flag(prepare, "--tokenizer", required=True)
-    add_encoding_options(prepare)
-    add_flags(prepare, "--max_length", "--data_dir", *READING)
+    add_flags(prepare, *ENCODING, "--max_length", "--data_dir", *READING)
     add_flag(prepare, "--num_processes", help="processes that read and encode (default: all cores)")
     prepare.add_argument(
         "--strict", action="store_true", help="stop at the first bad record (default: skip and "

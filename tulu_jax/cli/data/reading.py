@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from tulu_jax.chat import Tokenizer
     from tulu_jax.data.faults import Faults
+    from tulu_jax.data.keys import PrepareOptions
     from tulu_jax.data.specs import Conversation, DatasetSpec
+    from tulu_jax.data.store import Store
 
 
 def raw_conversations(
@@ -25,12 +27,16 @@ def raw_conversations(
     tokenizer: Tokenizer | None,
     faults: Faults,
     split: str = "train",
+    instead: str = "",
+    checked: bool = True,
 ) -> Iterator[Conversation]:
     """One split's conversations, read from the raw files without TFDS; bad records go to `faults`.
 
+    `instead` is what else a command without --raw_dir may be given.
+
     Raises: DataError without --raw_dir, for a split or files that are missing, for a dataset that
-        is split by token counts when there is no tokenizer, and when more than 1 % of the records
-        are bad.
+        is split by token counts when there is no tokenizer, and if `checked` when more than 1 % of
+        the records are bad.
     """
     from tulu_jax.data.specs import locate_raw_dir
 
@@ -39,7 +45,7 @@ def raw_conversations(
     if folder is None and not spec.embedded:
         raise DataError(
             f"dataset {spec.name} is read from its raw files",
-            do="name their folder with --raw_dir (`tulu data download` fetches them)",
+            do=f"name their folder with --raw_dir (`tulu data download` fetches them){instead}",
         )
     if spec.needs_tokenizer and tokenizer is None:
         raise DataError(
@@ -50,9 +56,26 @@ def raw_conversations(
         yield from spec.read(
             folder, split_name=split, tokenizer=tokenizer, faults=faults, **spec.options
         )
-        faults.check(spec.name, own=spec.own)
+        if checked:
+            faults.check(spec.name, own=spec.own)
 
     return read()
+
+
+def find_stores(
+    specs: Iterable[DatasetSpec], options: PrepareOptions, tokenizer: Tokenizer
+) -> dict[str, dict[str, Store | None]]:
+    """The stores by task and split; None where there is none for these options."""
+    from tulu_jax.data.keys import store_keys
+    from tulu_jax.data.prepare import find_store
+
+    return {
+        spec.task_name: {
+            split: find_store(key, options)
+            for split, key in store_keys(spec, options, tokenizer=tokenizer).items()
+        }
+        for spec in specs
+    }
 
 
 def chosen_split(spec: DatasetSpec, split: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import (
+    ENCODING,
     READING,
     add_flag,
     add_flags,
@@ -15,7 +16,7 @@ from tulu_jax.cli.data.common import (
     say_recognised,
     text_paths,
 )
-from tulu_jax.cli.data.encoding import add_encoding_options, chosen_tokenizer, tokenizer_options
+from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
 from tulu_jax.cli.flags import whole
 from tulu_jax.errors import ConfigError, DataError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tulu_jax.data.exclude import Exclusion
-    from tulu_jax.data.keys import PrepareOptions
     from tulu_jax.data.specs import Conversation, DatasetSpec
     from tulu_jax.data.store import Store
     from tulu_jax.inspect.table1 import Table1Row
@@ -46,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_flags(stats, "mixture")
     add_flag(stats, "--tokenizer", help="folder of the tokenizer; only --dry_run needs none")
-    add_encoding_options(stats)
+    add_flags(stats, *ENCODING)
     add_flag(stats, "--max_length", help="tokens of a row (default 2048)")
     add_flags(stats, "--data_dir", *READING, "--exclude", "--packing")
     stats.add_argument("--schedule", choices=("concat", "rates"), default="concat")
@@ -103,6 +103,7 @@ def _dry_run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Table 1 from raw files, the rest from stores."""
+    from tulu_jax.cli.data.reading import find_stores
     from tulu_jax.data.exclude import read_exclusion
     from tulu_jax.inspect.report import dataset_report, report_table, table1
     from tulu_jax.inspect.table1 import PAPER
@@ -117,7 +118,7 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     say_recognised(specs, args.raw_dir)
     exclusion = read_exclusion(text_paths(args.exclude))
     exclusion.check_tasks(spec.task_name for spec in specs)
-    stores = _find_stores(specs, options)
+    stores = find_stores(specs, options, options.load_tokenizer())
     rows = _table1_rows(args, specs, exclusion)
     found = [s for splits in stores.values() for s in splits.values() if s is not None]
     if not found and not any(rows.values()):
@@ -148,21 +149,6 @@ def _stats(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         "datasets": [report.as_json() for report in reports],
         "not_prepared": missing,
         "epoch": mixture,
-    }
-
-
-def _find_stores(specs: list[DatasetSpec], options: PrepareOptions) -> Stores:
-    """The stores by task and split; None where there is none for these options."""
-    from tulu_jax.data.keys import store_keys
-    from tulu_jax.data.prepare import find_store
-
-    tokenizer = options.load_tokenizer()
-    return {
-        spec.task_name: {
-            split: find_store(key, options)
-            for split, key in store_keys(spec, options, tokenizer=tokenizer).items()
-        }
-        for spec in specs
     }
 
 
