@@ -363,6 +363,14 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> N
         stream.write(content)
 
 
+def write_json(path: Path, value: Any, *, indent: int = 2, durable: bool = False) -> None:
+    """The same of a JSON value, as people read it.
+
+    Raises: OSError.
+    """
+    write_whole(path, json.dumps(value, indent=indent) + "\n", durable=durable)
+
+
 def sha256(content: str | bytes) -> str:
     """SHA-256 of a text in UTF-8, or of bytes, in hex."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

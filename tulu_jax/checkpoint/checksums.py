@@ -9,7 +9,6 @@ versions wrote, are compared all the same.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import threading
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import xxhash
 
 from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import read_json
+from tulu_jax.files import read_json, write_json
 
 CHECKSUMS_NAME = "checksums.json"
 ALGORITHM = "xxh128"
@@ -73,7 +72,7 @@ def write_checksums(folder: Path, checksums: dict[str, str]) -> Path:
     """Writes the file; names are sorted, so equal folders have equal files."""
     path = folder / CHECKSUMS_NAME
     value = {"algorithm": ALGORITHM, "files": dict(sorted(checksums.items()))}
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(path, value)
     return path
 
 

@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ from tulu_jax.checkpoint.hf.tensors import (
 )
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import read_json
+from tulu_jax.files import read_json, write_json
 
 MAX_SHARD_BYTES = 5_000_000_000
 COPIED = (".json", ".jinja", ".model", ".txt")
@@ -95,7 +93,8 @@ def make_diff(
       CheckpointError: the models do not belong together, a file is damaged, or `output` is in use.
     """
     pair = Pair.open(Path(base), Path(tuned), "tuned model")
-    with whole_folder(output) as folder, (folder / EXTRAS_NAME).open("wb") as extras:
+    with whole_folder(output) as partial, (partial.folder / EXTRAS_NAME).open("wb") as extras:
+        folder = partial.folder
         writer = _DiffWriter(pair, extras)
         _write_tensors(folder, pair.specs, F32, _reported(writer.tensors(), pair, on_progress))
         _copy_files(pair.folder, folder)
@@ -105,7 +104,7 @@ def make_diff(
             "left_out": sorted(pair.left_out),
             "made_of": "tuned - base in float32",
         }
-        _write_json(folder / RECORD_NAME, record)
+        write_json(folder / RECORD_NAME, record, indent=1, durable=True)
     kept = sum(row["kept"] for row in writer.rows.values())
     return DiffResult(
         Path(output), len(pair.specs), writer.num_weights, kept, writer.total, checked=True
@@ -138,7 +137,8 @@ def apply_diff(
     rows = check_record(record, pair)
     wanted = None if dtype is None else numpy_dtype(dtype)
     reader = _DiffReader(pair, rows, wanted)
-    with whole_folder(output) as folder:
+    with whole_folder(output) as partial:
+        folder = partial.folder
         tensors = _reported(reader.tensors(), pair, on_progress)
         _write_tensors(folder, pair.specs, reader.stored, tensors)
         _copy_files(pair.folder, folder)
@@ -283,7 +283,7 @@ def _write_tensors(
         total = sum(int(np.prod(spec.shape)) for spec in specs.values()) * dtype.itemsize
         weight_map = {name: shard.name for shard in shards for name in shard.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(folder / INDEX_NAME, index)
+        write_json(folder / INDEX_NAME, index, indent=1, durable=True)
 
 
 def _one_dtype(dtypes: np.dtype | Mapping[str, np.dtype], folder: Path) -> np.dtype:
@@ -321,11 +321,4 @@ def _set_dtype(path: Path, stored: Mapping[str, np.dtype]) -> None:
     for name in ("torch_dtype", "dtype"):
         if name in fields:
             fields[name] = str(next(iter(stored.values())))
-    _write_json(path, fields)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_json(path, fields, indent=1, durable=True)

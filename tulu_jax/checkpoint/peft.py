@@ -18,7 +18,6 @@ Source: peft 0.21 `tuners/lora/{config,layer}.py`, `utils/save_and_load.py`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +43,7 @@ from tulu_jax.checkpoint.peft_config import (
 )
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import write_json
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, at
 
@@ -96,10 +96,11 @@ def save_peft(
         **{name: values[0] for name, values in NEUTRAL.items()},
         **patterns(modules, lora),
     }
-    with whole_folder(path) as folder:
+    with whole_folder(path) as partial:
+        folder = partial.folder
         shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
         write_shard(folder / WEIGHTS_NAME, shard, F32, iter(tensors.items()))
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / ADAPTER_CONFIG, fields)
     return Path(path)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import number, path_argument, whole
 from tulu_jax.fields import PORTION
+from tulu_jax.files import write_json
 
 if TYPE_CHECKING:
     from tulu_jax.data.config import DataConfig
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(planned, compiled, schedule, args, console)
     print_plan(plan, console)
     if args.json:
-        args.json.write_text(json.dumps({**plan.as_json(), **extra}, indent=2) + "\n")
+        write_json(args.json, {**plan.as_json(), **extra})
     return 0
 
 

@@ -27,20 +27,13 @@ from tulu_jax.checkpoint.hf.config import to_hf
 from tulu_jax.checkpoint.hf.generation import GENERATION_CONFIG, generation_config
 from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
-from tulu_jax.checkpoint.hf.partial import (
-    MARKER,
-    Progress,
-    check_target,
-    open_partial,
-    rename,
-    unwritable,
-    write_json,
-)
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, Shard, plan_shards, write_shard
 from tulu_jax.checkpoint.hf.tensors import DTYPE_NAMES, DTYPES, copy_cast, numpy_dtype
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.checkpoint.parts import made_ahead
+from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target, whole_folder
 from tulu_jax.errors import CheckpointError
+from tulu_jax.files import write_json
 from tulu_jax.models import ModelConfig
 
 if TYPE_CHECKING:
@@ -105,19 +98,10 @@ def save(
     _check_tokenizer(config, tokenizer)
     stored = _stored_dtype(dtype, reader)
     shards = plan_shards(expected_tensors(config), stored, int(max_shard_bytes))
-    try:
-        progress = open_partial(target, _job(config, reader, stored, shards))
-    except OSError as error:
-        raise unwritable(target, error) from error
-    try:
+    source = _source(config, reader, stored, shards)
+    with whole_folder(target, job=source, overwrite=overwrite) as progress:
         job = _Job(config, reader, stored, shards, generation)
         saved = _fill(progress, job, tokenizer, on_progress)
-        rename(progress.folder, target)
-    except Exception as error:
-        shutil.rmtree(progress.folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unwritable(target, error) from error
-        raise
     return Saved(target, saved.checksums, saved.num_bytes, saved.kept)
 
 
@@ -134,7 +118,7 @@ class _Job:
         return num_weights(self.config) * self.dtype.itemsize
 
 
-def _job(
+def _source(
     config: ModelConfig, reader: ParamsReader, dtype: np.dtype, shards: list[Shard]
 ) -> str | None:
     """What must be the same for files of a killed export to be kept; None: never keep any."""
@@ -182,7 +166,7 @@ def _stored_dtype(dtype: str | None, reader: ParamsReader) -> np.dtype:
 
 
 def _fill(
-    progress: Progress,
+    progress: PartialFolder,
     job: _Job,
     tokenizer: Tokenizer | None,
     on_progress: Callable[[str, int, int], None] | None,
@@ -216,7 +200,7 @@ def _fill(
 
 
 def _write_weights(
-    progress: Progress, job: _Job, on_progress: Callable[[str, int, int], None] | None
+    progress: PartialFolder, job: _Job, on_progress: Callable[[str, int, int], None] | None
 ) -> dict[str, str]:
     """Writes every file that is not there yet; returns the checksums of all."""
     wanted = {name for shard in job.shards if shard.name not in progress.done
