@@ -35,7 +35,7 @@ from tulu_jax.chat.templates import (
     check_template_name,
 )
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
-from tulu_jax.chat.viewer import preview, render_tokens, show_piece
+from tulu_jax.chat.viewer import preview
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -68,8 +68,6 @@ __all__ = [
     "preview",
     "prompt_differs",
     "render",
-    "render_tokens",
     "save_tokenizer_files",
-    "show_piece",
     "tokenizer_files",
 ]

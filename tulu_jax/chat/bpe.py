@@ -133,10 +133,6 @@ class BpeTokenizer(Tokenizer):
     def _decode_run(self, ids: list[int], at_start: bool) -> str:
         return b"".join(self._bytes[i] for i in ids).decode("utf-8", "replace")
 
-    def byte_names(self, token: int) -> str:
-        """A piece as bytes: `<0xF0><0x9F>`."""
-        return "".join(f"<0x{byte:02X}>" for byte in self._bytes[token])
-
     def __getstate__(self) -> dict[str, Any]:
         """All but the library's own object, whose copies forget that special text stays text."""
         derived = ("_backend", "_words")

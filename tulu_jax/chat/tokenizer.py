@@ -215,10 +215,6 @@ class Tokenizer(ABC):
         at_bos = token == self.bos_id and self.template.name == "tulu"
         return at_bos or self.encoding == "paper"
 
-    def byte_names(self, token: int) -> str:
-        """A piece that is not text by itself, as bytes: `<0xF0>`."""
-        return self.piece(token)
-
     def encode_text(self, text: str) -> list[int]:
         """The token ids of a text that stands alone: no BOS, special strings stay text."""
         return self.encode_texts([text])[0]

@@ -1,20 +1,16 @@
-"""Shows which tokens of a conversation carry loss, in colour or as plain text."""
+"""Shows which tokens of a conversation carry loss, as plain text; and the styles of colour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tulu_jax.axes import Mask, TokenIds
-from tulu_jax.chat.encode import Encoded
 from tulu_jax.chat.tokenizer import Tokenizer
 from tulu_jax.errors import DataError
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 NEWLINE = "⏎"
 TRAINED, MASKED, SPECIAL = "bold green", "dim", "reverse"
@@ -46,45 +42,6 @@ def spans(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer) -> list[Span]
         result.append(Span(text, flag, special))
         at_start = special and tokenizer.opens_text(ids[-1])
     return result
-
-
-def show_piece(token: int, tokenizer: Tokenizer) -> str:
-    """One token as readable text, whatever alphabet its piece is spelled in.
-
-    Spaces are spaces, newlines `⏎`, bytes that are not a character alone `<0xF0>`, and special
-    tokens their piece.
-    """
-    text = tokenizer.decode([token], skip_special=False, after=True)
-    if "\ufffd" in text:
-        return tokenizer.byte_names(token)
-    return text.replace("\n", NEWLINE)
-
-
-def render_tokens(encoded: Encoded, tokenizer: Tokenizer) -> Text:
-    """A rich text: trained tokens green, others dim, special tokens reversed, newlines visible."""
-    from rich.text import Text
-
-    view = Text()
-    for span in spans(encoded.tokens, encoded.loss_mask, tokenizer):
-        style = TRAINED if span.trained else MASKED
-        shown = span.text.replace("\n", NEWLINE + "\n")
-        view.append(shown, f"{style} {SPECIAL}" if span.special else style)
-    view.append("\n")
-    view.append_text(legend(encoded))
-    return view
-
-
-def legend(encoded: Encoded) -> Text:
-    """One line that says what the colours mean and how many tokens carry loss."""
-    from rich.text import Text
-
-    total = len(encoded.tokens)
-    share = 100 * encoded.loss_tokens / max(total, 1)
-    line = Text()
-    for word, style in (("trained", TRAINED), ("not trained", MASKED), ("special", SPECIAL)):
-        line.append(word, style).append("  ")
-    line.append(f"{encoded.loss_tokens} of {total} tokens carry loss ({share:.0f} %)")
-    return line.append(", cut off at max_length", "bold red") if encoded.truncated else line
 
 
 def preview(tokens: TokenIds, loss_mask: Mask, tokenizer: Tokenizer, *, limit: int = 400) -> str:

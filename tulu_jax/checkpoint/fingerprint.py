@@ -25,13 +25,6 @@ BLOCK = 2**22
 """Numbers of a host array that are widened at a time."""
 
 
-def array_fingerprint(array: np.ndarray) -> str:
-    """The fingerprint of a host array of 2- or 4-byte floats: its dtype and two sums in hex."""
-    found = Fingerprint()
-    found.add(array)
-    return found.text
-
-
 class Fingerprint:
     """The fingerprint of an array whose rows come one part after the other."""
 

@@ -60,11 +60,6 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def is_meta_folder(path: str | Path) -> bool:
-    """Whether a folder is in Meta's layout and not also in Hugging Face's."""
-    return (Path(path) / "params.json").is_file() and not (Path(path) / "config.json").is_file()
-
-
 def open_meta(
     path: str | Path, dtype: str | None = "float32", *, max_length: int = DEFAULT_MAX_LENGTH
 ) -> HfFolder:

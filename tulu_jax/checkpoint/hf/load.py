@@ -130,10 +130,6 @@ class HfFolder:
         """Every weight of the model."""
         return list(self._weights)
 
-    def stored_dtype(self) -> np.dtype:
-        """The dtype of the embedding in the files, which stands for the whole."""
-        return DTYPES[self.specs[hf_family(self.config).embedding].dtype]
-
     def shape(self, path: ParamPath) -> tuple[int, ...]:
         """The shape of one weight in our layout."""
         return self._shapes[path]
