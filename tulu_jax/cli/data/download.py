@@ -60,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=number(between(0.001, 1e6)),
+        type=number(between(0.001, 1_000_000)),
         default=60,
         help="seconds a server may be silent (default 60)",
     )
