@@ -180,8 +180,8 @@ def test_impossible_sizes(config, change, message):
     ("values", "message"),
     [
         ({"kind": "yarn"}, "RopeScaling.kind is unknown - got 'yarn' - expected linear or llama3"),
-        ({"factor": 0.5}, "RopeScaling is out of range - got factor=0.5, original_length=8192"),
-        ({"original_length": 0}, "RopeScaling is out of range"),
+        ({"factor": 0.5}, "RopeScaling.factor is out of range - got 0.5 - expected 1 or more"),
+        ({"original_length": 0}, "RopeScaling.original_length is out of range - got 0"),
         ({"low_freq_factor": 4.0}, "frequency factors are out of order - got low_freq_factor=4.0"),
     ],
 )
