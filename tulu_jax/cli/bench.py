@@ -21,7 +21,7 @@ No data library is needed. MFU counts no recomputation and no padding.
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Any) -> None:
     """Adds the command to the `tulu` parser."""
     parser = subparsers.add_parser("bench", help="measure speed and memory on this machine")
     kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)

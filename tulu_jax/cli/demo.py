@@ -20,7 +20,7 @@ MAX_NEW_TOKENS = 24
 NUM_SAMPLES = 5
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Any) -> None:
     """Adds the command to the `tulu` parser."""
     parser = subparsers.add_parser(
         "demo",

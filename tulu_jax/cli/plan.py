@@ -30,7 +30,7 @@ Settings are changed as in `tulu train`: --gin.BATCH_SIZE=256.
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Any) -> None:
     """Adds the command to the `tulu` parser."""
     parser = subparsers.add_parser(
         "plan",

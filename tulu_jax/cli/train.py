@@ -7,6 +7,7 @@ import os
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 from tulu_jax.cli.hosts import add_host_options, join_hosts
 
@@ -22,7 +23,7 @@ values are text: quotes are not needed. Fields below the macros can be set too, 
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Any) -> None:
     """Adds the command to the `tulu` parser."""
     parser = subparsers.add_parser(
         "train",

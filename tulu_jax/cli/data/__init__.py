@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+from typing import Any
 
 COMMANDS = ("download", "prepare", "stats", "inspect", "check")
 """Modules of this package, in the order of `tulu data --help`; each has `add_parser(commands)`."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Any) -> None:
     """Adds the command `data` with its own commands."""
     parser = subparsers.add_parser("data", help="prepare datasets, show what is in them")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

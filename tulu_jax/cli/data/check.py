@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tulu_jax.inspect.check.result import CheckReport
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Any) -> None:
     """Adds `tulu data check`."""
     check = commands.add_parser(
         "check",

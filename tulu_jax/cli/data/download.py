@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.common import add_flag
 from tulu_jax.cli.flags import PROCESSES_MOST, new_command, number, whole
@@ -31,7 +31,7 @@ examples:
   tulu data download --from /mnt/mirror              or https://...: <root>/<dataset>/<file>"""
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Any) -> None:
     """Adds `tulu data download`."""
     parser = new_command(
         commands,

@@ -37,7 +37,7 @@ examples:
       --min_tokens 1000 --search "/def \\w+\\(/" """
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Any) -> None:
     """Adds `tulu data inspect`."""
     parser = new_command(
         commands,

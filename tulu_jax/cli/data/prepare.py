@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from tulu_jax.cli.data.common import (
     ENCODING,
@@ -15,7 +16,7 @@ from tulu_jax.cli.data.common import (
 from tulu_jax.cli.data.encoding import chosen_tokenizer
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Any) -> None:
     """Adds `tulu data prepare`."""
     prepare = commands.add_parser(
         "prepare",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Stores = dict[str, dict[str, "Store | None"]]
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Any) -> None:
     """Adds `tulu data stats`."""
     stats = commands.add_parser(
         "stats",
