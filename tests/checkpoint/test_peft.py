@@ -153,7 +153,7 @@ def test_adapters_of_other_kinds(tmp_path, changes, message):
      ("base_dtype", "int4")],
 )  # fmt: skip
 def test_settings_out_of_range(field, value):
-    with pytest.raises(ConfigError, match=rf"LoraConfig.{field} is out of range - got"):
+    with pytest.raises(ConfigError, match=rf"LoraConfig.{field} is (out of range|unknown) - got"):
         LoraConfig(**{field: value})
 
 
