@@ -1,19 +1,20 @@
-"""From a `DataConfig` to rows to train on, preparing first, in a child process, what is missing."""
+"""From a `DataConfig` to rows to train on, preparing first what is missing."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tulu_jax.chat import Tokenizer
-from tulu_jax.data.child import prepare_in_child
+from tulu_jax.console import plain_console, write_verbatim
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.exclude import Exclusion, read_exclusion
 from tulu_jax.data.keys import PrepareOptions, store_keys
 from tulu_jax.data.mixtures import Component, resolve
-from tulu_jax.data.prepare import find_store
+from tulu_jax.data.prepare import find_store, prepare_each
 from tulu_jax.data.rates import make_rated_rows, size_rate
 from tulu_jax.data.rows import (
     RowSource,
@@ -22,7 +23,8 @@ from tulu_jax.data.rows import (
     choose_heldout,
     make_rows,
 )
-from tulu_jax.data.store import Store, open_store
+from tulu_jax.data.specs import how_read
+from tulu_jax.data.store import Store
 from tulu_jax.processes import all_cores
 
 
@@ -60,9 +62,9 @@ def prepare_options(config: DataConfig) -> PrepareOptions:
 
 
 def ensure_prepared(config: DataConfig) -> dict[str, dict[str, Store]]:
-    """The stores by task and split; those that are missing are made by a child process.
+    """The stores by task and split; those that are missing are made, and said.
 
-    Raises: DataError when the child fails or leaves no store.
+    Raises: as `prepare`.
     """
     options = prepare_options(config)
     tokenizer = options.load_tokenizer()
@@ -72,14 +74,25 @@ def ensure_prepared(config: DataConfig) -> dict[str, dict[str, Store]]:
     }
     found = {t: {s: find_store(k, options) for s, k in ks.items()} for t, ks in keys.items()}
     if any(None in splits.values() for splits in found.values()):
-        prepare_in_child(config.mixture, options)
+        found = _prepare(config.mixture, options)
     return {
-        task: {
-            split: found[task][split] or open_store(key.folder(options.data_dir))
-            for split, key in splits.items()
-        }
-        for task, splits in keys.items()
+        task: {split: store for split, store in splits.items() if store is not None}
+        for task, splits in found.items()
     }
+
+
+def _prepare(mixture: str, options: PrepareOptions) -> dict[str, dict[str, Store | None]]:
+    """As `tulu data prepare`, without the datasets' table: a run prints that itself."""
+    for spec in options.specs(mixture):
+        for line in how_read(spec, options.raw_dir):
+            write_verbatim(line, file=sys.stderr)
+    stores: dict[str, dict[str, Store | None]] = {}
+    for prepared in prepare_each(mixture, options):
+        for line in prepared.lines() if prepared.made else ():
+            plain_console().print(line, soft_wrap=True)
+        store = prepared.store
+        stores.setdefault(store.meta["task"], {})[store.meta["split"]] = store
+    return stores
 
 
 def open_training_data(config: DataConfig) -> TrainingData:
