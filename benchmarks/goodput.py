@@ -100,19 +100,19 @@ def host(args: argparse.Namespace, config: Any) -> None:
     from rich.console import Console
     from train import toy
 
-    from tulu_jax.train import loop, setup
+    from tulu_jax.train import loop, run, setup
 
     toy.install(loop, setup)
     work = matrix_work(args.step_ms / 1000)
     steps: list[Step] = []
     bare: list[float] = []
 
-    def make_steps(run: Any) -> Any:
-        steps.append(Step(toy, run, work))
+    def make_step(plan: Any, traced: Any = None) -> Any:
+        steps.append(Step(toy, plan.layout, work))
         bare.append(steps[-1].alone(args.steps, (args.rows, args.length)))
-        return steps[-1], None
+        return steps[-1]
 
-    loop.make_steps = make_steps
+    run.RunPlan.step = make_step
     for number in range(ROUNDS):
         folder = f"{config.model_dir}{number}"
         loop.train(dataclasses.replace(config, model_dir=folder), console=Console(quiet=True))
@@ -136,17 +136,17 @@ def host(args: argparse.Namespace, config: Any) -> None:
 class Step:
     """The toy's step with other work beside it; notes the time whenever it is called."""
 
-    def __init__(self, toy: Any, run: Any, work: Any) -> None:
+    def __init__(self, toy: Any, layout: Any, work: Any) -> None:
         """Compiles nothing yet."""
         import jax
 
-        inner, _ = toy.make_steps(run)
-        self._state = lambda: toy.create_state(None, None, run.layout)
-        self._rows = run.layout.rows
+        inner = toy.make_step(layout)
+        self._state = lambda: toy.create_state(layout)
+        self._rows = layout.rows
         self.stamps: list[tuple[float, float]] = []
         self.dry = 0
         """Calls before which the device had nothing to do."""
-        shardings = jax.tree.map(lambda x: x.sharding, toy.abstract_state(None, None, run.layout))
+        shardings = jax.tree.map(lambda x: x.sharding, toy.abstract_state(layout))
 
         def step(state: Any, batch: Any) -> Any:
             new, metrics = inner(state, batch)
@@ -154,9 +154,8 @@ class Step:
 
         self._jitted = jax.jit(
             step, in_shardings=(shardings, self._rows), donate_argnums=0,
-            out_shardings=(shardings, run.layout.replicated),
+            out_shardings=(shardings, layout.replicated),
         )  # fmt: skip
-        self._cache_size = self._jitted._cache_size
 
     def __call__(self, state: Any, batch: Any) -> Any:
         """A step of the loop."""

@@ -65,8 +65,10 @@ def write_weights(folder: Path, work: Work) -> None:
         hf.save(folder, config, jax.device_get(params))
 
 
-def ours(folder: Path, work: Work) -> Callable[[dict[str, np.ndarray]], float]:
-    """A function that does one step on rows and returns its loss."""
+def ours(
+    folder: Path, work: Work, shape: tuple[int, ...]
+) -> Callable[[dict[str, np.ndarray]], float]:
+    """A function that does one step on rows of a shape and returns its loss."""
     from bare import stand_in_for_jaxtyping
 
     stand_in_for_jaxtyping()
@@ -85,7 +87,10 @@ def ours(folder: Path, work: Work) -> Callable[[dict[str, np.ndarray]], float]:
     optimizer = OptimizerConfig(
         learning_rate=work.learning_rate, warmup_ratio=0.0, clip_norm=work.clip_norm
     )
-    bench = StepBench(config, compute=compute, optimizer=optimizer, params=params)
+    rows, length = shape
+    bench = StepBench(
+        config, rows=rows, length=length, compute=compute, optimizer=optimizer, params=params
+    )
 
     def run(batch: dict[str, np.ndarray]) -> float:
         return float(bench.step(bench.put(batch))["loss"])
@@ -152,7 +157,7 @@ def work_when_told(name: str, folder: Path) -> None:
     batches = read_batches(folder, OURS if name == OURS else "torch")
     options = TRAINERS[name]
     if name == OURS:
-        run = ours(folder / "weights", work)
+        run = ours(folder / "weights", work, batches[0]["tokens"].shape)
     else:
         compiled = bool(options.get("compile"))
         run = with_torch(

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "tulu_jax/models": ({"ops"}, {"jax", "flax"}),
     "tulu_jax/parallel": ({"models"}, {"jax", "flax"}),
     "tulu_jax/train": (
-        {"chat", "data", "inspect", "ops", "models", "parallel", "checkpoint"},
+        {"chat", "data", "ops", "models", "parallel", "checkpoint"},
         {"jax", "optax", "flax"},
     ),
     "tulu_jax/checkpoint": (

@@ -5,12 +5,12 @@ import io
 import os
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from train.small import plan_on
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
@@ -24,8 +24,8 @@ from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.setup import Run, open_base
-from tulu_jax.train.state import create_state
+from tulu_jax.train.run import Run
+from tulu_jax.train.setup import read_frozen
 
 from .hf.small import CONFIG, random_params
 
@@ -125,15 +125,16 @@ def test_the_frozen_base_of_adapters_is_read_in_slices(folder, tmp_path, monkeyp
     monkeypatch.setattr(kind, "read", whole)
     monkeypatch.setattr(kind, "read_part", whole)
     layout = layout_for(CONFIG, make_mesh(MESHES[mesh]))
-    config = types.SimpleNamespace(lora=LoraConfig(rank=2), initial_checkpoint=str(base))
-    run = Run(config, CONFIG, None, layout, None, 1, "")
-    run, (weights,) = open_base(run, Console(file=io.StringIO()))
+    adapters = {"lora": LoraConfig(rank=2), "initial_checkpoint": str(base)}
+    plan = plan_on(layout, None, CONFIG, **adapters)
+    run = Run(plan.config, CONFIG, layout, None, 1, data=None, settings="", generation={})
+    run, (weights,) = read_frozen(run, Console(file=io.StringIO()))
     for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
         shards = {str(shard.index): shard.data.size for shard in leaf.addressable_shards}
         assert sorted(asked[tuple(key.key for key in path)]) == sorted(shards.values()), path
         assert leaf.dtype == "bfloat16"
     wanted = jax.tree.map(lambda x: x.astype("bfloat16"), random_params(CONFIG))
-    assert run.base_weights == tree_fingerprints(jax.device_put(wanted))
+    assert run.frozen_weights == tree_fingerprints(jax.device_put(wanted))
 
 
 def test_an_import_of_another_model_is_refused(folder, tmp_path):
@@ -156,7 +157,7 @@ def test_checkpoint_of_a_sharded_run_is_exported_layer_by_layer(tmp_path, mesh):
     layout = layout_for(CONFIG, make_mesh(MESHES[mesh]))
     params = jax.device_put(random_params(CONFIG), layout.params(CONFIG))
     with layout.activate():
-        state = create_state(CONFIG, make_optimizer(OptimizerConfig(), 10), layout, params=params)
+        state = plan_on(layout, make_optimizer(OptimizerConfig(), 10), CONFIG).start(params)
     with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
         checkpoints.save(state, {"model": config_to_dict(CONFIG)})
     reader = CheckpointReader(tmp_path / "run")
@@ -181,7 +182,7 @@ def test_export_needs_none_of_the_devices_of_the_run(tmp_path):
     layout = layout_for(CONFIG, make_mesh(MESHES["mixed"]))
     params = jax.device_put(random_params(CONFIG), layout.params(CONFIG))
     with layout.activate():
-        state = create_state(CONFIG, make_optimizer(OptimizerConfig(), 10), layout, params=params)
+        state = plan_on(layout, make_optimizer(OptimizerConfig(), 10), CONFIG).start(params)
     with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
         checkpoints.save(state, {"model": config_to_dict(CONFIG)})
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}

@@ -6,13 +6,10 @@ import jax
 import numpy as np
 import optax
 import pytest
-from train.small import MODEL, layout_on, random_params, two_a_row
+from train.small import MODEL, layout_on, plan_on, random_params, two_a_row
 
 from tulu_jax.data.to_device import put_batch
-from tulu_jax.models import ComputeConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +20,8 @@ def two_steps(config, layout):
     with layout.activate():
         params = random_params(config)
         params = jax.tree.map(jax.device_put, params, layout.params(config))
-        state = create_state(config, STEPS, layout, params=params)
-        step = make_train_step(config, STEPS, layout, compute=ComputeConfig())
-        losses = []
+        plan = plan_on(layout, STEPS, config)
+        state, step, losses = plan.start(params), plan.step(), []
         for seed in range(2):
             state, metrics = step(state, put_batch(two_a_row(seed=seed), layout.rows))
             losses.append(float(metrics["loss"]))

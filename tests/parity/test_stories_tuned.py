@@ -14,18 +14,17 @@ import pytest
 import quick_xla
 import torch
 import transformers
+from train.small import plan_on
 
 from tulu_jax.chat import encode, load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.merged import import_peft, open_weights
 from tulu_jax.checkpoint.peft import save_peft
-from tulu_jax.models import ComputeConfig, forward
+from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, adapt, adapter_shapes, at
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
 
 from .exact import exact_logits
 
@@ -83,9 +82,10 @@ def tuned(model, batches, lora=None):
     with layout.activate():
         base = jax.tree.map(jax.device_put, params, layout.params(config))
         given, frozen = (base, ()) if lora is None else (None, (base,))
-        state = create_state(config, optimizer, layout, params=given, lora=lora)
-        step = make_train_step(config, optimizer, layout, compute=ComputeConfig(), lora=lora)
-        step = step.lower(state, batches[0], *frozen).compile(compiler_options=quick_xla.as_users())
+        plan = plan_on(layout, optimizer, config, lora=lora, initial_checkpoint="base")
+        state = plan.start(given)
+        step = plan.step().lower(state, batches[0], *frozen)
+        step = step.compile(compiler_options=quick_xla.as_users())
         losses = []
         for batch in batches:
             state, metrics = step(state, batch, *frozen)

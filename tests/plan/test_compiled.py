@@ -27,8 +27,7 @@ from tulu_jax.plan import (
 )
 from tulu_jax.plan.report import search_table
 from tulu_jax.plan.search import candidates, largest_batch, search
-from tulu_jax.train.budget import activations, budget_text, frozen_weights, number_bytes
-from tulu_jax.train.state import create_state
+from tulu_jax.train.budget import activations, budget_text, number_bytes
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def bytes_on_first_device(tree):
 
 
 def test_arguments_are_what_a_real_step_is_given(planned, step):
-    state = create_state(planned.model, planned.optimizer, planned.layout)
+    state = planned.start()
     rows = np.ones((16, 64), np.int32)
     batch = jax.device_put(dict.fromkeys(BATCH_KEYS, rows), planned.layout.rows)
     assert step.arguments == bytes_on_first_device((state, batch))
@@ -111,7 +110,7 @@ def test_a_quantised_base_is_planned_as_it_lies(cpus, kind):
     pytest.importorskip("qwix")
     adapters = LoraConfig(rank=2, dropout=0.0, base_dtype=kind)
     run = plan_run(config(lora=adapters), cpus)
-    whole = frozen_weights(plan_run(config(lora=LoraConfig(rank=2)), cpus))[0]
+    whole = plan_run(config(lora=LoraConfig(rank=2)), cpus).frozen()[0]
     zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), whole)
     real = quantize_base(run.model, adapters, zeros)
     for planned, leaf in zip(*map(jax.tree.leaves, (run.frozen()[0], real)), strict=True):

@@ -20,10 +20,13 @@ from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import TrainingData, assemble
 from tulu_jax.data.mixtures import Component
 from tulu_jax.data.store import Example, Store, open_store, write_store
+from tulu_jax.inspect.report import print_training_data
 from tulu_jax.models import LlamaConfig, ModelConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train import checks, feed, loop, metrics, reporter, setup
+from tulu_jax.train import run as plans
 from tulu_jax.train.config import OptimizerConfig, TrainConfig
+from tulu_jax.train.run import RunPlan
 
 MODEL = LlamaConfig(
     vocab_size=64,
@@ -153,7 +156,8 @@ def patched(monkeypatch, *, devices: int | None = 1):
         patch.setattr(setup, "open_training_data", training_data)
         patch.setattr(setup, "check_before_data", model_of)
         if devices is not None:
-            patch.setattr(setup, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:devices]))
+            few = jax.devices()[:devices]
+            patch.setattr(plans, "make_mesh", lambda mesh, _: make_mesh(mesh, few))
         yield patch
 
 
@@ -181,7 +185,12 @@ def run(
         patch.setattr(feed, "check_batch", check_and_stop)
         if bare:
             leave_out_what_others_test(patch.setattr)
-        result = loop.train(config, settings="x = 1\n", console=console)
+        result = loop.train(
+            config,
+            settings="x = 1\n",
+            console=console,
+            show_data=lambda data: print_training_data(data, config.data, console),
+        )
     return result, console.file.getvalue()
 
 
@@ -227,6 +236,12 @@ def layout_on(mesh: MeshConfig | None, model: LlamaConfig = MODEL):
     if mesh is None:
         return layout_for(model, make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
     return layout_for(model, make_mesh(mesh))
+
+
+def plan_on(layout, optimizer, model: ModelConfig = MODEL, **changes) -> RunPlan:
+    """A run of six steps with that layout and optimizer; changes as of `run_config`."""
+    config = run_config(Path("unused"), model=model, **changes)
+    return RunPlan(config, model, layout, optimizer, 6)
 
 
 def batch_of(examples: list[list[Example]], length: int = LENGTH) -> dict[str, np.ndarray]:

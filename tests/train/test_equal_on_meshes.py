@@ -12,14 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from train.small import MODEL, random_params, two_a_row
+from train.small import MODEL, plan_on, random_params, two_a_row
 from tulu_jax.data.to_device import put_batch
 from tulu_jax.models import ComputeConfig
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
 
 BATCHES = [two_a_row(16, seed=i) for i in range(3)]
 MEGATRON = {"activation_length": ("sequence", "tensor")}
@@ -44,12 +42,11 @@ def three_steps(
     layout = layout_for(MODEL, mesh, rules=rules, offload_optimizer=offload)
     settings = {"learning_rate": 3e-3, "warmup_ratio": 0.2, **(optimizer or {})}
     maker = make_optimizer(OptimizerConfig(**settings), 6)
+    options = {"compute": compute or ComputeConfig(), **(options or {})}
+    plan = plan_on(layout, maker, batch_size=16, **options)
     with layout.activate():
         params = jax.tree.map(jax.device_put, random_params(), layout.params(MODEL))
-        state = create_state(MODEL, maker, layout, params=params)
-        step = make_train_step(
-            MODEL, maker, layout, compute=compute or ComputeConfig(), **(options or {})
-        )
+        state, step = plan.start(params), plan.step()
         rows = [put_batch(batch, layout.rows) for batch in batches]
         compiled = step.lower(state, rows[0]).compile()
         metrics = []
@@ -164,7 +161,8 @@ def test_bad_steps_leave_everything_as_it_was(one_device):
     """With the limit below every norm, three steps move nothing but the count of steps."""
     norms = [row["grad_norm"] for row in one_device.metrics]
     assert all(row["skipped"] == 0 for row in one_device.metrics)
-    limited = three_steps(options={"skip_bad": True, "bad_grad_norm": float(min(norms)) * 0.999})
+    limit = float(min(norms)) * 0.999
+    limited = three_steps(options={"on_bad_step": "skip", "bad_grad_norm": limit})
     assert [row["skipped"] for row in limited.metrics] == [1, 1, 1]
     assert int(limited.state.step) == 3
     for one, other in zip(*map(jax.tree.leaves, (limited.params, random_params())), strict=True):

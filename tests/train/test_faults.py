@@ -22,7 +22,7 @@ from train.small import (
 )
 from tulu_jax.data.store import write_store
 from tulu_jax.errors import CheckpointError, ConfigError, GuardError
-from tulu_jax.train import loop
+from tulu_jax.train import setup
 from tulu_jax.train.config import OptimizerConfig
 
 COMMON = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "heldout_examples": 0}
@@ -203,7 +203,7 @@ def test_initial_checkpoint_of_another_model(monkeypatch, tmp_path, copy):
 
 def test_nan_stops_naming_step_and_checkpoint(monkeypatch, copy):
     config = dataclasses.replace(copy, train_steps=8)
-    start_state = loop.start_state
+    start_state = setup.start_state
 
     def poisoned(*args):
         state = start_state(*args)
@@ -212,7 +212,7 @@ def test_nan_stops_naming_step_and_checkpoint(monkeypatch, copy):
         return state
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "start_state", poisoned)
+        patch.setattr(setup, "start_state", poisoned)
         with pytest.raises(
             GuardError, match=r"loss is not finite - got nan at step 5 - expected a finite "
             r"number - last good checkpoint: 4; lower LEARNING_RATE"

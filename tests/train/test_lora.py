@@ -17,6 +17,7 @@ from train.small import (
     final_state,
     layout_on,
     metric_lines,
+    plan_on,
     random_params,
     run,
     run_config,
@@ -33,8 +34,6 @@ from tulu_jax.models.lora import LoraConfig, num_adapter_params
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.metrics import train_flops
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import abstract_state, create_state
-from tulu_jax.train.step import make_eval_step, make_train_step
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.25, base_dtype="float32")
 # Equality on meshes and in micro-batches is one of gradients up to their rounding. Weights say so
@@ -46,21 +45,19 @@ BATCHES = [two_a_row(seed=i) for i in range(3)]
 
 def run_steps(mesh, lora=LORA, compute=None, **options):
     layout = layout_on(mesh)
-    compute = compute or ComputeConfig()
+    options = {"compute": compute or ComputeConfig(), "seed": 5, **options}
+    plan = plan_on(layout, OPTIMIZER, lora=lora, initial_checkpoint="base", **options)
     with layout.activate():
         base = jax.tree.map(jax.device_put, random_params(), layout.params(MODEL))
-        state = create_state(MODEL, OPTIMIZER, layout, seed=5, lora=lora)
-        step = make_train_step(
-            MODEL, OPTIMIZER, layout, compute=compute, lora=lora, seed=5, **options
-        )
+        state, traces = plan.start(), []
+        step = plan.step(lambda: traces.append(1))
         before, losses = jax.device_get(base), []
         for batch in BATCHES:
             state, row = step(state, put_batch(batch, layout.rows), base)
             losses.append({name: float(value) for name, value in row.items()})
-        assert step._cache_size() == 1
+        assert len(traces) == 1
         jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(base))
-        evaluate = make_eval_step(MODEL, layout, compute=compute, lora=lora)
-        nll = float(evaluate(state.params, put_batch(BATCHES[0], layout.rows), base)[0])
+        nll = float(plan.eval_step()(state.params, put_batch(BATCHES[0], layout.rows), base)[0])
         return losses, jax.device_get(state), nll
 
 
@@ -93,7 +90,7 @@ def test_the_steps_are_long_enough_to_tell(one_device):
 
 def test_only_adapters_are_in_the_state():
     optimizer = make_optimizer(OptimizerConfig(), 6)
-    state = abstract_state(MODEL, optimizer, layout_on(None), lora=LORA)
+    state = plan_on(layout_on(None), optimizer, lora=LORA, initial_checkpoint="base").state()
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert count == num_adapter_params(MODEL, LORA)
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)

@@ -7,16 +7,23 @@ import numpy as np
 import optax
 import pytest
 
-from train.small import MESHES, MODEL, layout_on, random_params, run, run_config, two_a_row
+from train.small import (
+    MESHES,
+    MODEL,
+    layout_on,
+    plan_on,
+    random_params,
+    run,
+    run_config,
+    two_a_row,
+)
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.checkpoint.merged import adapter_tree, open_weights
 from tulu_jax.data.to_device import put_batch
-from tulu_jax.models import ComputeConfig, forward
+from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, adapt, quantize_base
 from tulu_jax.ops import QuantizedWeight
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
 
 pytest.importorskip("qwix")
 
@@ -30,11 +37,9 @@ def base_on(layout, lora=LORA):
 
 def two_steps(mesh):
     layout, sgd = layout_on(mesh), optax.sgd(0.2)
+    plan = plan_on(layout, sgd, lora=LORA, initial_checkpoint="base", seed=5)
     with layout.activate():
-        base = base_on(layout)
-        state = create_state(MODEL, sgd, layout, seed=5, lora=LORA)
-        step = make_train_step(MODEL, sgd, layout, compute=ComputeConfig(), lora=LORA)
-        losses = []
+        base, state, step, losses = base_on(layout), plan.start(), plan.step(), []
         for seed in range(2):
             state, row = step(state, put_batch(two_a_row(seed=seed), layout.rows), base)
             losses.append(float(row["loss"]))

@@ -11,19 +11,9 @@ from tulu_jax.train.flight import Row
 from tulu_jax.train.goodput import Clock
 from tulu_jax.train.metrics import Peak
 from tulu_jax.train.reporter import Reporter
+from tulu_jax.train.run import Run
 
 METRICS = {"loss": 1.0, "grad_norm": 1.0, "tokens": 100.0, "loss_tokens": 40.0}
-
-
-class Run:
-    """As much of a run as log lines look at."""
-
-    def __init__(self, config):
-        self.config, self.model, self.total_steps = config, config.model, 100
-        from pathlib import Path
-
-        self.folder = Path(config.model_dir)
-        self.folder.mkdir()
 
 
 @pytest.fixture
@@ -34,10 +24,12 @@ def lines(tmp_path, monkeypatch):
         monkeypatch.setattr(reporter, "plot_losses", lambda *args: None)
         config = run_config(tmp_path / "run", train_steps=100, epochs=None, log_period=1)
         console = Console(file=io.StringIO(), width=200)
-        told = Reporter(Run(config), console, Clock(0.0), first_step=0, peak=peak)
+        run = Run(config, config.model, None, None, 100, data=None, settings="", generation={})
+        run.folder.mkdir()
+        told = Reporter(run, console, Clock(0.0), first_step=0, peak=peak)
         for step, took in enumerate(seconds, 1):
             row = Row(step, dict(METRICS), seconds=took, update=step)
-            told.log([row], step=step, compiled=1)
+            told.log([row], step=step)
         return told._metrics.rows, console.file.getvalue()
 
     return make

@@ -6,36 +6,35 @@ import jax
 import numpy as np
 import pytest
 
-from train.small import MESHES, MODEL, layout_on, random_params, two_a_row
+from train.small import MESHES, MODEL, layout_on, plan_on, random_params, two_a_row
 from tulu_jax.data.to_device import put_batch
 from tulu_jax.models import ComputeConfig, LlamaConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import abstract_state, create_state
-from tulu_jax.train.step import make_eval_step, make_train_step
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_ratio=0.2), 6)
 BATCHES = [two_a_row(seed=i) for i in range(5)]
 
 
-def start(layout, config: LlamaConfig = MODEL):
-    params = jax.tree.map(jax.device_put, random_params(config), layout.params(config))
-    return create_state(config, OPTIMIZER, layout, params=params)
+def start(plan):
+    params = jax.tree.map(jax.device_put, random_params(plan.model), plan.layout.params(plan.model))
+    return plan.start(params)
 
 
 def run_steps(mesh: MeshConfig | None, config: LlamaConfig = MODEL, **options):
-    """Metrics of five steps, the final weights, and how often the step was compiled."""
+    """Metrics of five steps, the final weights, and how often the step was traced."""
     layout = layout_on(mesh, config)
+    plan = plan_on(layout, OPTIMIZER, config, **options)
     with layout.activate():
-        state = start(layout, config)
-        step = make_train_step(config, OPTIMIZER, layout, compute=ComputeConfig(), **options)
+        state, traces = start(plan), []
+        step = plan.step(lambda: traces.append(1))
         metrics = []
         for batch in BATCHES:
             state, row = step(state, put_batch(batch, layout.rows))
             metrics.append({name: float(value) for name, value in row.items()})
         assert int(state.step) == len(BATCHES)
-        return metrics, jax.device_get(state.params), step._cache_size()
+        return metrics, jax.device_get(state.params), len(traces)
 
 
 def assert_equal_runs(left, right):
@@ -47,7 +46,7 @@ def assert_equal_runs(left, right):
 
 @pytest.fixture(scope="module")
 def on_one_device():
-    return {name: run_steps(None, normalization=name, paper_rows=2) for name in ("token", "paper")}
+    return {name: run_steps(None, loss_normalization=name) for name in ("token", "paper")}
 
 
 def test_the_two_normalizations_differ(on_one_device):
@@ -62,14 +61,14 @@ def test_metrics_count_the_global_batch(on_one_device):
     assert first["loss_tokens"] == batch["loss_mask"].sum()
 
 
-def test_step_is_compiled_once(on_one_device):
+def test_step_is_traced_once(on_one_device):
     assert on_one_device["token"][2] == 1
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("normalization", ["token", "paper"])
 def test_micro_batches_equal_one_batch(on_one_device, normalization, parts):
-    cut = run_steps(None, normalization=normalization, paper_rows=2, micro_batches=parts)
+    cut = run_steps(None, loss_normalization=normalization, micro_batches=parts)
     assert_equal_runs(cut, on_one_device[normalization])
 
 
@@ -77,24 +76,20 @@ def test_micro_batches_equal_one_batch(on_one_device, normalization, parts):
 def test_eight_devices_equal_one(on_one_device, name):
     if MODEL.num_kv_heads % MESHES[name].tensor:
         assert layout_on(MESHES[name]).notes
-    spread = run_steps(MESHES[name], normalization="token")
+    spread = run_steps(MESHES[name])
     assert_equal_runs(spread, on_one_device["token"])
     assert spread[2] == 1
 
 
 def test_micro_batches_in_paper_mode_on_a_mixed_mesh(on_one_device):
-    spread = run_steps(MESHES["mixed"], normalization="paper", paper_rows=2, micro_batches=2)
+    spread = run_steps(MESHES["mixed"], loss_normalization="paper", micro_batches=2)
     assert_equal_runs(spread, on_one_device["paper"])
 
 
 def lowered_text(mesh: MeshConfig | None, compute: ComputeConfig, *, activate: bool = True) -> str:
     layout = layout_on(mesh)
-    step = make_train_step(MODEL, OPTIMIZER, layout, compute=compute)
-    state = abstract_state(MODEL, OPTIMIZER, layout)
-    rows = {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=layout.rows)
-        for name, array in BATCHES[0].items()
-    }
+    plan = plan_on(layout, OPTIMIZER, compute=compute)
+    step, state, rows = plan.step(), plan.state(), plan.batch()
     if not activate:
         return step.lower(state, rows).as_text()
     with layout.activate():
@@ -126,7 +121,7 @@ def test_without_the_layout_in_force_nothing_is_constrained():
 def test_weights_and_moments_are_really_split():
     layout = layout_on(MESHES["mixed"])
     with layout.activate():
-        state = start(layout)
+        state = start(plan_on(layout, OPTIMIZER))
     query = state.params["layers"]["attention"]["query"]
     assert query.addressable_shards[0].data.size * 4 == query.size
     moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape == query.shape]
@@ -140,7 +135,7 @@ def test_fresh_weights_do_not_depend_on_the_mesh():
     for mesh in (None, MESHES["mixed"]):
         layout = layout_on(mesh)
         with layout.activate():
-            states.append(jax.device_get(create_state(MODEL, OPTIMIZER, layout, seed=5).params))
+            states.append(jax.device_get(plan_on(layout, OPTIMIZER).start().params))
     for one, two in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -150,8 +145,9 @@ def test_eval_step_sums_over_the_global_batch():
     for mesh in (None, MESHES["mixed"]):
         layout = layout_on(mesh)
         with layout.activate():
-            evaluate = make_eval_step(MODEL, layout, compute=ComputeConfig())
-            sums.append(evaluate(start(layout).params, put_batch(BATCHES[0], layout.rows)))
+            plan = plan_on(layout, OPTIMIZER)
+            params = start(plan).params
+            sums.append(plan.eval_step()(params, put_batch(BATCHES[0], layout.rows)))
     (nll, count), (nll_8, count_8) = jax.device_get(sums)
     assert count == count_8 == BATCHES[0]["loss_mask"].sum()
     np.testing.assert_allclose(nll, nll_8, rtol=1e-6)

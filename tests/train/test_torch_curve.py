@@ -7,14 +7,11 @@ import torch
 from parity.reference import to_torch, torch_model
 from transformers import get_linear_schedule_with_warmup
 
-from train.small import MODEL, conversations, layout_on, random_params
+from train.small import MODEL, conversations, layout_on, plan_on, random_params
 from train.small import batch_of as rows_of
 from tulu_jax.data.to_device import put_batch
-from tulu_jax.models import ComputeConfig
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
 
 STEPS, ROWS, PAPER_ROWS = 20, 8, 2
 CONFIG = OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.1, clip_norm=1.0)
@@ -34,17 +31,11 @@ def ours(batches, normalization):
     layout = layout_on(None)
     optimizer = make_optimizer(CONFIG, STEPS)
     losses, norms = [], []
+    plan = plan_on(layout, optimizer, batch_size=ROWS, loss_normalization=normalization)
+    assert plan.config.paper_rows == PAPER_ROWS
     with layout.activate():
         params = jax.tree.map(jax.device_put, random_params(), layout.params(MODEL))
-        state = create_state(MODEL, optimizer, layout, params=params)
-        step = make_train_step(
-            MODEL,
-            optimizer,
-            layout,
-            compute=ComputeConfig(),
-            normalization=normalization,
-            paper_rows=PAPER_ROWS,
-        )
+        state, step = plan.start(params), plan.step()
         for batch in batches:
             state, metrics = step(state, put_batch(batch, layout.rows))
             losses.append(float(metrics["loss"]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tulu_jax.parallel.rules import Layout
+from tulu_jax.train import run
 from tulu_jax.train.state import TrainState
 
 SHAPE = (64, 256)
@@ -17,19 +18,20 @@ RULES = (("length", None), ("activation_length", None))
 
 def install(loop, setup) -> None:
     """Puts the toy in the place of the model in this process."""
-    setup.layout_for = lambda config, mesh, **options: Layout(mesh, RULES, ())
+    run.layout_for = lambda config, mesh, **options: Layout(mesh, RULES, ())
     setup.memory_budget = lambda run: None
     setup.budget_text = lambda *args: "no budget"
-    setup.abstract_state = abstract_state
-    setup.create_state = create_state
-    loop.make_steps = make_steps
+    run.RunPlan.state = lambda self: abstract_state(self.layout)
+    run.RunPlan.start = lambda self, params=None: create_state(self.layout)
+    run.RunPlan.step = lambda self, traced=None: make_step(self.layout)
+    run.RunPlan.eval_step = lambda self: None
     for module in (loop, setup):
         module.sharding_report = lambda *args: []
     loop.report_summary = lambda shares: []
     setup.report_text = lambda shares: ""
 
 
-def abstract_state(config, optimizer, layout, **options) -> TrainState:
+def abstract_state(layout) -> TrainState:
     """Two arrays split over all devices, one whole one."""
     split = jax.NamedSharding(layout.mesh, jax.P(layout.mesh.axis_names))
 
@@ -43,7 +45,7 @@ def abstract_state(config, optimizer, layout, **options) -> TrainState:
     )
 
 
-def create_state(config, optimizer, layout, **options) -> TrainState:
+def create_state(layout) -> TrainState:
     """Random numbers, which no file of a checkpoint can make small; counters at 0."""
     rng = np.random.default_rng(0)
 
@@ -51,12 +53,12 @@ def create_state(config, optimizer, layout, **options) -> TrainState:
         value = rng.normal(size=leaf.shape) if leaf.shape else np.zeros(())
         return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
 
-    return jax.tree.map(draw, abstract_state(config, optimizer, layout))
+    return jax.tree.map(draw, abstract_state(layout))
 
 
-def make_steps(run):
-    """The toy's step, and none for held-out losses."""
-    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(None, None, run.layout))
+def make_step(layout):
+    """The toy's step."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(layout))
 
     def step(state, batch):
         tokens = batch["tokens"] * batch["positions"]
@@ -75,8 +77,9 @@ def make_steps(run):
         params, moments = {"layers": {"weight": weight}}, {"sum": total, "order": order}
         return TrainState(state.step + 1, params, moments), metrics
 
-    whole = run.layout.replicated
-    rows = run.layout.rows
     return jax.jit(
-        step, in_shardings=(shardings, rows), out_shardings=(shardings, whole), donate_argnums=0
-    ), None
+        step,
+        in_shardings=(shardings, layout.rows),
+        out_shardings=(shardings, layout.replicated),
+        donate_argnums=0,
+    )

@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     )
     bench = StepBench(
         model,
+        rows=args.rows,
+        length=args.length,
         compute=compute,
         optimizer=OptimizerConfig(
             warmup_ratio=0.0, name=args.optimizer, moment_dtype=args.moment_dtype
@@ -91,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
         ),
         micro_batches=args.micro_batches,
     )
-    bench.layout.check_rows(args.rows // args.micro_batches, name="--rows / --micro_batches")
     found = measure(bench, make_batches(args, model), steps=args.steps, warmup=args.warmup)
     found = {"model": args.model, "optimizer": args.optimizer, **found}
     print(json.dumps(found) if args.json else _table(found))

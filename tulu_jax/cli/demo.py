@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint import hf
     from tulu_jax.cli.gin_config import load_train_config, to_gin
     from tulu_jax.console import plain_console, write_verbatim
+    from tulu_jax.inspect.report import print_training_data
     from tulu_jax.train.loop import train
 
     console = plain_console(soft_wrap=True)
@@ -69,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
     console.rule("2. Training")
     started = time.perf_counter()
-    result = train(config, settings=to_gin(config), console=console)
+    result = train(
+        config,
+        settings=to_gin(config),
+        console=console,
+        show_data=lambda data: print_training_data(data, config.data, console),
+    )
     if not result.finished:
         return 130
     console.print(f"trained for {time.perf_counter() - started:.0f} s in all")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import Check, between
 from tulu_jax.files import user_path
+
+Number = TypeVar("Number", int, float)
 
 MANY = 1_000_000_000
 LENGTH_MOST, PROCESSES_MOST = 10_000_000, 4096
@@ -63,8 +65,8 @@ def number(check: Check) -> Callable[[str], float]:
     return _number(float, check)
 
 
-def _number(kind: Callable[[str], int | float], check: Check) -> Callable[[str], int | float]:
-    def read(text: str) -> int | float:
+def _number(kind: Callable[[str], Number], check: Check) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
         value = kind(text)
         if not check.ok(value):  # nor NaN
             raise argparse.ArgumentTypeError(

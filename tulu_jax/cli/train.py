@@ -93,9 +93,16 @@ def run(args: argparse.Namespace) -> int:
         check_before_data(config)
         console.print("Checked: settings, names of data, tokenizer, model and run folder fit.")
         return 0
+    from tulu_jax.inspect.report import print_training_data
     from tulu_jax.train.loop import train
 
-    train(config, settings=settings, console=console, spent_s=_process_age_s())
+    train(
+        config,
+        settings=settings,
+        console=console,
+        spent_s=_process_age_s(),
+        show_data=lambda data: print_training_data(data, config.data, console),
+    )
     return 0
 
 

@@ -7,9 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tulu_jax.console import print_line
+from tulu_jax.data.config import DataConfig
+from tulu_jax.data.ensure import TrainingData
 from tulu_jax.data.exclude import Exclusion, excluded_text
 from tulu_jax.data.faults import unused_lines
 from tulu_jax.data.packing import PackingMode, pack
@@ -127,6 +131,25 @@ def mixture_report(
             for share, reasons in zip(shares, excluded, strict=True)
         ],
     )
+
+
+def print_training_data(data: TrainingData, config: DataConfig, console: Console) -> None:
+    """Prints what a run is about to train on, and what is to be known about it."""
+    reports = dataset_report(
+        data.stores,
+        row_length=config.length,
+        packing=config.packing,
+        exclusion=data.exclusion,
+    )
+    console.print(report_table(reports))
+    for report in reports:
+        for line in report.unused:
+            print_line(console, f"{report.name}: {line}")
+    if len(data.stores) > 1:
+        mixed = mixture_report(data.train, batch_size=config.batch_size, exclusion=data.exclusion)
+        console.print(mixture_table(mixed))
+    for note in data.notes:
+        print_line(console, note, style="yellow")
 
 
 def report_table(reports: Sequence[DatasetReport]) -> Table:

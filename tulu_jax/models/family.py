@@ -29,6 +29,8 @@ class ModelConfig:
     Numbers of weights are counted from what the family's module declares.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    """Every family's config is a dataclass."""
     family: ClassVar[str]
     """Name of the family in checkpoints: llama, opt, neox ..."""
     linear_names: ClassVar[Mapping[str, tuple[str, ...]]]

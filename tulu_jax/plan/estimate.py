@@ -24,7 +24,7 @@ def estimate_traffic(run: PlannedRun) -> Traffic:
     micro, tensor = config.micro_batches, run.mesh_size(TENSOR_AXIS)
     shards = run.mesh_size("fsdp") * run.mesh_size(SEQUENCE_AXIS)
     matrices = model.num_matmul_params / tensor
-    trained = matrices if config.lora is None else 0.0
+    trained = run.trained.matmul_params / tensor
     states = run.positions * model.d_model * each * 2 * model.num_layers
     found = [
         _collective("all-gather", shards, turns * micro * matrices * each),

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from tulu_jax.plan.hlo import Traffic
 from tulu_jax.plan.planned import PlannedRun
 from tulu_jax.train.budget import Budget, activations, memory_budget
-from tulu_jax.train.metrics import train_flops
 
 ASSUMPTIONS = (
     "compute: layers over all positions of a batch, padding too, at the bfloat16 peak; head over "
@@ -87,7 +86,7 @@ def roofline(
         memory=memory_traffic(run, budget or memory_budget(run)) / chip.memory_bandwidth,
         ici=traffic.sent_bytes(crosses_slices=False) / links,
         dcn=traffic.sent_bytes(crosses_slices=True) / chip.dcn_bandwidth,
-        model_flops=_flops(run, work.tokens, work.loss_tokens),
+        model_flops=run.flops(work.tokens, work.loss_tokens),
         peak_flops=devices * chip.flops,
     )
 
@@ -96,7 +95,7 @@ def hardware_flops(run: PlannedRun, work: Work) -> float:
     """FLOPs that are done, recomputation and padding included."""
     data, model = run.config.data, run.model
     positions = data.batch_size * data.length
-    done = _flops(run, positions, work.loss_tokens)
+    done = run.flops(positions, work.loss_tokens)
     acts = activations(run)
     again = 2 * model.num_layers * acts.recomputed_weights * positions
     if acts.recomputes_attention:
@@ -121,21 +120,6 @@ def memory_traffic(run: PlannedRun, budget: Budget) -> float:
     acts = positions * (layer / run.mesh_size() + 4 * run.model.d_model) * each
     state = 2 * (budget.weights + budget.optimizer + budget.gradients)
     return state + turns * (2 * gathered + 4 * acts)
-
-
-def _flops(run: PlannedRun, tokens: float, loss_tokens: float) -> float:
-    adapters = None
-    if run.config.lora is not None:
-        from tulu_jax.models.lora import num_adapter_params
-
-        adapters = num_adapter_params(run.model, run.config.lora)
-    return train_flops(
-        run.model,
-        tokens=tokens,
-        loss_tokens=loss_tokens,
-        length=run.config.data.length,
-        adapter_params=adapters,
-    )
 
 
 def _chips(run: PlannedRun) -> int:

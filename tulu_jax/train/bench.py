@@ -15,15 +15,16 @@ import jax
 import numpy as np
 
 from tulu_jax.axes import Batch
-from tulu_jax.models import ComputeConfig, ModelConfig
-from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.train.config import OptimizerConfig
+from tulu_jax.data.config import DataConfig
+from tulu_jax.models import ModelConfig
+from tulu_jax.train.config import OptimizerConfig, TrainConfig
 from tulu_jax.train.flight import Flight
-from tulu_jax.train.metrics import FLOP_FORMULA, find_peak, train_flops
+from tulu_jax.train.metrics import FLOP_FORMULA, find_peak
 from tulu_jax.train.optimizer import make_optimizer
-from tulu_jax.train.state import create_state
-from tulu_jax.train.step import make_train_step
+from tulu_jax.train.run import RunPlan, lay_out
 
+ANY_STEPS = 10**9
+"""So many that the rate is constant."""
 GIB = 2**30
 
 
@@ -47,54 +48,49 @@ class StepBench:
     """A compiled training step with its state on the devices."""
 
     def __init__(
-        self,
-        model: ModelConfig,
-        *,
-        compute: ComputeConfig,
-        optimizer: OptimizerConfig | None = None,
-        mesh: MeshConfig | None = None,
-        micro_batches: int = 1,
-        params: Any = None,
+        self, model: ModelConfig, *, rows: int, length: int, params: Any = None, **settings: Any
     ) -> None:
-        """Makes the state: fresh, or of `params` on the host. The rate is constant.
+        """Makes the state: fresh, or of `params` on the host.
+
+        Args:
+          model: the model.
+          rows: in a batch.
+          length: tokens in a row.
+          params: its weights on the host; None for fresh ones.
+          settings: `compute`, `optimizer`, `mesh`, `micro_batches` of a `TrainConfig`.
 
         Raises:
-          ConfigError: the mesh does not fit the devices or the model.
+          ConfigError: the mesh does not fit the devices, the model or the batch.
         """
-        self.model, self.compute = model, compute
-        mesh = mesh or MeshConfig()
-        self.layout = layout_for(
-            model,
-            make_mesh(mesh),
-            rules=mesh.axis_rules,
-            offload_optimizer=mesh.offload_optimizer,
-        )
-        chosen = make_optimizer(optimizer or OptimizerConfig(warmup_ratio=0.0), 10**9)
-        with self.layout.activate():
+        data = DataConfig(mixture="made up", tokenizer="none", batch_size=rows, length=length)
+        settings = {"optimizer": OptimizerConfig(warmup_ratio=0.0), **settings}
+        config = TrainConfig(model_dir="unused", data=data, model=model, **settings)
+        layout = lay_out(config, model, rows="--rows / --micro_batches")
+        optimizer = make_optimizer(config.optimizer, ANY_STEPS)
+        self.run = RunPlan(config, model, layout, optimizer, ANY_STEPS)
+        with layout.activate():
             if params is not None:
-                params = jax.device_put(params, self.layout.params(model))
-            self._state = create_state(model, chosen, self.layout, params=params)
-            self._step = make_train_step(
-                model, chosen, self.layout, compute=compute, micro_batches=micro_batches
-            )
+                params = jax.device_put(params, layout.params(model))
+            self._state = self.run.start(params)
+            self._step = self.run.step()
         self.compile_s = 0.0
 
     def put(self, batch: Batch) -> Batch:
         """The batch on the devices."""
-        return jax.device_put(batch, self.layout.rows)
+        return jax.device_put(batch, self.run.layout.rows)
 
     def compile(self, batch: Batch) -> Any:
         """Compiles the step for batches of this shape; XLA's account of its memory, or None."""
         began = time.perf_counter()
-        with self.layout.activate():
+        with self.run.layout.activate():
             compiled = self._step.lower(self._state, batch).compile()
         self.compile_s = time.perf_counter() - began
-        self._step = compiled  # type: ignore[assignment]
+        self._step = compiled
         return compiled.memory_analysis()
 
     def step(self, batch: Batch) -> dict[str, Any]:
         """Starts a step; its metrics, on the devices."""
-        with self.layout.activate():
+        with self.run.layout.activate():
             self._state, metrics = self._step(self._state, batch)
         return metrics
 
@@ -128,18 +124,18 @@ def measure(
     seconds = statistics.median(s for s, _ in timed)
     tokens = statistics.fmean(m["tokens"] for _, m in timed)
     loss_tokens = statistics.fmean(m["loss_tokens"] for _, m in timed)
-    flops = train_flops(bench.model, tokens=tokens, loss_tokens=loss_tokens, length=length)
-    peak = find_peak(bench.compute.dtype)
-    share = peak.share(flops / seconds)
+    compute, mesh = bench.run.config.compute, bench.run.layout.mesh
+    peak = find_peak(compute.dtype)
+    share = peak.share(bench.run.flops(tokens, loss_tokens) / seconds)
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
-        "mesh": {name: size for name, size in bench.layout.mesh.shape.items() if size > 1},
-        "weights": bench.model.num_params,
+        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
+        "weights": bench.run.model.num_params,
         "rows": rows,
         "length": length,
-        "dtype": bench.compute.dtype,
-        "remat": bench.compute.remat,
+        "dtype": compute.dtype,
+        "remat": compute.remat,
         "step_s": seconds,
         "tokens_per_s": tokens / seconds,
         "loss_tokens_per_s": loss_tokens / seconds,

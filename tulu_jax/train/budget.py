@@ -10,64 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from tulu_jax.axes import SEQUENCE_AXIS, TENSOR_AXIS
-from tulu_jax.models import ModelConfig, layer_matrices
+from tulu_jax.models import layer_matrices
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.models.remat import PRODUCTS, kept_names, split_names
 from tulu_jax.ops.attention import KERNELS
 from tulu_jax.ops.cross_entropy import chunk_size
-from tulu_jax.parallel import Layout
 from tulu_jax.parallel.rules import num_parts
-from tulu_jax.train.adapters import abstract_frozen
-from tulu_jax.train.config import TrainConfig
-from tulu_jax.train.state import abstract_state
+from tulu_jax.train.run import RunPlan
 
 FLOAT32 = 4
 GIB = 2**30
-
-
-class Shaped(Protocol):
-    """What is known of a run before anything of it is allocated."""
-
-    @property
-    def config(self) -> TrainConfig:
-        """Its settings."""
-        ...
-
-    @property
-    def model(self) -> ModelConfig:
-        """Its model."""
-        ...
-
-    @property
-    def layout(self) -> Layout:
-        """Where everything lies."""
-        ...
-
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Its optimizer."""
-        ...
-
-
-def local_positions(run: Shaped) -> int:
-    """Positions of a micro-batch whose activations lie on one device."""
-    data = run.config.data
-    rows = data.batch_size // run.config.micro_batches // run.layout.num_row_shards
-    return rows * data.length // run.layout.mesh.shape[SEQUENCE_AXIS]
-
-
-def frozen_weights(run: Shaped) -> tuple[Any, ...]:
-    """With LoRA, the weights that are not trained, as shapes and shardings; else nothing."""
-    if run.config.lora is None:
-        return ()
-    return (abstract_frozen(run.model, run.config.lora, run.layout),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +35,7 @@ class Budget:
     weights: float
     """What is trained, float32."""
     frozen: float
-    """With LoRA, the weights beside it."""
+    """With adapters, the weights beside them."""
     optimizer: float
     gradients: float
     copies: float
@@ -104,7 +62,7 @@ class Budget:
         )  # fmt: skip
 
 
-def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
+def memory_budget(run: RunPlan, *, like: Budget | None = None) -> Budget:
     """The estimated bytes of a training step on each device.
 
     `like`, the budget of a run with the same model and mesh, saves counting the state again.
@@ -113,7 +71,7 @@ def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
     trained, frozen, moments = _state_bytes(run, like)
     micro = run.config.micro_batches
     bytes_each = jnp.dtype(compute.dtype).itemsize
-    width, positions = activations(run), local_positions(run)
+    width, positions = activations(run), run.positions
     parts = run.layout.mesh.shape[TENSOR_AXIS]
     # Between layers activations are split as their length is, within a layer over heads too.
     mesh = run.layout.mesh
@@ -133,14 +91,14 @@ def memory_budget(run: Shaped, *, like: Budget | None = None) -> Budget:
     )
 
 
-def _state_bytes(run: Shaped, like: Budget | None) -> tuple[float, float, float]:
+def _state_bytes(run: RunPlan, like: Budget | None) -> tuple[float, float, float]:
     """Bytes of what is trained, of what is frozen, and of the optimizer."""
     if like is not None:
         return like.weights, like.frozen, like.optimizer
-    state = abstract_state(run.model, run.optimizer, run.layout, lora=run.config.lora)
+    state = run.state()
     return (
         _local_bytes(state.params),
-        sum(map(_local_bytes, frozen_weights(run))),
+        sum(map(_local_bytes, run.frozen())),
         _local_bytes(state.opt_state) + _local_bytes(state.step),
     )
 
@@ -160,7 +118,7 @@ class Activations:
     recomputes_attention: bool
 
 
-def activations(run: Shaped) -> Activations:
+def activations(run: RunPlan) -> Activations:
     """What a layer makes and what is kept of it, by the run's policy of recomputation.
 
     A LLaMA layer of width 8, heads 2 x 4, feed-forward 16 makes queries, keys and values twice
@@ -195,19 +153,19 @@ def activations(run: Shaped) -> Activations:
     )
 
 
-def _keeps_scores(run: Shaped) -> bool:
+def _keeps_scores(run: RunPlan) -> bool:
     """Whether attention keeps a row of scores for each query, as all but flash kernels do."""
     return KERNELS[attention_kernel(run.config.compute, run.layout.mesh).name].keeps_scores
 
 
-def _copies(run: Shaped, bytes_each: int) -> float:
+def _copies(run: RunPlan, bytes_each: int) -> float:
     """Weights in the compute dtype; in float32 only those gathered from other devices.
 
     A frozen base that is narrow already is not copied (one in 4 or 8 bits is unpacked matrix by
     matrix).
     """
-    mesh, lora = run.layout.mesh.shape, run.config.lora
-    wide = lora is None or lora.base_dtype == "float32"
+    mesh = run.layout.mesh.shape
+    wide = run.trained.matmul_dtype == "float32"
     shards, parts = mesh["fsdp"] * mesh[SEQUENCE_AXIS], mesh[TENSOR_AXIS]
     layer = run.model.num_layer_matmul_params * bytes_each / parts
     cast = 0.0
@@ -216,11 +174,11 @@ def _copies(run: Shaped, bytes_each: int) -> float:
     return cast + (2 * layer if shards > 1 else 0)
 
 
-def _loss_bytes(run: Shaped, bytes_each: int) -> float:
+def _loss_bytes(run: RunPlan, bytes_each: int) -> float:
     """Head and its float32 gradient, gathered, and three float32 arrays of a chunk's logits."""
     parts = run.layout.mesh.shape[TENSOR_AXIS]
     columns = run.model.vocab_size / parts
-    chunk = chunk_size(max(local_positions(run), 1), int(columns))
+    chunk = chunk_size(max(run.positions, 1), int(columns))
     head = columns * run.model.embedding_width
     return head * (bytes_each + FLOAT32) + 3 * chunk * columns * FLOAT32
 

@@ -32,6 +32,7 @@ from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.format import with_added_tokens
 from tulu_jax.train.guards import check_model_fits_data
 from tulu_jax.train.optimizer import state_form
+from tulu_jax.train.trained import what_is_trained
 
 MUST_AGREE = {
     "model": "model",
@@ -75,8 +76,11 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
     newest = _newest_meta(config)
     if newest is not None:
         _check_goes_on(config, model, tokenizer, *newest)
-    if config.initial_checkpoint is not None and (newest is None or config.lora is not None):
-        open_initial(model, config.initial_checkpoint)
+    path = config.initial_checkpoint
+    if newest is not None:
+        _, path = what_is_trained(model, config.lora).paths(path)
+    if path is not None:
+        open_initial(model, path)
     return model
 
 

@@ -10,7 +10,7 @@ from tulu_jax.data.to_device import put_batch
 from tulu_jax.train.flight import Flight
 from tulu_jax.train.goodput import Clock
 from tulu_jax.train.guards import check_batch
-from tulu_jax.train.setup import Run
+from tulu_jax.train.run import Run
 
 
 class Feed:

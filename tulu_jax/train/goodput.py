@@ -63,6 +63,11 @@ class Clock:
         self._spent[self._phase] -= seconds
         self._spent[phase] += seconds
 
+    @property
+    def total(self) -> float:
+        """Seconds in all until now."""
+        return sum(self.seconds().values())
+
     def seconds(self) -> dict[str, float]:
         """Seconds by phase until now."""
         self.switch(self._phase)

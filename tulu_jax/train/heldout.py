@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from tulu_jax.data.rows import RowSource
 from tulu_jax.data.to_device import put_batch
-from tulu_jax.train.setup import Run
+from tulu_jax.train.goodput import Clock
+from tulu_jax.train.run import Run
+from tulu_jax.train.watchdog import Watch
 
 
-def heldout_losses(
-    run: Run,
-    eval_step: Callable[..., Any],
-    weights: tuple[Any, tuple[Any, ...]],
-) -> dict[str, float]:
-    """Mean nll per loss token of each dataset's held-out rows.
+class HeldOut:
+    """The held-out rows of each dataset, and the last loss on them."""
 
-    Args:
-      run: the run.
-      eval_step: from `make_eval_step`.
-      weights: what is trained, and the frozen weights beside it, if any.
-    """
-    losses = {}
-    rows_at_once = run.config.data.batch_size // run.config.micro_batches
-    for name, source in run.data.heldout.items():
+    def __init__(self, run: Run, frozen: tuple[Any, ...], clock: Clock, watch: Watch) -> None:
+        """Nothing is measured yet; `frozen` are the weights beside those that are trained."""
+        self._run, self._frozen = run, frozen
+        self._clock, self._watch = clock, watch
+        self._step = run.eval_step()
+        self.losses: dict[str, float] = {}
+        """Mean nll per loss token, by dataset."""
+
+    def measure(self, params: Any) -> dict[str, float]:
+        """The losses with these weights (or adapters)."""
+        with self._clock.phase("held-out"), self._watch.phase("held-out"):
+            for name, source in self._run.data.heldout.items():
+                self.losses[name] = self._mean_nll(params, source)
+        return self.losses
+
+    def _mean_nll(self, params: Any, source: RowSource) -> float:
+        data, rows = self._run.config.data, self._run.layout.rows
         sums = [
-            eval_step(weights[0], put_batch(rows, run.layout.rows), *weights[1])
-            for rows in _all_batches(source, rows_at_once, run.row_share)
+            self._step(params, put_batch(batch, rows), *self._frozen)
+            for batch in _all_batches(
+                source, data.batch_size // self._run.config.micro_batches, self._run.row_share
+            )
         ]
         nll, count = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
-        losses[name] = nll / max(count, 1.0)
-    return losses
+        return nll / max(count, 1.0)
 
 
 def _all_batches(source: RowSource, size: int, share: dict[str, int]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.checkpoint.owner import owned
 from tulu_jax.console import plain_console, print_line
+from tulu_jax.data.ensure import TrainingData
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.parallel.hosts import barrier
@@ -28,21 +29,14 @@ from tulu_jax.train.feed import Feed
 from tulu_jax.train.flight import Flight
 from tulu_jax.train.goodput import Clock
 from tulu_jax.train.guards import BadSteps
-from tulu_jax.train.heldout import heldout_losses
-from tulu_jax.train.metrics import ADAPTER_FLOP_FORMULA, FLOP_FORMULA, find_peak
+from tulu_jax.train.heldout import HeldOut
+from tulu_jax.train.metrics import find_peak
 from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.profile import Profile
 from tulu_jax.train.reporter import Reporter
-from tulu_jax.train.setup import (
-    Run,
-    keep_settings,
-    make_steps,
-    open_base,
-    set_up,
-    start_state,
-    use_compilation_cache,
-)
-from tulu_jax.train.stopping import stop_signals
+from tulu_jax.train.run import Run
+from tulu_jax.train.setup import set_up, start, use_compilation_cache
+from tulu_jax.train.stopping import Stop, stop_signals
 from tulu_jax.train.watchdog import Watch, alarm
 
 SET_UP_LIMIT_S = 3600.0
@@ -66,6 +60,7 @@ def train(
     settings: str = "",
     console: Console | None = None,
     spent_s: float = 0.0,
+    show_data: Callable[[TrainingData], None] = lambda _: None,
 ) -> TrainResult:
     """Runs or resumes the training that `config` describes, to its last step or a signal.
 
@@ -74,105 +69,36 @@ def train(
       settings: the same as gin text, kept beside the run.
       console: where to print; only process 0 does.
       spent_s: seconds the process has lived, counted as start-up.
+      show_data: told what will be trained on, once it is open.
 
     Raises:
       TuluError: bad settings, data or checkpoints, or a guard that refused to go on.
     """
-    started = time.perf_counter() - spent_s
     clock = Clock(spent_s)
     console = console or plain_console()
     console.quiet = console.quiet or jax.process_index() != 0
     say = partial(print_line, console)
     first = jax.process_index() == 0  # it speaks for all processes of the run
     with owned(Path(config.model_dir), say=say) if first else contextlib.nullcontext():
-        return _train(config, settings, console, clock, started)
+        run = _open_run(config, settings, console, show_data)
+        with (
+            Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
+            stop_signals(config.grace_s, say) as stop,
+            _watch_over(run, console) as watch,
+            run.layout.activate(),
+        ):
+            return _train(run, console, clock, checkpoints, stop, watch)
 
 
-def _train(
-    config: TrainConfig, settings: str, console: Console, clock: Clock, started: float
-) -> TrainResult:
-    """`train` in a folder that is this run's own."""
-    run = _open_run(config, settings, console)
-    with (
-        Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
-        stop_signals(config.grace_s) as stop,
-        _watch_over(run, console) as watch,
-        run.layout.activate(),
-    ):
-        # ---- state and compiled steps --------------------------------------------------------
-        with watch.phase("restore"):
-            run, base = open_base(run, console)
-            state = start_state(run, checkpoints, console)
-        keep_settings(run)
-        step = first_step = int(state.step)
-        train_step, eval_step = make_steps(run)
-        peak = find_peak(config.compute.dtype)
-        _print_plan(run, console, first_step, peak.source)
-        reporter = Reporter(run, console, clock, first_step=first_step, peak=peak)
-        bad_steps = BadSteps.of_run(config, checkpoints)
-        profile = Profile(run, clock, reporter.say, first_step=step)
-        feed, flight, heldout = Feed(run, clock, first_step=step), Flight(), {}
-        stop.say = reporter.say
-
-        def hold_out() -> dict[str, float]:
-            with clock.phase("held-out"), watch.phase("held-out"):
-                losses = heldout_losses(run, eval_step, (state.params, base))
-            reporter.heldout(step, losses)
-            return losses
-
-        # ---- the loop ------------------------------------------------------------------------
-        with reporter:
-            if step == 0 and config.eval_period:
-                heldout = hold_out()
-            clock.switch("steps")
-            stopping = False
-            while step < run.total_steps and not stopping:
-                with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                    batch = feed.take(flight)
-                    with clock.phase("compile" if step == first_step else "steps"):
-                        state, metrics = train_step(state, batch, *base)
-                step += 1
-                flight.add(step, metrics)
-                watch.beat(step)
-                feed.prefetch(flight)
-                stopping = stop.asked(step)
-                last = step == run.total_steps or stopping
-                saving = last or step % config.checkpoint_period == 0
-                evaluating = config.eval_period and (last or step % config.eval_period == 0)
-
-                if step == first_step + 1:
-                    flight.restart()
-                    reporter.first_step(time.perf_counter() - started)
-                profile.turn(step, flight)
-                # Metrics are looked at one step late, so that the devices have the next one.
-                due = step if saving or evaluating else step - 1
-                if due == step or due % config.log_period == 0:
-                    rows = flight.fetch(due)
-                    bad_steps.check(rows, last_checkpoint=checkpoints.latest)
-                    reporter.log(rows, step=step, compiled=train_step._cache_size())
-                if evaluating:
-                    heldout = hold_out()
-                if saving:
-                    with clock.phase("checkpoint"), watch.phase("checkpoint"):
-                        checkpoints.save(state, run.meta() | bad_steps.meta())
-                    reporter.saved(step)
-                if evaluating or saving:
-                    flight.restart()
-                reporter.advance(step)
-            feed.close()
-            profile.close()
-            with clock.phase("checkpoint"), watch.phase("checkpoint"):
-                checkpoints.wait()
-
-        # ---- the end -------------------------------------------------------------------------
-        reporter.finish(step, stop=stop if stop.name else None)
-    return TrainResult(step, finished=step == run.total_steps, heldout=heldout)
-
-
-def _open_run(config: TrainConfig, settings: str, console: Console) -> Run:
+def _open_run(
+    config: TrainConfig,
+    settings: str,
+    console: Console,
+    show_data: Callable[[TrainingData], None],
+) -> Run:
     """Data, model and mesh, with the guards before anything is paid for."""
     use_compilation_cache()
-    run = set_up(config, settings=settings, console=console)
+    run = set_up(config, settings=settings, console=console, show_data=show_data)
     # Collectives give up on a late process after seconds, and do not say which.
     barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
     with run.layout.activate():
@@ -181,6 +107,73 @@ def _open_run(config: TrainConfig, settings: str, console: Console) -> Run:
     console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
     console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
     return run
+
+
+def _train(
+    run: Run, console: Console, clock: Clock, checkpoints: Checkpoints, stop: Stop, watch: Watch
+) -> TrainResult:
+    """`train` in a folder that is this run's own, with data and model open."""
+    # ---- what the loop works on ----------------------------------------------------------------
+    with watch.phase("restore"):
+        run, state, frozen = start(run, checkpoints, console)
+    config, step = run.config, int(state.step)
+    first_step, last = step, step == run.total_steps
+    reporter = _open_reporter(run, console, clock, step)
+    train_step, heldout = run.step(reporter.traced), HeldOut(run, frozen, clock, watch)
+    bad_steps, flight = BadSteps.of_run(config, checkpoints), Flight()
+    feed = Feed(run, clock, first_step=step)
+    profile = Profile(run, clock, reporter.say, first_step=step)
+
+    # ---- the loop: the host runs ahead of the devices, and waits for them in `flight` only ------
+    with reporter, contextlib.closing(feed), contextlib.closing(profile):
+        if step == 0 and config.eval_period:
+            reporter.heldout(step, heldout.measure(state.params))
+        clock.switch("steps")
+        while not last:
+            # Start a step; while the devices work, copy the batch of the next one to them.
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                batch = feed.take(flight)
+                with clock.phase("compile" if step == first_step else "steps"):
+                    state, metrics = train_step(state, batch, *frozen)
+            step += 1
+            flight.add(step, metrics)
+            watch.beat(step)
+            feed.prefetch(flight)
+            if step == first_step + 1:  # it was compiled: its time is not that of a step
+                flight.restart()
+                reporter.first_step()
+            profile.turn(step, flight)
+            # All processes stop after the same step. A run that stops is saved and measured.
+            last = stop.asked(step) or step == run.total_steps
+            saving = last or step % config.checkpoint_period == 0
+            evaluating = config.eval_period and (last or step % config.eval_period == 0)
+            # Metrics are looked at one step late, so that the devices have the next one; but not
+            # where the state is saved: weights of a bad step must not get into a checkpoint.
+            due = step if saving or evaluating else step - 1
+            if due == step or due % config.log_period == 0:
+                rows = flight.fetch(due)
+                bad_steps.check(rows, last_checkpoint=checkpoints.latest)
+                reporter.log(rows, step=step)
+            if evaluating:
+                reporter.heldout(step, heldout.measure(state.params))
+            if saving:
+                with clock.phase("checkpoint"), watch.phase("checkpoint"):
+                    checkpoints.save(state, run.meta() | bad_steps.meta())
+                reporter.saved(step)
+            if evaluating or saving:
+                flight.restart()
+            reporter.advance(step)
+        with clock.phase("checkpoint"), watch.phase("checkpoint"):
+            checkpoints.wait()
+    reporter.finish(step, stop=stop if stop.name else None)
+    return TrainResult(step, finished=step == run.total_steps, heldout=heldout.losses)
+
+
+def _open_reporter(run: Run, console: Console, clock: Clock, first_step: int) -> Reporter:
+    """Says what is about to be trained; then whatever tells how it goes."""
+    peak = find_peak(run.config.compute.dtype)
+    _print_plan(run, console, first_step, peak.source)
+    return Reporter(run, console, clock, first_step=first_step, peak=peak)
 
 
 def _watch_over(run: Run, console: Console) -> Watch:
@@ -215,5 +208,4 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
         console.print(
             "No rows are held out: EVAL_PERIOD has no effect (HELDOUT_EXAMPLES sets some)."
         )
-    formula = FLOP_FORMULA if run.config.lora is None else ADAPTER_FLOP_FORMULA
-    console.print(f"MFU = ({formula}) / time / {peak_source}")
+    console.print(f"MFU = ({run.trained.flop_formula}) / time / {peak_source}")

@@ -8,7 +8,7 @@ import jax
 
 from tulu_jax.train.flight import Flight
 from tulu_jax.train.goodput import Clock
-from tulu_jax.train.setup import Run
+from tulu_jax.train.run import Run
 
 WARM_UP = 2
 """Steps of a process before the trace: the first compiles, the second fills the pipeline."""

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tulu_jax.console import WARNING, print_line
-from tulu_jax.models.lora import num_adapter_params
 from tulu_jax.train.flight import Row
 from tulu_jax.train.goodput import (
     Clock,
@@ -25,10 +24,10 @@ from tulu_jax.train.goodput import (
     share_in_steps,
     step_time_summary,
 )
-from tulu_jax.train.metrics import MetricLog, Peak, train_flops
+from tulu_jax.train.metrics import MetricLog, Peak
 from tulu_jax.train.optimizer import learning_rate_schedule
 from tulu_jax.train.plot import plot_losses
-from tulu_jax.train.setup import Run
+from tulu_jax.train.run import Run
 from tulu_jax.train.stopping import Stop
 
 FEWEST_TIMED = 5
@@ -43,14 +42,14 @@ class Reporter:
     ) -> None:
         """Opens the log files of the run folder."""
         self._run, self._console = run, console
-        self._peak = peak
+        self._peak, self._clock = peak, clock
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
         self._writer = _open_tensorboard(run, first_step) if self._main else None
         self._wandb = _open_wandb(run) if run.config.wandb and self._main else None
         self._goodput = Goodput(run.folder, clock, first_step=first_step)
         self._rates = _learning_rates(run)
-        self._compiled = 1
+        self._traces, self._traces_told = 0, 1  # the first time is no news
         self._step_times: list[float] = []
         self._recent: deque[float] = deque(maxlen=max(run.config.log_period, FEWEST_TIMED))
         self._progress = Progress(
@@ -80,24 +79,27 @@ class Reporter:
         if self._writer:
             self._writer.flush()
 
-    def first_step(self, seconds: float) -> None:
-        """Says how long the run took to its first step, compilation and all."""
-        self.say(f"First step done {seconds:.1f} s after the start")
+    def traced(self) -> None:
+        """JAX traces the training step, and so compiles it, or reads it from its cache."""
+        self._traces += 1
 
-    def log(self, rows: list[Row], *, step: int, compiled: int) -> None:
-        """Tells the means over finished steps, and whether the step was compiled again.
+    def first_step(self) -> None:
+        """Says how long the run took to its first step, compilation and all."""
+        self.say(f"First step done {self._clock.total:.1f} s after the start")
+
+    def log(self, rows: list[Row], *, step: int) -> None:
+        """Tells the means over finished steps, and whether the step was traced again.
 
         Args:
           rows: finished steps.
           step: the newest step that was started.
-          compiled: how often the training step was compiled by then.
         """
         period = self._run.config.log_period
         for _, window in itertools.groupby(rows, lambda row: (row.step - 1) // period):
             self._log_window(list(window))
-        if rows and compiled > self._compiled:
+        if rows and self._traces > self._traces_told:
             self.say(f"The training step was compiled again before step {step:,}", WARNING)
-            self._compiled = compiled
+            self._traces_told = self._traces
 
     def _log_window(self, rows: list[Row]) -> None:
         for row in rows:
@@ -145,19 +147,9 @@ class Reporter:
                 "loss_tokens_per_s": loss_tokens / seconds,
                 "step_s": seconds,
             }
-            share = self._peak.share(self._flops(tokens, loss_tokens) / seconds)
+            share = self._peak.share(self._run.flops(tokens, loss_tokens) / seconds)
             line |= {} if share is None else {"mfu": share}
         return line
-
-    def _flops(self, tokens: float, loss_tokens: float) -> float:
-        data, lora = self._run.config.data, self._run.config.lora
-        return train_flops(
-            self._run.model,
-            tokens=tokens,
-            loss_tokens=loss_tokens,
-            length=data.length,
-            adapter_params=None if lora is None else num_adapter_params(self._run.model, lora),
-        )
 
     def heldout(self, step: int, losses: dict[str, float]) -> None:
         """Tells the held-out losses and redraws the plot."""

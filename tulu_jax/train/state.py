@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array
 
-from tulu_jax.models import ModelConfig, init_params
-from tulu_jax.models.lora import LoraConfig, init_adapters
-from tulu_jax.parallel.rules import Layout, abstract_sharded_params, num_parts
-from tulu_jax.train.adapters import abstract_sharded_adapters
+from tulu_jax.parallel.rules import Layout, num_parts
+from tulu_jax.train.trained import Trained
 
 
 class TrainState(NamedTuple):
@@ -24,25 +20,18 @@ class TrainState(NamedTuple):
     step: Any
     """An int32 scalar: optimizer steps done; also the whole state of the data."""
     params: Any
-    """What is trained: the weights, or with LoRA the adapters."""
+    """What is trained: all weights, or adapters."""
     opt_state: Any
 
 
 def abstract_state(
-    config: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    layout: Layout,
-    *,
-    lora: LoraConfig | None = None,
+    trained: Trained, optimizer: optax.GradientTransformation, layout: Layout
 ) -> TrainState:
     """The state as shapes, dtypes and shardings; moments lie as their weights do.
 
     Where the layout says so, moments lie in the hosts' memory.
     """
-    if lora is None:
-        params = abstract_sharded_params(config, layout)
-    else:
-        params = abstract_sharded_adapters(config, lora, layout)
+    params = trained.abstract(layout)
     shapes = jax.eval_shape(optimizer.init, params)
     whole = layout.replicated
     kind = "pinned_host" if layout.offload_optimizer else None
@@ -87,39 +76,3 @@ def moment_sharding(
     parts = [math.prod(num_parts(axis, mesh) for axis in option) for option in options]
     best = options[parts.index(max(parts))] if options else ()
     return NamedSharding(mesh, PartitionSpec(*best), memory_kind=memory_kind)
-
-
-def create_state(
-    config: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    layout: Layout,
-    *,
-    seed: int = 0,
-    params: Any = None,
-    lora: LoraConfig | None = None,
-) -> TrainState:
-    """A state at step 0, every array born on the devices it will live on.
-
-    Args:
-      config: the model.
-      optimizer: from `make_optimizer`.
-      layout: where weights lie.
-      seed: of fresh weights; the same on any mesh.
-      params: weights to start from instead; already sharded, float32.
-      lora: adapters are trained instead of weights.
-    """
-    target = abstract_state(config, optimizer, layout, lora=lora)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-
-    def fresh_params(key: Array) -> Any:
-        return init_params(config, key) if lora is None else init_adapters(config, lora, key)
-
-    if params is None:
-        params = _jit(fresh_params, shardings.params)(jax.random.key(seed))
-    opt_state = _jit(optimizer.init, shardings.opt_state)(params)
-    step = jax.device_put(jnp.zeros((), jnp.int32), layout.replicated)
-    return TrainState(step, params, opt_state)
-
-
-def _jit(function: Callable[..., Any], out_shardings: Any) -> Callable[..., Any]:
-    return jax.jit(function, out_shardings=out_shardings)

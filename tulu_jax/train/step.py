@@ -14,16 +14,11 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from tulu_jax.axes import Batch
-from tulu_jax.models import ComputeConfig, ModelConfig
-from tulu_jax.models.lora import LoraConfig, adapt
 from tulu_jax.parallel.rules import Layout
-from tulu_jax.train.adapters import (
-    abstract_sharded_adapters,
-    dropout_key,
-    frozen_shardings,
-)
+from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
 from tulu_jax.train.state import TrainState, abstract_state
+from tulu_jax.train.trained import Trained
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -34,64 +29,66 @@ into bfloat16 before the loop, and so keeps a second copy of all layers' weights
 
 
 def make_train_step(
-    config: ModelConfig,
+    config: TrainConfig,
+    trained: Trained,
     optimizer: optax.GradientTransformation,
     layout: Layout,
     *,
-    compute: ComputeConfig,
-    micro_batches: int = 1,
-    normalization: str = "token",
-    paper_rows: int = 2,
-    lora: LoraConfig | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    bad_grad_norm: float | None = None,
+    traced: Callable[[], object] = lambda: None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A jitted `step(state, batch) -> (state, metrics)`; the state passed in is consumed.
-
-    With `lora` it is `step(state, batch, base)`: the state's adapters are trained beside the frozen
-    weights `base`, which have neither gradients nor moments; `seed` is that of their dropout.
-
-    With `skip_bad` a step whose loss or gradient norm is not finite, or whose norm is above
-    `bad_grad_norm`, leaves weights and moments as they were, bit for bit; only `step` goes on.
+    """A jitted `step(state, batch, *frozen) -> (state, metrics)`; the state passed in is consumed.
 
     Metrics are sums over the global batch: `loss` (as it is minimised), `grad_norm` (before
-    clipping), `tokens` (not padding), `loss_tokens`; and `skipped`, 1 for a step left out.
+    clipping), `tokens` (not padding), `loss_tokens`; and `skipped`, 1 for a bad step left out: of
+    that weights and moments stay as they were, bit for bit; only `step` goes on.
+
+    `traced` is called whenever JAX traces the step, which it should do once.
     """
-    target = abstract_state(config, optimizer, layout, lora=lora)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    shardings = _shardings(abstract_state(trained, optimizer, layout))
 
-    def step(state: TrainState, batch: Batch, base: Any = None) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, *frozen: Any) -> tuple[TrainState, Metrics]:
+        traced()
+
         def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> Float[Array, ""]:
-            if lora is not None:
-                key = dropout_key(seed, state.step, part)
-                params = adapt(config, lora, base, params, key)
-            return weighted_loss(config, compute, params, batch, weights)
+            params = trained.weights(params, frozen, (config.seed, state.step, part))
+            return weighted_loss(trained.model, config.compute, params, batch, weights)
 
+        # ---- loss and gradients ----------------------------------------------------------
+        # What a position counts is settled before the batch is cut, so that cuts change nothing.
         _, mask = targets_and_mask(batch)
-        weights = loss_weights(mask, normalization=normalization, paper_rows=paper_rows)
-        loss, grads = _accumulate(loss_of, state.params, batch, weights, micro_batches)
+        weights = loss_weights(
+            mask, normalization=config.loss_normalization, paper_rows=config.paper_rows
+        )
+        loss, grads = _accumulate(loss_of, state.params, batch, weights, config.micro_batches)
         norm = optax.tree.norm(grads)
+
+        # ---- update ----------------------------------------------------------------------
         moments = _fetched(state.opt_state, shardings.opt_state, layout)
         updates, opt_state = optimizer.update(grads, moments, state.params)
         params = optax.apply_updates(state.params, updates)
+
+        # ---- a step that would spoil the weights is undone -------------------------------
+        # Here, on the devices: the host learns of it only steps later.
         skipped = jnp.zeros((), bool)
-        if skip_bad:
-            skipped = _is_bad(loss, norm, bad_grad_norm)
+        if config.on_bad_step == "skip":
+            skipped = _is_bad(loss, norm, config.bad_grad_norm)
             old, new = (state.params, moments), (params, opt_state)
             params, opt_state = jax.tree.map(partial(jnp.where, skipped), old, new)
         opt_state = _sent_back(opt_state, shardings.opt_state, layout)
         metrics = {"loss": loss, "grad_norm": norm, "skipped": skipped.astype(jnp.float32)}
         return TrainState(state.step + 1, params, opt_state), metrics | _counts(batch, mask)
 
-    frozen = () if lora is None else (frozen_shardings(config, lora, layout),)
     return jax.jit(
         step,
-        in_shardings=(shardings, layout.rows, *frozen),
+        in_shardings=(shardings, layout.rows, *_shardings(trained.frozen(layout))),
         out_shardings=(shardings, layout.replicated),
         donate_argnums=0,
         compiler_options=compiler_options(layout),
     )
+
+
+def _shardings(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def _counts(batch: Batch, mask: Array) -> Metrics:
@@ -175,28 +172,18 @@ def _accumulate(
 
 
 def make_eval_step(
-    config: ModelConfig,
-    layout: Layout,
-    *,
-    compute: ComputeConfig,
-    lora: LoraConfig | None = None,
+    config: TrainConfig, trained: Trained, layout: Layout
 ) -> Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]:
-    """A jitted `step(params, batch)` -> (sum of nll in nats, number of loss tokens).
+    """A jitted `step(params, batch, *frozen)` -> (sum of nll in nats, number of loss tokens)."""
 
-    With `lora` it is `step(adapters, batch, base)`.
-    """
-
-    def step(params: Any, batch: Batch, base: Any = None) -> tuple[Array, Array]:
-        if lora is not None:
-            params = adapt(config, lora, base, params)
-        nll, mask = position_nll(config, compute, params, batch)
+    def step(params: Any, batch: Batch, *frozen: Any) -> tuple[Array, Array]:
+        params = trained.weights(params, frozen)
+        nll, mask = position_nll(trained.model, config.compute, params, batch)
         return jnp.sum(nll), jnp.sum(mask)
 
-    whole = layout.params(config)
-    if lora is None:
-        shardings: tuple[Any, ...] = (whole, layout.rows)
-    else:
-        adapters = abstract_sharded_adapters(config, lora, layout)
-        frozen = frozen_shardings(config, lora, layout)
-        shardings = (jax.tree.map(lambda x: x.sharding, adapters), layout.rows, frozen)
-    return jax.jit(step, in_shardings=shardings, out_shardings=layout.replicated)
+    params, *frozen = _shardings((trained.abstract(layout), *trained.frozen(layout)))
+    return jax.jit(
+        step,
+        in_shardings=(params, layout.rows, *frozen),
+        out_shardings=layout.replicated,
+    )

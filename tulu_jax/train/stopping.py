@@ -20,15 +20,16 @@ class Stop:
     others through JAX's coordination service, which finds the first step that none has begun.
     """
 
-    def __init__(self, grace_s: float) -> None:
-        """Nobody has asked yet; `grace_s` seconds after a signal the machine may be gone."""
+    def __init__(self, grace_s: float, say: Callable[[str], None]) -> None:
+        """Nobody has asked yet; `grace_s` seconds after a signal the machine may be gone.
+
+        `say` is told when the time is up and the save is not done.
+        """
         self.name: str | None = None
         self.grace_s = grace_s
-        self._at = 0.0
+        self._at, self._say = 0.0, say
         self._timer: threading.Timer | None = None
         self._shared = jax.process_count() > 1
-        self.say: Callable[[str], None] = lambda _: None
-        """Told when the time is up and the save is not done."""
 
     def ask(self, name: str) -> None:
         """A signal has come."""
@@ -55,7 +56,7 @@ class Stop:
             self._timer.cancel()
 
     def _too_late(self) -> None:
-        self.say(
+        self._say(
             f"{self.grace_s:g} s after {self.name} the checkpoint is not complete: "
             "GRACE_SECONDS are over; should the process be killed now, the same command resumes "
             "from the checkpoint before"
@@ -70,12 +71,12 @@ def _preempted(step: int) -> bool:
 
 
 @contextlib.contextmanager
-def stop_signals(grace_s: float) -> Iterator[Stop]:
+def stop_signals(grace_s: float, say: Callable[[str], None]) -> Iterator[Stop]:
     """Inside, SIGTERM and SIGINT ask for a save and a clean end; a second one ends at once.
 
     With several processes JAX itself listens to SIGTERM, and SIGINT is left alone.
     """
-    stop = Stop(grace_s)
+    stop = Stop(grace_s, say)
     before: dict[signal.Signals, Any] = {}
 
     def ask(number: int, _: Any) -> None:
