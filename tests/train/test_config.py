@@ -58,6 +58,14 @@ def test_choices_are_named(tmp_path):
         run_config(tmp_path, loss_normalization="sum")
 
 
+def test_unknown_loss_terms(tmp_path):
+    with pytest.raises(
+        ConfigError,
+        match=r"loss_terms has a term that is not there - got nothing - expected some of none \(docs",
+    ):
+        run_config(tmp_path, loss_terms={"nothing": 1.0})
+
+
 def test_paper_groups_must_divide_the_batch(tmp_path):
     with pytest.raises(
         ConfigError, match=r"TrainConfig.paper_rows .* a divisor of the batch size 8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
@@ -21,6 +22,7 @@ from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.loss import NORMALIZATIONS
+from tulu_jax.train.terms import TERMS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,9 @@ class TrainConfig:
         "batch",
     )  # fmt: skip
     paper_rows: int = setting(2, above(0), help="rows of a group of LOSS_NORMALIZATION='paper'")
+    loss_terms: Mapping[str, float] = setting(
+        factory=dict, help="factors of terms added to the loss, by name: docs/add_a_loss.md"
+    )
     eval_period: int = setting(
         100, least(0), macro="EVAL_PERIOD", help="steps between held-out losses; 0 never"
     )
@@ -176,6 +181,12 @@ class TrainConfig:
         check_field(self, "micro_batches", rows)
         if self.loss_normalization != "token":
             check_field(self, "paper_rows", rows)
+        if unknown := sorted(self.loss_terms.keys() - TERMS.keys()):
+            raise ConfigError(
+                "TrainConfig.loss_terms has a term that is not there",
+                got=", ".join(unknown),
+                expected=f"some of {', '.join(sorted(TERMS)) or 'none'} (docs/add_a_loss.md)",
+            )
         self._check_start()
         token = self.loss_normalization == "token"
         check_used(self, "LOSS_NORMALIZATION='token'", "paper_rows", unless=not token)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from tulu_jax.axes import Batch
 from tulu_jax.models import ComputeConfig, ModelConfig, head_weight, hidden_states
 from tulu_jax.models.apply import AnyArray
 from tulu_jax.ops import token_nll, weighted_nll
+from tulu_jax.train.terms import TERMS
 
 
 def targets_and_mask(batch: Batch) -> tuple[Int[Array, "B T"], Float[Array, "B T"]]:
@@ -76,11 +79,18 @@ def weighted_loss(
     params: Any,
     batch: Batch,
     weights: Float[Array, "B T"],
+    terms: Mapping[str, float] = MappingProxyType({}),
 ) -> Float[Array, ""]:
-    """The sum over positions of weight x nll, in nats: differentiable by `params`."""
+    """The sum over positions of weight x nll, in nats: differentiable by `params`.
+
+    To it come the `terms`, each times its factor.
+    """
     targets, _ = targets_and_mask(batch)
-    states = _states(config, compute, params, batch)
-    return weighted_nll(states, head_weight(config, params), targets, weights)
+    states, head = _states(config, compute, params, batch), head_weight(config, params)
+    loss = weighted_nll(states, head, targets, weights)
+    for name, factor in terms.items():
+        loss = loss + factor * TERMS[name](batch, weights, states, head)
+    return loss
 
 
 def position_nll(

@@ -143,6 +143,7 @@ class Run(RunPlan):
             "encoding": data.encoding,
             "total_steps": self.total_steps,
             "loss_normalization": self.config.loss_normalization,
+            "loss_terms": dict(self.config.loss_terms),
             "optimizer": optimizer,
             "optimizer_form": state_form(optimizer),
             "settings": self.settings,

@@ -160,8 +160,9 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     where = checkpoints.folder / str(step)
     check_same_run(saved, current, where=where)
     check_not_beyond(step, run.total_steps, where=where)
-    for name in ("total_steps", "loss_normalization", "optimizer"):
-        if saved.get(name) != current[name]:
+    for name in ("total_steps", "loss_normalization", "loss_terms", "optimizer"):
+        # Runs of before there were terms had none, and do not say so.
+        if (saved.get(name) or None) != (current[name] or None):
             text = f"{name} changed: {saved.get(name)} when saved, {current[name]} from now on"
             print_line(console, text, WARNING)
     state = checkpoints.restore(step, run.state())

@@ -51,7 +51,9 @@ def make_train_step(
 
         def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> Float[Array, ""]:
             params = trained.weights(params, frozen, (config.seed, state.step, part))
-            return weighted_loss(trained.model, config.compute, params, batch, weights)
+            return weighted_loss(
+                trained.model, config.compute, params, batch, weights, config.loss_terms
+            )
 
         # ---- loss and gradients ----------------------------------------------------------
         # What a position counts is settled before the batch is cut, so that cuts change nothing.
