@@ -331,7 +331,6 @@ def test_gpt2_files(tmp_path):
     [
         ({"eos_token": "<|im_end|>"}, r"no eos token - got '<\|im_end\|>', which is not one of"),
         ({"pad_token": ""}, "pad_token is empty"),
-        ({"pad_token": "<|endoftext|>"}, "padding and end-of-sequence are one token"),
         ({"add_bos_token": True}, "no bos token - got none at"),
         ({"add_bos_token": True, "bos_token": "<s>"}, "no bos token - got '<s>'"),
     ],
@@ -340,6 +339,17 @@ def test_configs_that_do_not_fit(tmp_path, config, message):
     folder = write_config(small_bpe.neox(tmp_path), **config)
     with pytest.raises(TokenizerError, match=message):
         load_tokenizer(folder)
+
+
+def test_padding_that_is_eos_leaves_eos_trained(tmp_path):
+    folder = small_bpe.neox(tmp_path)
+    plain = load_tokenizer(folder)
+    padded = load_tokenizer(write_config(folder, pad_token="<|endoftext|>"))
+    assert padded.pad_id == padded.eos_id == plain.eos_id
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    encoded = encode(messages, padded)
+    assert encoded.tokens[-1] == padded.eos_id and encoded.loss_mask[-1]
+    assert np.array_equal(encoded.tokens, encode(messages, plain).tokens)
 
 
 def test_settings_decide_about_bos(tmp_path, llama3):

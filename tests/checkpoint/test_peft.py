@@ -13,6 +13,7 @@ from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.checkpoint.merged import adapter_tree, import_peft, open_weights, saved_lora
 from tulu_jax.checkpoint.peft import load_peft, save_peft
+from tulu_jax.checkpoint.peft_config import NEUTRAL
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, abstract_adapters, adapt, merge
@@ -145,6 +146,14 @@ def test_adapters_of_other_kinds(tmp_path, changes, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=message):
         load_peft(tmp_path / "a", CONFIG)
+
+
+def test_null_is_a_setting_that_is_not_set(tmp_path):
+    save_peft(tmp_path / "a", CONFIG, LORA, draw(LORA), base="base")
+    path = tmp_path / "a" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **dict.fromkeys(NEUTRAL)}))
+    found, _ = load_peft(tmp_path / "a", CONFIG)
+    assert (found.rank, found.scale, found.weights) == (LORA.rank, LORA.scale, LORA.weights)
 
 
 @pytest.mark.parametrize(

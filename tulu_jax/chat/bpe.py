@@ -30,7 +30,7 @@ from tulu_jax.chat.bpe_file import (
 from tulu_jax.chat.bpe_special import add_special, read_special, with_named_bos
 from tulu_jax.chat.config_rules import check_ids
 from tulu_jax.chat.segments import ChatTemplate
-from tulu_jax.chat.settings import VOCAB_NAME, Json, check_padding, read_config
+from tulu_jax.chat.settings import VOCAB_NAME, Json, read_config
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer, check_special_text
 from tulu_jax.chat.words import WordCache, after_black, before_blanks, whole
 from tulu_jax.errors import TokenizerError
@@ -173,7 +173,6 @@ def _load(
     adds_bos = special.bos_id is not None
     if template.name != "tulu" and not adds_bos:
         special = with_named_bos(definition, special, config)
-    check_padding(special.pad_id, special.pad_piece, special.eos_id, file.parent)
     add_special(definition, special, template, add_tokens, file)
     tokenizer = BpeTokenizer(
         path=real_path(file.parent) / file.name,

@@ -155,15 +155,3 @@ def token_text(token: object) -> str | None:
     if isinstance(token, Mapping):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def check_padding(pad: int | None, piece: str | None, eos: int, folder: Path) -> None:
-    """Passes when padding and EOS are two tokens."""
-    if pad is not None and pad == eos:
-        raise TokenizerError(
-            "padding and end-of-sequence are one token, so models would never learn to stop",
-            got=f"id {pad} ({piece!r})",
-            at=folder / CONFIG_NAME,
-            expected="two different ids",
-            do='name another "pad_token", for instance "<pad>"',
-        )

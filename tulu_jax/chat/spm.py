@@ -23,7 +23,6 @@ from tulu_jax.chat.settings import (
     CONFIG_NAME,
     Json,
     check_kind,
-    check_padding,
     read_config,
     token_text,
 )
@@ -160,7 +159,6 @@ def load_sentencepiece(
     bos, eos, unk = (_special_id(model, config, name, find, file) for name in ("bos", "eos", "unk"))
     adds_bos = config.get("add_bos_token") is not False
     pad, pad_piece = _pad(model, config, find, file)
-    check_padding(pad, pad_piece, eos, file.parent)
     if pad is not None and pad_piece is not None and pad < 0:
         pad = model.vocab_size() + len(added)
         added.append(pad_piece)

@@ -93,7 +93,7 @@ def save_peft(
         "lora_dropout": lora.dropout,
         "target_modules": sorted({module_name(holder) for holder in modules}),
         "init_lora_weights": True,
-        **{name: values[0] for name, values in NEUTRAL.items()},
+        **{name: None if value == [] else value for name, value in NEUTRAL.items()},
         **patterns(modules, lora),
     }
     with whole_folder(path) as partial:

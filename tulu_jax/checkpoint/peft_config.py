@@ -25,24 +25,24 @@ from tulu_jax.models.lora import LoraConfig, adapter_shapes
 Note = Callable[[str], None]
 """Told what is worth telling people."""
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "fan_in_fan_out": (False,),
-    "use_rslora": (False,),
-    "use_dora": (False,),
-    "use_qalora": (False,),
-    "lora_bias": (False,),
-    "modules_to_save": (None, []),
-    "layers_to_transform": (None, []),
-    "layer_replication": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None, []),
-    "alora_invocation_tokens": (None, []),
-    "exclude_modules": (None, []),
+NEUTRAL: dict[str, Any] = {
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_rslora": False,
+    "use_dora": False,
+    "use_qalora": False,
+    "lora_bias": False,
+    "modules_to_save": [],
+    "layers_to_transform": [],
+    "layer_replication": [],
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "target_parameters": [],
+    "trainable_token_indices": [],
+    "alora_invocation_tokens": [],
+    "exclude_modules": [],
 }
-"""Fields of PEFT's config that would change the arithmetic -> values at which they do not."""
+"""Fields of PEFT's config that would change the arithmetic -> the value at which they do not."""
 
 HARMLESS = frozenset(
     """
@@ -86,7 +86,7 @@ def read_adapter_config(folder: Path, config: ModelConfig, note: Note) -> tuple[
         "model is taken by tulu import --hf",
     )
     fields = Fields(found, at, file=ADAPTER_CONFIG, harmless=HARMLESS)
-    _only(fields, "peft_type", ("LORA",))
+    _only(fields, "peft_type", "LORA")
     _check_start(fields)
     rank = fields.integer("r")
     alpha = fields.number("lora_alpha")
@@ -100,9 +100,9 @@ def read_adapter_config(folder: Path, config: ModelConfig, note: Note) -> tuple[
     except TuluError as error:
         raise CheckpointError("adapter's config is not understood", got=error, at=at) from error
     fused = _patterns_fit(found, modules, lora)
-    for name, values in NEUTRAL.items():
+    for name, neutral in NEUTRAL.items():
         if not (name in ("rank_pattern", "alpha_pattern") and fused is not None):
-            _only(fields, name, values)
+            _only(fields, name, neutral)
         fields.take(name, None)
     fields.finish()
     return lora, bool(fused)
@@ -128,10 +128,11 @@ def module_name(holder: Tensor) -> str:
     return holder.pattern.removesuffix(".weight").rsplit(".", 1)[1]
 
 
-def _only(fields: Fields, name: str, values: tuple[Any, ...]) -> None:
-    value = fields.take(name, values[0])
-    if not any(value == good and type(value) is type(good) for good in values):
-        raise fields.refusal(f"{name} of the adapter", repr(value), expected=repr(values[0]))
+def _only(fields: Fields, name: str, good: Any) -> None:
+    """Passes for the one value; older PEFT writes null for what is not set."""
+    value = fields.take(name, None)
+    if value is not None and not (value == good and type(value) is type(good)):
+        raise fields.refusal(f"{name} of the adapter", repr(value), expected=repr(good))
 
 
 def _check_start(fields: Fields) -> None:
