@@ -61,7 +61,7 @@ def test_choices_are_named(tmp_path):
 def test_unknown_loss_terms(tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"loss_terms has a term that is not there - got nothing - expected some of none \(docs",
+        match=r"a term that is not there - got nothing - expected some of none \(docs",
     ):
         run_config(tmp_path, loss_terms={"nothing": 1.0})
 
