@@ -104,7 +104,7 @@ def user_paths(named: str | Sequence[str], *, name: str = "path") -> list[Path]:
     """
     if isinstance(named, str):
         whole = user_path(named, name=name)
-        named = [named] if whole.exists() else [p for p in named.split(",") if p.strip()] or [named]
+        named = [named] if whole.exists() else [p for p in named.split(",") if p.strip()] or [""]
     return [user_path(one.strip(), name=name) for one in named]
 
 

@@ -86,7 +86,9 @@ def test_checkpoint_that_does_not_say_its_model(tmp_path):
     with pytest.raises(CheckpointError, match="does not say which model it is of - got 'model'"):
         export(tmp_path / "a", tmp_path / "x", "--tokenizer", "none")
     save_params(tmp_path / "b", ONE, {"model": {"width": 3}})
-    with pytest.raises(CheckpointError, match=r"does not say which model it is of - got .*width"):
+    with pytest.raises(
+        CheckpointError, match=r"does not say which model it is of - got .*vocab_size"
+    ):
         export(tmp_path / "b", tmp_path / "x", "--tokenizer", "none")
 
 

@@ -255,8 +255,14 @@ def test_paths_that_are_none(tmp_path, monkeypatch):
         read_exclusion(["a", "./a"])
     with pytest.raises(ConfigError, match=r"exclude is an address"):
         read_exclusion("gs://bucket/x")
-    for value in ("", " , ", 3, [""], {"a": 1}):
-        with pytest.raises(ConfigError, match=r"exclude is not understood - got .* or None"):
+    for value, message in (
+        ("", "EXCLUDE names no file or folder - got ''"),
+        (" , ", "EXCLUDE names no file or folder - got ''"),
+        ([""], "EXCLUDE names no file or folder - got ''"),
+        (3, r"exclude is not text, or a list, .* or None"),
+        ({"a": 1}, r"exclude is not text, or a list, .* or None"),
+    ):
+        with pytest.raises(ConfigError, match=message):
             DataConfig(mixture="a", tokenizer="t", exclude=value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b.jsonl").touch()

@@ -86,7 +86,9 @@ def numbers_of(config) -> Numbers:
     if module is None:
         return Numbers(None, None)
     with mock.patch.object(module, "rotary_angles", lambda _, rates: (rates, rates)):
-        return Numbers(np.float32(config.norm_eps), module.rotary(config, None)[0])
+        return Numbers(
+            np.float32(config.norm_eps), module.rotary(config, jax.numpy.zeros((1, 1), int))[0]
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -133,7 +133,7 @@ LLAMA3_WITHOUT_LENGTH = {
          r".*dynamic.* expected null, or a dictionary of rope_type linear or llama3"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling is not supported .* expected factor"),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, "rope_scaling.factor is malformed"),
-        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "RopeScaling is out of range"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "RopeScaling.factor is out of range"),
         ({"rope_scaling": LLAMA3_WITHOUT_LENGTH}, "expected original_max_position_embeddings in"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "mscale": 1.0}}, "rope_scaling is not"),
         ({"rope_scaling": "linear"}, "rope_scaling is not supported"),

@@ -73,7 +73,7 @@ def test_tokens_that_only_the_old_file_names_are_kept():
             r"eos_token_id is malformed - got '</s>' at .*generation_config",
         ),
         ({"eos_token_id": -1}, "eos_token_id is malformed"),
-        ([], "generation_config.json is malformed - got list"),
+        ([], "generation_config.json is not a JSON object - got a JSON list"),
     ],
 )
 def test_what_is_refused(tmp_path, fields, message):
