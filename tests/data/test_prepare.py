@@ -24,10 +24,7 @@ TOKENIZER = str(demo.TOKENIZER_DIR)
 
 
 def talk(number, question="What is it?", answer="a cup", **more):
-    messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": answer},
-    ]
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"dataset": "small", "id": f"small_{number}", "messages": messages, **more}
 
 
