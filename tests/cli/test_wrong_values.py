@@ -88,7 +88,9 @@ def test_any_value_of_a_flag(capsys, monkeypatch, line, flag):
 
     monkeypatch.setattr(bench, "StepBench", stop)
     monkeypatch.setattr(demo, "_fresh_params", stop)
-    for value in ("", "-1", "0", "x", "1e999", "nan", "36893488147419103232", "/nowhere/x", "[]"):
+    # nobody, root neither, can make a file or folder there
+    nowhere = "/proc/nowhere/x"
+    for value in ("", "-1", "0", "x", "1e999", "nan", "36893488147419103232", nowhere, "[]"):
         told(capsys, [*line, f"{flag}={value}"])
 
 
