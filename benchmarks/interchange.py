@@ -28,11 +28,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import LazyArray, save_params
-from tulu_jax.checkpoint.hf.load import param_shapes, put
-from tulu_jax.checkpoint.hf.names import weights_of
+from tulu_jax.checkpoint.arrays import save_params
+from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.reader import tree_of
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.models import LlamaConfig, config_to_dict
+from tulu_jax.models.family import declared_weights
 
 SHAPES = {
     "tiny": LlamaConfig(vocab_size=512, d_model=64, d_ff=128, num_layers=2, num_heads=4,
@@ -70,19 +71,17 @@ def write_run(run: Path, config: LlamaConfig) -> None:
         bits = rng.integers(0, 2**16, shape, dtype=np.uint16)
         return ((bits & 0x80FF) | 0x3C00).view(ml_dtypes.bfloat16)
 
-    params: dict = {}
-    shapes = param_shapes(config)
-    for row in weights_of(config):
-        shape = shapes[row.path]
-        lazy = LazyArray(
-            shape,
+    params = {
+        path: LazyArray(
+            shape := weight.value.shape,
             np.dtype(ml_dtypes.bfloat16),
             lambda shape=shape: draw(shape),
             lambda start, stop, shape=shape: draw((stop - start, *shape[1:])),
-            row.per_layer,
+            path[0] == "layers",
         )
-        put(params, row.path, lazy)
-    save_params(run, params, {"model": config_to_dict(config)})
+        for path, weight in declared_weights(config).items()
+    }
+    save_params(run, tree_of(params), {"model": config_to_dict(config)})
 
 
 def child(old: Path, *words: object) -> dict[str, float]:

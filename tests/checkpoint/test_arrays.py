@@ -11,12 +11,12 @@ import pytest
 from tulu_jax.checkpoint import parts
 from tulu_jax.checkpoint.arrays import (
     CheckpointReader,
-    LazyArray,
-    TreeReader,
     checkpoints_dir,
     complete_steps,
     save_params,
 )
+from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.errors import CheckpointError
 
 PARAMS = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}, "c": np.ones(4, np.float16)}
@@ -224,7 +224,8 @@ def test_what_is_found_wrong_before_the_commit_leaves_nothing(tmp_path):
 MEMORY = """
 import resource, sys
 import numpy as np
-from tulu_jax.checkpoint.arrays import CheckpointReader, LazyArray, save_params
+from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
+from tulu_jax.checkpoint.parts import LazyArray
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from train.small import MODEL, layout_on, random_params
 
+from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.checkpoint.manager import (
     FINGERPRINTS,
     SEAL,
     Checkpoints,
     is_run,
     restore_params,
-    saved_model_config,
 )
 from tulu_jax.checkpoint.trouble import DamagedCheckpointError
 from tulu_jax.errors import CheckpointError
@@ -263,7 +263,7 @@ def test_weights_alone(tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(State(jnp.int32(4), params), {"model": dataclasses.asdict(MODEL)})
     assert is_run(tmp_path) and not is_run(tmp_path / "checkpoints")
-    assert saved_model_config(tmp_path) == MODEL
+    assert CheckpointReader(tmp_path).config == MODEL
     restored = restore_params(tmp_path, MODEL, layout)
     for left, right in zip(jax.tree.leaves(restored), jax.tree.leaves(params), strict=True):
         assert np.array_equal(left, right)
@@ -277,9 +277,9 @@ def test_checkpoint_that_names_no_model(tmp_path):
         CheckpointError,
         match=r"checkpoint does not say which model it is of - got 'model' at .*meta",
     ):
-        saved_model_config(tmp_path)
+        _ = CheckpointReader(tmp_path).config
 
 
 def test_no_checkpoint_to_take_a_model_from(tmp_path):
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
-        saved_model_config(tmp_path)
+        CheckpointReader(tmp_path)

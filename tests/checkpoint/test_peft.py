@@ -11,7 +11,7 @@ import pytest
 from checkpoint.hf.small import CONFIG, random_params, write_folder
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
-from tulu_jax.checkpoint.merged import adapter_tree, import_peft, open_weights, saved_lora
+from tulu_jax.checkpoint.merged import import_peft, open_weights, saved_lora
 from tulu_jax.checkpoint.peft import load_peft, save_peft
 from tulu_jax.checkpoint.peft_config import NEUTRAL
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -57,7 +57,7 @@ def test_a_run_of_an_adapter_merges_to_the_same_logits(tmp_path, lora):
     save_peft(tmp_path / "a", CONFIG, lora, adapters, base="base")
     import_peft(tmp_path / "a", tmp_path / "base", tmp_path / "run")
     reader = CheckpointReader(tmp_path / "run")
-    assert_equal_trees(adapter_tree(reader), adapters)
+    assert_equal_trees(reader.params(), adapters)
     assert saved_lora(reader.meta).scale == lora.scale
     hf.save(tmp_path / "merged", CONFIG, open_weights(tmp_path / "run"))
     _, merged = hf.load(tmp_path / "merged")

@@ -95,7 +95,7 @@ def test_a_step_is_advised_only_if_there_is_one(tmp_path):
     for run, advice in (("two", "use an older one, --step 1"), ("one", "there is no older one")):
         reader = CheckpointReader(tmp_path / run)
         with pytest.raises(CheckpointError, match=f"cannot be read .* damaged.*{advice}"):
-            reader._reading(("w",), lambda: int("x"))
+            reader._reading(("w",), lambda _: int("x"))
 
 
 def test_folders_that_are_no_runs_are_named(tmp_path):

@@ -11,7 +11,8 @@ import transformers
 
 from tulu_jax.chat import encode, encode_prompt, load_tokenizer
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.arrays import CheckpointReader, TreeReader, save_params
+from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
+from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.generate import Generator
 from tulu_jax.models import forward
 

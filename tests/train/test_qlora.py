@@ -19,7 +19,7 @@ from train.small import (
 )
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
-from tulu_jax.checkpoint.merged import adapter_tree, open_weights
+from tulu_jax.checkpoint.merged import open_weights
 from tulu_jax.data.to_device import put_batch
 from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, adapt, quantize_base
@@ -85,7 +85,7 @@ def test_a_run_and_its_merged_export(tmp_path, monkeypatch):
     reader = open_weights(tmp_path / "run")
     hf.save(tmp_path / "merged", MODEL, reader)
     _, merged = hf.load(tmp_path / "merged")
-    adapters = adapter_tree(CheckpointReader(tmp_path / "run"))
+    adapters = CheckpointReader(tmp_path / "run").params()
     tokens = np.arange(3, 35).reshape(2, 16)
     beside = forward(MODEL, adapt(MODEL, LORA, base_on(layout_on(None)), adapters), tokens)
     np.testing.assert_allclose(forward(MODEL, merged, tokens), beside, atol=1e-4)

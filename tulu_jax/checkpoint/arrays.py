@@ -13,12 +13,12 @@ A run folder looks like this:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,51 +28,15 @@ from orbax.checkpoint import type_handlers
 
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
+from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader, leaves_of
 from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
-from tulu_jax.errors import CheckpointError, TuluError
-from tulu_jax.files import read_json, user_path
+from tulu_jax.errors import CheckpointError, ConfigError, TuluError
+from tulu_jax.files import read_json, sha256, user_path
+from tulu_jax.models import ModelConfig, config_from_dict
 
-__all__ = [
-    "CheckpointReader",
-    "LazyArray",
-    "ParamPath",
-    "ParamsReader",
-    "TreeReader",
-    "checkpoints_dir",
-    "complete_steps",
-    "save_params",
-]
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that there is nothing to merge
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
 
 T = TypeVar("T")
-
-ParamPath = tuple[str, ...]
-"""Where a weight lies in the tree, such as ("layers", "attention", "query")."""
-
-
-class ParamsReader(Protocol):
-    """Anything that gives weights one at a time."""
-
-    def paths(self) -> list[ParamPath]:
-        """Every weight there is."""
-        ...
-
-    def shape(self, path: ParamPath) -> tuple[int, ...]:
-        """The shape of one weight."""
-        ...
-
-    def dtype(self, path: ParamPath) -> np.dtype:
-        """The dtype one weight is stored in."""
-        ...
-
-    def read(self, path: ParamPath) -> np.ndarray:
-        """One weight as a host array."""
-        ...
-
-    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one weight's first axis."""
-        ...
 
 
 def checkpoints_dir(run: str | Path) -> Path:
@@ -200,8 +164,8 @@ def _is_whole(step: Path) -> bool:
     return (step / "state/manifest.ocdbt").is_file() or not uses_ocdbt(step / "state")
 
 
-class CheckpointReader:
-    """A `ParamsReader` over the `state/params` of one checkpoint of a run."""
+class CheckpointReader(ParamsReader):
+    """The weights in `state/params` of one checkpoint of a run."""
 
     def __init__(self, run: str | Path, step: int | None = None) -> None:
         """Opens the newest whole checkpoint, or that of `step`.
@@ -209,85 +173,76 @@ class CheckpointReader:
         Raises:
           CheckpointError: no whole checkpoint, or not that one.
         """
-        steps = complete_steps(run)
+        self._steps = complete_steps(run)
         folder = checkpoints_dir(run)
-        if not steps or (step is not None and step not in steps):
-            raise no_checkpoint(folder, step, steps)
-        self.step = steps[-1] if step is None else step
-        self._steps = steps
+        if not self._steps or (step is not None and step not in self._steps):
+            raise no_checkpoint(folder, step, self._steps)
+        self.step = self._steps[-1] if step is None else step
         self.path = folder / str(self.step)
         self.meta: dict[str, Any] = read_meta(self.path / "meta" / "metadata")
-        self._handler = ocp.PyTreeCheckpointHandler()
-        self._state = epath.Path(self.path / "state")
-        self._tree = self._metadata()
+        self._leaves = self._metadata()
         self._parts = PartReader(self.path / "state")
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The model that the checkpoint's metadata names.
+
+        Raises:
+          CheckpointError: the metadata names no model, or fields there are not.
+        """
+        try:
+            return config_from_dict(self.meta["model"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(
+                "checkpoint does not say which model it is of", got=error, at=self.path / "meta"
+            ) from error
 
     @property
     def identity(self) -> str:
         """SHA-256 in hex of what names this very checkpoint: another save has another."""
-        digest = hashlib.sha256()
-        for name in ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata"):
-            digest.update((self.path / name).read_bytes())
-        return digest.hexdigest()
+        names = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
+        return sha256(b"".join((self.path / name).read_bytes() for name in names))
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[ParamPath, Any]:
         try:
-            return self._handler.metadata(self._state).tree["params"]
+            state = epath.Path(self.path / "state")
+            return leaves_of(ocp.PyTreeCheckpointHandler().metadata(state).tree["params"])
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise unread("checkpoint is corrupt", self.path, self._steps, error) from error
 
     def paths(self) -> list[ParamPath]:
         """Every weight in the checkpoint."""
-        return list(_leaf_paths(self._tree))
+        return list(self._leaves)
 
     def shape(self, path: ParamPath) -> tuple[int, ...]:
         """The shape of one weight."""
-        return tuple(_leaf(self._tree, path).shape)
+        return tuple(self._leaves[path].shape)
 
     def dtype(self, path: ParamPath) -> np.dtype:
         """The dtype one weight is stored in."""
-        return np.dtype(_leaf(self._tree, path).dtype)
-
-    def read(self, path: ParamPath) -> np.ndarray:
-        """One weight as a host array; nothing else is read.
-
-        Raises:
-          CheckpointError: its data is missing or damaged.
-        """
-        shape = self.shape(path)
-        return self.read_part(path, 0, shape[0] if shape else 1)
+        return np.dtype(self._leaves[path].dtype)
 
     def rows_at_once(self, path: ParamPath) -> int:
-        """Rows of the first axis that are read together, however few are asked for."""
-        return self._reading(path, lambda: self._parts.rows_at_once(("params", *path)))
+        """Rows of the first axis that one chunk on disk holds."""
+        return self._reading(path, self._parts.rows_at_once)
+
+    def read(self, path: ParamPath) -> np.ndarray:
+        """One weight."""
+        return self.read_part(path, 0, (*self.shape(path), 1)[0])
 
     def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one weight's first axis; nothing else is read.
+        """Rows start to stop of one weight's first axis; nothing else is read."""
+        return self._reading(path, self._parts.read, start, stop)
 
-        Raises:
-          CheckpointError: its data is missing or damaged.
-        """
-        return self._reading(path, lambda: self._parts.read(("params", *path), start, stop))
+    def read_slice(self, path: ParamPath, index: Index) -> np.ndarray:
+        """A part of one weight, in memory of its own."""
+        return self._reading(path, self._parts.read_slice, index)
 
-    def read_slice(self, path: ParamPath, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of one weight, a slice an axis.
-
-        Raises:
-          CheckpointError: its data is missing or damaged.
-        """
-        return self._reading(path, lambda: self._parts.read_slice(("params", *path), index))
-
-    @property
-    def in_slices(self) -> bool:
-        """Whether a slice can be read without the rest: `tulu import` writes such files."""
-        return not uses_ocdbt(self.path / "state")
-
-    def _reading(self, path: ParamPath, read: Callable[[], T]) -> T:
+    def _reading(self, path: ParamPath, read: Callable[..., T], *arguments: Any) -> T:
         try:
-            return read()
+            return read(("params", *path), *arguments)
         except (OSError, ValueError, KeyError) as error:
-            what = "weight cannot be read from the checkpoint"
-            part = "/".join(path)
+            what, part = "weight cannot be read from the checkpoint", "/".join(path)
             raise unread(what, self.path, self._steps, error, part=part) from error
 
 
@@ -299,45 +254,3 @@ def read_meta(path: Path) -> dict[str, Any]:
     """
     mend = "take another step of the run, or make or copy the checkpoint again"
     return read_json(path, CheckpointError, do=mend, mend=mend)
-
-
-def _leaf(tree: Any, path: ParamPath) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _leaf_paths(tree: Any, prefix: ParamPath = ()) -> Iterator[ParamPath]:
-    if not isinstance(tree, Mapping):
-        yield prefix
-        return
-    for key, child in tree.items():
-        yield from _leaf_paths(child, (*prefix, key))
-
-
-class TreeReader:
-    """A `ParamsReader` over weights in memory (NumPy or JAX, on one process)."""
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        """Reads from the nested dict `params`."""
-        self._tree = params
-
-    def paths(self) -> list[ParamPath]:
-        """Every weight in the tree."""
-        return list(_leaf_paths(self._tree))
-
-    def shape(self, path: ParamPath) -> tuple[int, ...]:
-        """The shape of one weight."""
-        return tuple(_leaf(self._tree, path).shape)
-
-    def dtype(self, path: ParamPath) -> np.dtype:
-        """The dtype of one weight."""
-        return np.dtype(_leaf(self._tree, path).dtype)
-
-    def read(self, path: ParamPath) -> np.ndarray:
-        """One weight as a host array."""
-        return np.asarray(_leaf(self._tree, path))
-
-    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one weight's first axis."""
-        return np.asarray(_leaf(self._tree, path)[start:stop])

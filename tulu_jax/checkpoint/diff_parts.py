@@ -12,7 +12,7 @@ import numpy as np
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.checkpoint.hf.names import HARMLESS
-from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, check_finite, read_tensor
+from tulu_jax.checkpoint.hf.tensors import DTYPES, TensorSpec, read_finite
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json
 
@@ -58,8 +58,7 @@ class Pair:
 
     def base_tensor(self, name: str) -> np.ndarray:
         """The base's tensor in float32, grown to as many rows as the other side has."""
-        tensor = read_tensor(self.base[name]).astype(F32)
-        check_finite(tensor, name, self.base[name].file)
+        tensor = read_finite(self.base[name], name)
         added = self.specs[name].shape[0] - len(tensor) if tensor.ndim else 0
         if not added:
             return tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,13 +26,11 @@ from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.parts import LAYER_ARGS
 from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.checkpoint.trouble import unreadable, unwritable
-from tulu_jax.errors import CheckpointError, ConfigError
+from tulu_jax.errors import CheckpointError
 from tulu_jax.files import json_sha256
-from tulu_jax.models import ModelConfig, config_from_dict
-from tulu_jax.parallel.rules import Layout, abstract_sharded_params
-
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
-
+from tulu_jax.models import ModelConfig
+from tulu_jax.models.family import declared_weights
+from tulu_jax.parallel.rules import Layout
 
 OTHER_RUN = "set another MODEL_DIR"
 KEPT = "the last complete checkpoint is untouched"
@@ -220,11 +217,6 @@ def _digest(meta: Mapping[str, Any]) -> str:
     return json_sha256(rest)
 
 
-def _names(tree: Any) -> list[str]:
-    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
-
-
 def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Path) -> None:
     """Refuses arrays that are not those that were saved; older checkpoints cannot tell."""
     if saved is None:
@@ -257,38 +249,18 @@ def restore_params(
       CheckpointError: no complete checkpoint, or its arrays do not fit the model.
     """
     reader = CheckpointReader(run)
-    path = reader.path / "state"
-    target = {"params": abstract_sharded_params(config, layout, dtype=dtype)}
-    args = ocp.args.PyTreeRestore(
-        item=target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
-    )
-    try:
-        if reader.in_slices:
-            _check_shapes(reader, target["params"])
-            shardings = layout.params(config)
-            return read_sharded(reader, shardings, dtype=dtype)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            restored = checkpointer.restore(path, args=args)
-    except CheckpointError:
-        raise
-    except Exception as error:  # Orbax raises Exception itself for a missing file.
-        raise unreadable(path, error) from error
+    found = {path: reader.shape(path) for path in reader.paths()}
+    wanted = {path: weight.value.shape for path, weight in declared_weights(config).items()}
+    if found != wanted:
+        wrong = [path for path in {**found, **wanted} if found.get(path) != wanted.get(path)]
+        named = [f"{'/'.join(path)} {found.get(path)}" for path in wrong[:5]]
+        error = ValueError(f"weights are not those of the model: {named}")
+        raise unreadable(reader.path / "state", error)
+    params = read_sharded(reader, layout.params(config), dtype=dtype)
     saved = reader.meta.get(FINGERPRINTS)
-    if saved and all(dtype == saved[name].split(":")[0] for name in _names(target)):
-        _check_bits(saved, restored, path)
-    return restored["params"]
-
-
-def _check_shapes(reader: CheckpointReader, target: Any) -> None:
-    shapes = {"/".join(path): reader.shape(path) for path in reader.paths()}
-    leaves = zip(_names(target), jax.tree.leaves(target), strict=True)
-    wrong = [
-        f"{name} {shapes.get(name)}" for name, leaf in leaves if shapes.get(name) != leaf.shape
-    ]
-    if wrong or len(shapes) != len(jax.tree.leaves(target)):
-        raise ValueError(f"weights are not those of the model: {wrong or sorted(shapes)}")
+    if saved and all(dtype == saved["/".join(("params", *path))].split(":")[0] for path in found):
+        _check_bits(saved, {"params": params}, reader.path / "state")
+    return params
 
 
 def refuse_adapters(run: str | Path) -> None:
@@ -330,15 +302,6 @@ def refuse_imported(run: str | Path) -> None:
         )
 
 
-def saved_model_config(run: str | Path) -> ModelConfig:
-    """The model a run's newest checkpoint is of.
-
-    Raises:
-      CheckpointError: no complete checkpoint, or its metadata names no model.
-    """
-    return model_config(CheckpointReader(run))
-
-
 def saved_generation(path: str | Path) -> dict[str, Any]:
     """The fields of `generation_config.json` that go with a run or a Hugging Face folder.
 
@@ -352,22 +315,6 @@ def saved_generation(path: str | Path) -> dict[str, Any]:
     if is_run(path):
         return {}
     return read_generation(Path(path), read_config(Path(path)))
-
-
-def model_config(reader: CheckpointReader) -> ModelConfig:
-    """The model that the checkpoint's metadata names.
-
-    Raises:
-      CheckpointError: the metadata names no model, or fields there are not.
-    """
-    try:
-        return config_from_dict(reader.meta["model"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(
-            "checkpoint does not say which model it is of",
-            got=error,
-            at=reader.path / "meta",
-        ) from error
 
 
 def is_run(path: str | Path) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import CheckpointReader, ParamPath, ParamsReader, save_params
+from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
 from tulu_jax.checkpoint.fingerprint import Fingerprint
-from tulu_jax.checkpoint.hf.load import open_folder, put
+from tulu_jax.checkpoint.hf.load import HfFolder, open_folder
 from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
-from tulu_jax.checkpoint.manager import is_run, model_config, refuse_adapters, saved_generation
+from tulu_jax.checkpoint.manager import is_run, refuse_adapters, saved_generation
 from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.checkpoint.peft_config import Note
+from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.files import sha256
 from tulu_jax.models import ModelConfig, config_to_dict
@@ -65,8 +66,8 @@ def saved_lora(meta: Mapping[str, Any]) -> LoraConfig:
     return LoraConfig(**own)
 
 
-class MergedReader:
-    """A `ParamsReader` of base + adapters, float32; a few layers are in memory at a time.
+class MergedReader(ParamsReader):
+    """The weights base + adapters, float32; a few layers are in memory at a time.
 
     The base is compared with the fingerprints the run took of it before anything is merged.
     """
@@ -78,7 +79,7 @@ class MergedReader:
           CheckpointError: it is not there, or not the one the adapters were trained beside.
         """
         self.meta, self.step, self.path = adapters.meta, adapters.step, adapters.path
-        self.config = model_config(adapters)
+        self.config = adapters.config
         self.lora = saved_lora(adapters.meta)
         self._adapters = adapters
         folder = base or adapters.meta.get("base_path") or ""
@@ -105,26 +106,20 @@ class MergedReader:
         """float32 for all of them."""
         return np.dtype(np.float32)
 
-    def read(self, path: ParamPath) -> np.ndarray:
-        """One weight, merged."""
-        return self.read_part(path, 0, self.shape(path)[0])
-
-    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows (layers) start to stop of one weight, merged."""
-        weight = self._frozen(path, start, stop)
+    def read_slice(self, path: ParamPath, index: Index) -> np.ndarray:
+        """A part of one weight, merged; of one with an adapter whole layers are read."""
         if path not in self._adapted:
-            return weight.astype(np.float32)
-        a, b = (self._adapters.read_part((*path, name), start, stop) for name in "ab")
-        weight = rounded(weight, self.lora, self._adapted[path])
-        return merge(weight, a, b, scale=self.lora.scale)
+            frozen = self._base.read_slice(path, index)
+            return cast(frozen, self._dtype, "/".join(path)).astype(np.float32)
+        layers, rest = index[:1], index[1:]
+        frozen = cast(self._base.read_slice(path, layers), self._dtype, "/".join(path))
+        a, b = (self._adapters.read_slice((*path, name), layers) for name in "ab")
+        frozen = rounded(frozen, self.lora, self._adapted[path])
+        return merge(frozen, a, b, scale=self.lora.scale)[(slice(None), *rest)]
 
     def rows_at_once(self, path: ParamPath) -> int:
         """Rows of the first axis that are read together, however few are asked for."""
-        return getattr(self._base, "rows_at_once", lambda _: 1)(path)
-
-    def _frozen(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows of the base as they were in training."""
-        return cast(self._base.read_part(path, start, stop), self._dtype, "/".join(path))
+        return self._base.rows_at_once(path)
 
     def _check(self, folder: str | Path) -> None:
         wanted = self.meta["lora"].get("base_weights") or {}
@@ -143,8 +138,7 @@ def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str
     """(path, fingerprint) of every weight of the base, rounded to `dtype`, a few rows at a time."""
     for path in base.paths():
         size = base.shape(path)[0]
-        rows = getattr(base, "rows_at_once", lambda _: 1)(path)
-        rows, found = max(rows, -(-size // MAX_READS)), Fingerprint()
+        rows, found = max(base.rows_at_once(path), -(-size // MAX_READS)), Fingerprint()
         for start in range(0, size, rows):
             part = base.read_part(path, start, min(start + rows, size))
             found.add(cast(part, numpy_dtype(dtype), "/".join(path)))
@@ -162,7 +156,7 @@ def import_peft(
       CheckpointError: it does not fit the base, or the run folder holds checkpoints already.
     """
     reader = _open_base(base)
-    for line in getattr(reader, "notes", []):
+    for line in reader.notes:
         note(line)
     lora, adapters = load_peft(folder, reader.config, note=note)
     meta = {
@@ -181,16 +175,10 @@ def import_peft(
     return save_params(run, adapters, meta)
 
 
-def adapter_tree(reader: CheckpointReader) -> dict[str, Any]:
-    """All adapters of a checkpoint as host arrays."""
-    tree: dict[str, Any] = {}
-    for path in reader.paths():
-        put(tree, path, reader.read(path))
-    return tree
-
-
-def _open_base(folder: str | Path, config: ModelConfig | None = None) -> Any:
-    """The base's reader, with its `config`, compared with the model's if that is given."""
+def _open_base(
+    folder: str | Path, config: ModelConfig | None = None
+) -> CheckpointReader | HfFolder:
+    """The base's reader; its config is compared with the model's if that is given."""
     if not folder or not Path(folder).is_dir():
         raise CheckpointError(
             "the adapters' base is not there",
@@ -200,8 +188,7 @@ def _open_base(folder: str | Path, config: ModelConfig | None = None) -> Any:
         )
     if is_run(folder):
         refuse_adapters(folder)
-        reader: Any = CheckpointReader(folder)
-        reader.config = model_config(reader)
+        reader = CheckpointReader(folder)
     else:
         reader = open_folder(folder, None)
     if config is not None and reader.config != config:

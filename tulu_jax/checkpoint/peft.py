@@ -27,10 +27,9 @@ import numpy as np
 
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
-from tulu_jax.checkpoint.hf.load import param_shapes, put
 from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, read_header, write_shard
-from tulu_jax.checkpoint.hf.tensors import TensorSpec, all_finite, not_finite, read_tensor
+from tulu_jax.checkpoint.hf.tensors import TensorSpec, read_finite
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.checkpoint.peft_config import (
@@ -41,6 +40,7 @@ from tulu_jax.checkpoint.peft_config import (
     patterns,
     read_adapter_config,
 )
+from tulu_jax.checkpoint.reader import ParamPath, tree_of
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import write_json
@@ -122,13 +122,14 @@ def load_peft(
     lora, ours = read_adapter_config(folder, config, note)
     modules = modules_of(config, lora)
     specs = _named_specs(folder, modules, config, note)
-    tree, used = {}, set()
+    tree: dict[ParamPath, dict[str, np.ndarray]] = {}
+    used: set[str] = set()
     for holder in modules:
         blocks = ours and len(holder.paths) > 1
         stacked, names = _stacked(holder, config, lora, specs, len(holder.paths) if blocks else 1)
         used.update(names)
         for part, weight in enumerate(holder.paths):
-            put(tree, weight, _part(holder, part, config, stacked, blocks))
+            tree[weight] = _part(holder, part, config, stacked, blocks)
     more = sorted(set(specs) - used)
     if more:
         raise CheckpointError(
@@ -137,10 +138,9 @@ def load_peft(
             at=specs[more[0]].file,
             do="merge it in PEFT (merge_and_unload) and use the whole model",
         )
-    if not any(np.any(at(tree, path)["a"]) and np.any(at(tree, path)["b"])
-               for holder in modules for path in holder.paths):  # fmt: skip
+    if not any(np.any(found["a"]) and np.any(found["b"]) for found in tree.values()):
         note("every product of the adapters is zero: they change nothing (saved before training?)")
-    return lora, tree
+    return lora, tree_of(tree)
 
 
 def _named_specs(
@@ -221,16 +221,9 @@ def _stacked(
                     expected=list(wanted),
                     do="check r and target_modules of its config, and that --base is its base",
                 )
-        stacked[factor] = np.stack([_read(specs[name], name).T for name in names])
+        stacked[factor] = np.stack([read_finite(specs[name], name).T for name in names])
         used += names
     return stacked, used
-
-
-def _read(spec: TensorSpec, name: str) -> np.ndarray:
-    numbers = read_tensor(spec)
-    if not all_finite(numbers):
-        raise not_finite(numbers, name, spec.file)
-    return numbers.astype(F32)
 
 
 def _joined(
@@ -284,7 +277,7 @@ def _part(
 
 
 def _heads(holder: Tensor, config: ModelConfig) -> tuple[int, ...]:
-    return param_shapes(config)[holder.paths[0]][-2:]
+    return holder.own_shape(config)[-2:]
 
 
 def _name(holder: Tensor) -> str:

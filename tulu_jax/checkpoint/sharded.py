@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import numpy as np
 
-from tulu_jax.checkpoint.arrays import ParamPath
-from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
-
-
-class SliceReader(Protocol):
-    """Anything that gives parts of weights."""
-
-    def shape(self, path: ParamPath) -> tuple[int, ...]:
-        """The shape of one weight."""
-        ...
-
-    def read_slice(self, path: ParamPath, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of one weight."""
-        ...
+from tulu_jax.checkpoint.hf.tensors import cast, check_finite, numpy_dtype
+from tulu_jax.checkpoint.reader import ParamsReader
 
 
-def read_sharded(reader: SliceReader, shardings: Any, *, dtype: str | None = None) -> Any:
+def read_sharded(reader: ParamsReader, shardings: Any, *, dtype: str | None = None) -> Any:
     """The tree of weights as device arrays, laid out as `shardings` says.
 
     A slice that several devices of this process hold is read once. On the host lies one slice of
@@ -46,8 +33,7 @@ def read_sharded(reader: SliceReader, shardings: Any, *, dtype: str | None = Non
         pieces = []
         for ends, devices in holders.items():
             values = reader.read_slice(path, tuple(slice(*pair) for pair in ends))
-            if not all_finite(values):
-                raise not_finite(values, "/".join(path), None)
+            check_finite(values, "/".join(path), None)
             if dtype is not None:
                 values = cast(values, numpy_dtype(dtype), "/".join(path))
             pieces.extend(jax.device_put(values, device) for device in devices)

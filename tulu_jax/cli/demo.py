@@ -144,10 +144,9 @@ def _print_kinds(console: Console, items: list[EvalItem], answers: list[str]) ->
 def _export(run_dir: Path, target: Path, tokenizer: Tokenizer) -> None:
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.hf import save
-    from tulu_jax.checkpoint.manager import model_config
 
     reader = CheckpointReader(run_dir)
-    save(target, model_config(reader), reader, tokenizer=tokenizer, overwrite=True)
+    save(target, reader.config, reader, tokenizer=tokenizer, overwrite=True)
 
 
 def _samples(items: list[EvalItem], answers: list[str]) -> list[tuple[EvalItem, str]]:

@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.checksums import ALGORITHM
     from tulu_jax.checkpoint.hf import save
-    from tulu_jax.checkpoint.manager import model_config
-    from tulu_jax.checkpoint.padded import padded
+    from tulu_jax.checkpoint.resize import padded
     from tulu_jax.console import plain_console, show_bytes
 
     console = plain_console(soft_wrap=True)
@@ -119,16 +118,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--base goes with adapters only", got=args.base, at=args.model_dir, do="leave it out"
         )
-    config, weights = model_config(reader), reader
+    weights = reader
     if args.pad_vocab_to is not None:
-        weights = padded(reader, config, args.pad_vocab_to)
-        config = weights.config
+        weights = padded(reader, reader.config, args.pad_vocab_to)
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
     with show_bytes(console) as progress:
         task = progress.add_task(f"exporting step {reader.step}", total=None)
         saved = save(
             args.output,
-            config,
+            weights.config,
             weights,
             tokenizer=tokenizer,
             dtype=args.dtype,
@@ -184,8 +182,7 @@ def refuse_within(output: Path, model_dir: Path) -> None:
 
 
 def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console: Any) -> int:
-    from tulu_jax.checkpoint.manager import model_config
-    from tulu_jax.checkpoint.merged import adapter_tree, saved_lora
+    from tulu_jax.checkpoint.merged import saved_lora
     from tulu_jax.checkpoint.peft import save_peft
 
     lora, base = saved_lora(reader.meta), args.base or str(reader.meta.get("base_path") or "")
@@ -205,7 +202,7 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
         )
     if args.base and Path(args.base).is_dir():
         base = str(user_path(args.base))
-    folder = save_peft(args.output, model_config(reader), lora, adapter_tree(reader), base=base)
+    folder = save_peft(args.output, reader.config, lora, reader.params(), base=base)
     console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
     console.print("a model by itself: the same with --merge")
     return 0

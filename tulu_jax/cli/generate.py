@@ -252,8 +252,8 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
     import jax.numpy as jnp
 
     from tulu_jax.checkpoint.hf.generation import all_stops
-    from tulu_jax.checkpoint.hf.load import cast, numpy_dtype, put
-    from tulu_jax.checkpoint.hf.tensors import all_finite, not_finite
+    from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
+    from tulu_jax.checkpoint.reader import tree_of
     from tulu_jax.cli.exporter import find_tokenizer
     from tulu_jax.console import WARNING, plain_console, print_line
     from tulu_jax.generate import Generator
@@ -266,29 +266,29 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         print_line(plain_console(stderr=True), f"Chat template: {tokenizer.template.name}")
     for note in [*getattr(reader, "notes", []), *_not_followed(args, kept)]:
         print_line(plain_console(stderr=True), f"note {note}", WARNING)
-    params: dict[str, Any] = {}
+    params = {}
     with console.status(f"loading {config.num_params:,} weights"):
         for name in reader.paths():
             array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))
             if not all_finite(array):
                 raise not_finite(array, "/".join(name), args.model)
-            put(params, name, jnp.asarray(array))
+            params[name] = jnp.asarray(array)
     compute = ComputeConfig(dtype=args.dtype)
     stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
-    return Generator(config, params, compute=compute, stop_ids=tuple(stops)), tokenizer
+    weights = tree_of(params)
+    return Generator(config, weights, compute=compute, stop_ids=tuple(stops)), tokenizer
 
 
 def _open_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
     """What `--model` names: a reader, the config, a run's metadata, and its generation_config."""
     from tulu_jax.checkpoint.hf import open_folder
     from tulu_jax.checkpoint.hf.kinds import no_model
-    from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.merged import open_weights
 
     path = Path(args.model)
     if (path / "checkpoints").is_dir():
         run: Any = open_weights(path, args.step, base=args.base)
-        return run, model_config(run), run.meta, run.meta.get("generation") or {}
+        return run, run.config, run.meta, run.meta.get("generation") or {}
     if not (path / "config.json").is_file():
         raise no_model(path, expected="a Hugging Face folder (config.json) or a run (checkpoints/)")
     for name in ("step", "base"):

@@ -96,8 +96,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compares and reports; returns the exit status."""
     from tulu_jax.checkpoint.arrays import CheckpointReader
-    from tulu_jax.checkpoint.hf.load import put
-    from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.theirs import Theirs
     from tulu_jax.checkpoint.verify import compare
     from tulu_jax.console import plain_console
@@ -112,13 +110,10 @@ def run(args: argparse.Namespace) -> int:
     limits = limits_of(args)
     texts = None if args.prompts is None else _lines(args.prompts)
     reader = CheckpointReader(args.model_dir, args.step)
-    config = model_config(reader)
+    config = reader.config
     reference = Theirs(args.hf, config)
     prompts = _prompts(args, texts, reader, reference.vocab_size)
-    params: dict[str, Any] = {}
-    for path in reader.paths():
-        put(params, path, reader.read(path))
-    found = compare(config, params, reference, prompts, limits)
+    found = compare(config, reader.params(), reference, prompts, limits)
     console.print(
         f"step {reader.step} of {args.model_dir} against {args.hf} "
         f"(transformers {reference.version}): {len(prompts)} prompts, {found.num_tokens} tokens"
@@ -139,11 +134,10 @@ def _prompts(
     """Token ids to run: of the texts given or built in, or, without a tokenizer, any ids."""
     import numpy as np
 
-    from tulu_jax.checkpoint.manager import model_config
     from tulu_jax.checkpoint.verify import PROMPTS
     from tulu_jax.cli.exporter import find_tokenizer
 
-    longest = min(MAX_TOKENS, model_config(reader).max_length)
+    longest = min(MAX_TOKENS, reader.config.max_length)
     texts = list(PROMPTS) if given is None else given
     try:
         tokenizer = find_tokenizer(args.model_dir, None, reader.meta)

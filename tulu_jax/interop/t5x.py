@@ -5,7 +5,6 @@ The gin file binds everything here; docs/t5x.md says how to install t5x and show
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flax.linen.partitioning import AxisMetadata
 from jaxtyping import Array, Float
 
 from tulu_jax.checkpoint.hf import open_folder
+from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.data import seqio_glue
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import (
@@ -212,12 +212,8 @@ def _start_from(folder: str, train_state: Any, config: ModelConfig) -> Any:
             "initial weights are of another model", got=source.config, at=folder, expected=config
         )
     frozen = train_state.params
-    leaves, tree = jax.tree_util.tree_flatten_with_path(flax.core.unfreeze(frozen))
-    loaded = []
-    for keys, old in leaves:
-        read: Any = functools.partial(source.read_slice, tuple(key.key for key in keys))
-        loaded.append(jax.make_array_from_callback(old.shape, old.sharding, read))
-    params = jax.tree_util.tree_unflatten(tree, loaded)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, flax.core.unfreeze(frozen))
+    params = read_sharded(source, shardings)
     frozen_too = isinstance(frozen, flax.core.FrozenDict)
     return train_state.replace_params(flax.core.freeze(params) if frozen_too else params)
 

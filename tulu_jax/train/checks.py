@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.chat import Message, Tokenizer, encode
-from tulu_jax.checkpoint.arrays import checkpoints_dir, complete_steps, read_meta
+from tulu_jax.checkpoint.arrays import (
+    CheckpointReader,
+    checkpoints_dir,
+    complete_steps,
+    read_meta,
+)
 from tulu_jax.checkpoint.manager import (
     is_run,
     refuse_adapters,
     refuse_imported,
-    saved_model_config,
 )
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.ensure import prepare_options
@@ -227,7 +231,7 @@ def initial_model_config(path: str) -> ModelConfig:
     """
     from tulu_jax.checkpoint import hf
 
-    return saved_model_config(path) if is_run(path) else hf.open_folder(path).config
+    return CheckpointReader(path).config if is_run(path) else hf.open_folder(path).config
 
 
 def open_initial(model: ModelConfig, path: str, *, dtype: str = "float32") -> Any:
@@ -239,7 +243,7 @@ def open_initial(model: ModelConfig, path: str, *, dtype: str = "float32") -> An
       CheckpointError: it is of another model, or holds adapters only.
     """
     if is_run(path):
-        saved = saved_model_config(path)
+        saved = CheckpointReader(path).config
         if saved != model:
             raise _of_another_model(saved, path, model)
         refuse_adapters(path)

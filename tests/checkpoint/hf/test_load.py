@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.arrays import TreeReader
+from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.errors import CheckpointError
 
 from .small import (

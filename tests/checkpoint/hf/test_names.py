@@ -2,7 +2,6 @@ import jax
 import numpy as np
 import pytest
 
-from tulu_jax.checkpoint.arrays import TreeReader
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.family import REGISTRY, register
 from tulu_jax.checkpoint.hf.names import (
@@ -12,6 +11,7 @@ from tulu_jax.checkpoint.hf.names import (
     tensors_of,
     weights_of,
 )
+from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.models import FAMILIES, abstract_params
 
 from .small import CONFIG

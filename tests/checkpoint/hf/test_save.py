@@ -12,10 +12,10 @@ import pytest
 
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.arrays import TreeReader
 from tulu_jax.checkpoint.checksums import file_checksum, verify_checksums
 from tulu_jax.checkpoint.hf.save import MARKER
 from tulu_jax.checkpoint.parts import num_threads
+from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.errors import CheckpointError
 
 from .small import CONFIG, random_params, read_tensors, write_folder

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import LazyArray, ParamPath
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.files import find_tensors
@@ -24,32 +22,17 @@ from tulu_jax.checkpoint.hf.names import (
     weights_of,
 )
 from tulu_jax.checkpoint.hf.tensors import (
-    DTYPE_NAMES,
     DTYPES,
     Stored,
-    cast,
     copy_cast,
     numpy_dtype,
     other_dtype,
     read_tensor,
 )
 from tulu_jax.checkpoint.hf.weights import Weight
+from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
-
-__all__ = [
-    "DTYPE_NAMES",
-    "HfFolder",
-    "cast",
-    "load",
-    "num_weights",
-    "numpy_dtype",
-    "open_folder",
-    "put",
-]
-
-Index = tuple[slice, ...]
-"""A part of a weight: a slice an axis; axes that are not named are taken whole."""
 
 
 def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, dict[str, Any]]:
@@ -65,10 +48,7 @@ def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, 
       CheckpointError: the folder is incomplete, damaged, or of no family we have.
     """
     folder = open_folder(path, dtype)
-    params: dict[str, Any] = {}
-    for weight_path in folder.paths():
-        put(params, weight_path, folder.read(weight_path))
-    return folder.config, params
+    return folder.config, folder.params()
 
 
 def open_folder(path: str | Path, dtype: str | None = "float32") -> HfFolder:
@@ -105,16 +85,15 @@ def checked_folder(
 
 
 @dataclasses.dataclass(frozen=True)
-class HfFolder:
-    """A `ParamsReader` over a Hugging Face folder; reads what is asked for and keeps nothing."""
+class HfFolder(ParamsReader):
+    """The weights in a Hugging Face folder."""
 
     folder: Path
     config: ModelConfig
     specs: Mapping[str, Stored]
     wanted_dtype: np.dtype | None
     """The dtype weights are given in; None: as stored."""
-    notes: list[str]
-    """What was left out and why, for people."""
+    notes: Sequence[str] = ()
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The fields of `generation_config.json`."""
 
@@ -122,30 +101,18 @@ class HfFolder:
     def _weights(self) -> dict[ParamPath, Weight]:
         return {row.path: row for row in weights_of(self.config)}
 
-    @functools.cached_property
-    def _shapes(self) -> dict[ParamPath, tuple[int, ...]]:
-        return param_shapes(self.config)
-
     def paths(self) -> list[ParamPath]:
         """Every weight of the model."""
         return list(self._weights)
 
     def shape(self, path: ParamPath) -> tuple[int, ...]:
         """The shape of one weight in our layout."""
-        return self._shapes[path]
+        return self._weights[path].shape(self.config)
 
     def dtype(self, path: ParamPath) -> np.dtype:
         """The dtype one weight is given in."""
         first = self._weights[path].hf_names(self.config)[0]
         return self.wanted_dtype or DTYPES[self.specs[first].dtype]
-
-    def read(self, path: ParamPath) -> np.ndarray:
-        """One weight in our layout; per-layer weights come stacked [L, ...]."""
-        return self.read_slice(path, ())
-
-    def read_part(self, path: ParamPath, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one weight's first axis."""
-        return self.read_slice(path, (slice(start, stop),))
 
     def read_slice(self, path: ParamPath, index: Index) -> np.ndarray:
         """A part of one weight; of the files only its own bytes are read.
@@ -154,7 +121,7 @@ class HfFolder:
           CheckpointError: a file shrank since it was opened, a weight does not fit float16, or is
             NaN or infinite.
         """
-        row, shape = self._weights[path], self._shapes[path]
+        row, shape = self._weights[path], self.shape(path)
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
         sizes = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=True)]
         result = np.empty(sizes, self.dtype(path))
@@ -171,36 +138,6 @@ class HfFolder:
     ) -> None:
         stored = self.specs[name]
         copy_cast(target, row.from_hf(stored.view(), shape)[index], name, where=stored.file)
-
-    def lazy_params(self) -> dict[str, Any]:
-        """The tree of weights with a `LazyArray` at every leaf."""
-        tree: dict[str, Any] = {}
-        for path in self.paths():
-            put(tree, path, lazy_weight(self, path, stacked=self._weights[path].per_layer))
-        return tree
-
-
-def lazy_weight(reader: Any, path: ParamPath, *, stacked: bool) -> LazyArray:
-    """A weight of a reader, made part by part when it is wanted."""
-    return LazyArray(
-        reader.shape(path),
-        reader.dtype(path),
-        lambda: reader.read(path),
-        lambda start, stop: reader.read_part(path, start, stop),
-        stacked,
-    )
-
-
-def put(tree: dict[str, Any], path: ParamPath, leaf: Any) -> None:
-    """Sets the leaf at `path`, making the dicts on the way."""
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf
-
-
-def param_shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
-    """The shape of every weight of a model, by path."""
-    return {row.path: row.shape(config) for row in weights_of(config)}
 
 
 def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> list[str]:
@@ -304,8 +241,3 @@ def _tensors(names: list[str]) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-def num_weights(config: ModelConfig) -> int:
-    """Number of weights in the tensors of a checkpoint of this config."""
-    return sum(math.prod(shape) for shape in expected_tensors(config).values())

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tulu_jax.checkpoint.arrays import ParamPath
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.renaming import without_wrappers
 from tulu_jax.checkpoint.hf.weights import Shape, Tensor, Weight
 from tulu_jax.models import ModelConfig
-
-EMBEDDING_PATH: ParamPath = ("embedding",)
 
 HARMLESS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|attention\.(bias|masked_bias)|decoder\.version)$"

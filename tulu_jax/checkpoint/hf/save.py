@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
 from tulu_jax.checkpoint.hf.config import to_hf
 from tulu_jax.checkpoint.hf.generation import GENERATION_CONFIG, generation_config
-from tulu_jax.checkpoint.hf.load import num_weights, param_shapes
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
 from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, Shard, plan_shards, write_shard
 from tulu_jax.checkpoint.hf.tensors import DTYPE_NAMES, DTYPES, copy_cast, numpy_dtype
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.checkpoint.parts import made_ahead
+from tulu_jax.checkpoint.reader import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target, whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import write_json
@@ -115,33 +114,32 @@ class _Job:
 
     @property
     def num_bytes(self) -> int:
-        return num_weights(self.config) * self.dtype.itemsize
+        return self.config.num_params * self.dtype.itemsize
 
 
 def _source(
     config: ModelConfig, reader: ParamsReader, dtype: np.dtype, shards: list[Shard]
 ) -> str | None:
     """What must be the same for files of a killed export to be kept; None: never keep any."""
-    source = getattr(reader, "identity", None)
     plan = [(shard.name, list(shard.tensors.items())) for shard in shards]
-    return None if source is None else f"{source} {config} {dtype} {plan}"
+    return reader.identity and f"{reader.identity} {config} {dtype} {plan}"
 
 
 def _check_params(config: ModelConfig, reader: ParamsReader) -> None:
-    have, need = set(reader.paths()), {row.path for row in weights_of(config)}
-    if have != need:
-        lost = sorted("/".join(path) for path in need - have)
-        more = sorted("/".join(path) for path in have - need)
+    have, need = set(reader.paths()), {row.path: row.shape(config) for row in weights_of(config)}
+    if have != set(need):
+        lost = sorted("/".join(path) for path in set(need) - have)
+        more = sorted("/".join(path) for path in have - set(need))
         raise CheckpointError(
             "weights do not fit the model's config",
             got=f"missing {lost}, unexpected {more}",
             expected=f"the weights of tie_embeddings={config.tie_embeddings}",
         )
-    for path, shape in param_shapes(config).items():
-        if tuple(reader.shape(path)) != shape:
+    for path, shape in need.items():
+        if reader.shape(path) != shape:
             raise CheckpointError(
                 "weight does not fit the model's config",
-                got=tuple(reader.shape(path)),
+                got=reader.shape(path),
                 at="/".join(path),
                 expected=shape,
             )
@@ -258,7 +256,7 @@ class _Layers:
 
     def read(self, path: ParamPath, layer: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The parts of one layer of the weight; of all of it where it has no layers."""
-        rows = getattr(self._reader, "rows_at_once", lambda _: 1)(path)
+        rows = self._reader.rows_at_once(path)
         size = self._reader.shape(path)[0]
         if self.tensor.per_layer:
             yield slice(None), self._read_layer(path, layer, rows)

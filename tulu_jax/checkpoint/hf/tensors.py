@@ -161,9 +161,15 @@ def read_tensor(tensor: Stored) -> np.ndarray:
     return np.array(tensor.view(), order="C")
 
 
-def num_elements(shape: tuple[int, ...]) -> int:
-    """Number of elements of a tensor of this shape."""
-    return math.prod(shape)
+def read_finite(tensor: Stored, name: str) -> np.ndarray:
+    """One tensor in float32.
+
+    Raises:
+      CheckpointError: as `read_tensor`, or a number in it is NaN or infinite.
+    """
+    numbers = read_tensor(tensor)
+    check_finite(numbers, name, tensor.file)
+    return numbers.astype(np.float32)
 
 
 def numpy_dtype(name: str) -> np.dtype:

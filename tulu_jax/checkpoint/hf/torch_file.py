@@ -9,6 +9,7 @@ Source: torch/serialization.py and caffe2/serialize/inline_container.cc of torch
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 from pathlib import Path
@@ -18,7 +19,6 @@ from tulu_jax.checkpoint.hf.tensors import (
     DOWNLOAD_AGAIN,
     ITEM_BYTES,
     TensorSpec,
-    num_elements,
     refuse_other_kinds,
 )
 from tulu_jax.checkpoint.hf.torch_pickle import PickleError, StoredTensor, read_pickle
@@ -150,9 +150,9 @@ class _Places:
         if start is None:
             start = self._starts[storage] = self._storage_start(tensor)
         reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-        count = reach + 1 if num_elements(tensor.shape) else 0
+        count = reach + 1 if math.prod(tensor.shape) else 0
         if tensor.offset + count > tensor.storage_elements or (
-            num_elements(tensor.shape) > tensor.storage_elements
+            math.prod(tensor.shape) > tensor.storage_elements
         ):
             raise CheckpointError(
                 "tensor reaches beyond its storage",

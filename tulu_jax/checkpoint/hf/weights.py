@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tulu_jax.checkpoint.arrays import ParamPath
+from tulu_jax.checkpoint.reader import ParamPath
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.family import declared_weights
 
