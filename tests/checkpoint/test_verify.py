@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.small_model import write_model
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.theirs import Theirs
+from tulu_jax.checkpoint.transformers_model import TransformersModel
 from tulu_jax.checkpoint.verify import Difference, Limits, compare, kl_divergence
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import NeoxConfig, OptConfig, abstract_params
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    return Theirs(folder, hf.load(folder)[0])
+    return TransformersModel(folder, hf.load(folder)[0])
 
 
 def changed(params, path, change):
@@ -103,7 +103,7 @@ def test_other_families_match_and_their_faults_are_found(tmp_path, name):
         lambda leaf: (rng.normal(size=leaf.shape) * 0.3).astype(np.float32), abstract_params(config)
     )
     hf.save(tmp_path / name, config, params)
-    theirs = Theirs(tmp_path / name, config)
+    theirs = TransformersModel(tmp_path / name, config)
     prompts = [[5, 9, 40, 31, 7, 4], [8, 12, 3]]
     assert compare(config, params, theirs, prompts).faults() == []
     broken = changed(params, ("layers", "mlp", "down_bias"), scaled(1))
@@ -139,15 +139,15 @@ def test_divergence_is_zero_only_between_equals():
 def test_another_model_is_refused(folder):
     config = dataclasses.replace(hf.load(folder)[0], num_layers=3)
     with pytest.raises(CheckpointError, match=r"another model.*2 layers.*expected llama, 3 layers"):
-        Theirs(folder, config)
+        TransformersModel(folder, config)
 
 
 def test_a_folder_that_transformers_cannot_load(tmp_path, folder):
     with pytest.raises(CheckpointError, match="transformers cannot load the folder"):
-        Theirs(tmp_path, hf.load(folder)[0])
+        TransformersModel(tmp_path, hf.load(folder)[0])
 
 
 def test_without_torch_the_command_is_named(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(CheckpointError, match=r"no module torch.*pip install transformers torch"):
-        Theirs(folder, hf.load(folder)[0])
+        TransformersModel(folder, hf.load(folder)[0])

@@ -116,6 +116,6 @@ def check_there_and_back(config, params):
     tensors = {name: tensor.numpy() for name, tensor in to_torch(config, params).items()}
     for weight in weights_of(with_plain_numbers(config)):
         leaf = functools.reduce(lambda tree, key: tree[key], weight.path, params)
-        layers = leaf if weight.per_layer else leaf[None]
-        for name, layer in zip(weight.hf_names(config), layers, strict=True):
+        layers = leaf if weight.tensor.per_layer else leaf[None]
+        for name, layer in zip(weight.tensor.hf_names(config), layers, strict=True):
             assert np.array_equal(weight.from_hf(tensors[name], layer.shape), layer)

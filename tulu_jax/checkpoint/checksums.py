@@ -13,7 +13,7 @@ import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import xxhash
 
@@ -28,35 +28,18 @@ BLOCK_BYTES = 32 * 2**20
 """Bytes of a file that are mapped at a time: reading would copy them."""
 
 
-class Digest(Protocol):
-    """A checksum that is being taken."""
-
-    def update(self, data: Any, /) -> object:
-        """Takes more bytes."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Of all that was taken, in hex."""
-        ...
-
-
-ALGORITHMS: dict[str, Callable[[], Digest]] = {
+ALGORITHMS: dict[str, Callable[[], Any]] = {
     ALGORITHM: xxhash.xxh3_128,
     "sha256": hashlib.sha256,
 }
-"""What can be compared."""
-
-
-def new_digest(algorithm: str = ALGORITHM) -> Digest:
-    """A checksum of nothing yet."""
-    return ALGORITHMS[algorithm]()
+"""What can be compared: name -> what begins a checksum, as `hashlib` does."""
 
 
 def file_checksum(
     path: Path, algorithm: str = ALGORITHM, stop: threading.Event | None = None
 ) -> str:
     """Checksum of a file in hex; of its beginning only when told to stop."""
-    digest = new_digest(algorithm)
+    digest = ALGORITHMS[algorithm]()
     with path.open("rb") as file:
         size = file.seek(0, 2)
         for start in range(0, size, BLOCK_BYTES):

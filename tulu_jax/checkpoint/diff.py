@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,10 +42,14 @@ from tulu_jax.checkpoint.diff_parts import (
     places_of_extras,
     read_record,
 )
-from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, plan_shards, write_shard
+from tulu_jax.checkpoint.hf.safetensors_io import (
+    MAX_SHARD_BYTES,
+    plan_shards,
+    write_index,
+    write_shard,
+)
 from tulu_jax.checkpoint.hf.tensors import (
     DTYPES,
-    TensorSpec,
     cast,
     check_finite,
     numpy_dtype,
@@ -55,7 +59,6 @@ from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json, write_json
 
-MAX_SHARD_BYTES = 5_000_000_000
 COPIED = (".json", ".jinja", ".model", ".txt")
 """Files of a model folder that are no weights: config, tokenizer, template."""
 
@@ -96,7 +99,7 @@ def make_diff(
     with whole_folder(output) as partial, (partial.folder / EXTRAS_NAME).open("wb") as extras:
         folder = partial.folder
         writer = _DiffWriter(pair, extras)
-        _write_tensors(folder, pair.specs, F32, _reported(writer.tensors(), pair, on_progress))
+        _write_tensors(folder, pair, F32, _reported(writer.tensors(), pair, on_progress))
         _copy_files(pair.folder, folder)
         record = {
             "format": FORMAT,
@@ -140,10 +143,10 @@ def apply_diff(
     with whole_folder(output) as partial:
         folder = partial.folder
         tensors = _reported(reader.tensors(), pair, on_progress)
-        _write_tensors(folder, pair.specs, reader.stored, tensors)
+        _write_tensors(folder, pair, reader.dtype, tensors)
         _copy_files(pair.folder, folder)
         if wanted is not None or not rows:
-            _set_dtype(folder / "config.json", reader.stored)
+            _set_dtype(folder / "config.json", reader.dtype)
     kept = sum(row["kept"] for row in rows.values())
     return DiffResult(
         Path(output), len(pair.specs), reader.num_weights, kept, reader.total, bool(rows)
@@ -172,7 +175,7 @@ class _DiffWriter:
             self._extras.write(np.ascontiguousarray(tuned.reshape(-1)[lost]).tobytes())
             self.rows[name] = {
                 "dtype": spec.dtype,
-                "base": _checksum(base[: self.pair.base[name].shape[0]] if base.ndim else base),
+                "base": _checksum(self.pair.own_rows(name, base)),
                 "tuned": _checksum(tuned),
                 "kept": len(lost),
             }
@@ -205,18 +208,24 @@ class _DiffReader:
         self.pair, self.rows = pair, rows
         self.total = 0.0
         self.num_weights = 0
-        self._dtype = dtype
+        self.dtype = dtype or self._tuned_dtype()
         self._places = places_of_extras(pair, rows)
 
-    @property
-    def stored(self) -> dict[str, np.dtype]:
-        """The dtype of every tensor to write."""
-        rows = self.rows or {name: {"dtype": "F32"} for name in self.pair.specs}
-        return {name: self._dtype or DTYPES[rows[name]["dtype"]] for name in self.pair.specs}
+    def _tuned_dtype(self) -> np.dtype:
+        """That of all tensors of the tuned model."""
+        found = {row["dtype"] for row in self.rows.values()} or {"F32"}
+        if len(found) > 1:
+            raise CheckpointError(
+                "tensors have several dtypes",
+                got=sorted(str(DTYPES[name]) for name in found),
+                at=self.pair.folder,
+                expected="one dtype for the whole model",
+                do="give --dtype float32",
+            )
+        return DTYPES[found.pop()]
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, base + diff) of every tensor."""
-        stored = self.stored
         for name, spec in self.pair.specs.items():
             row = self.rows.get(name)
             base = self.pair.base_tensor(name)
@@ -230,11 +239,10 @@ class _DiffReader:
             check_finite(tuned, name, spec.file)
             self.total += float(np.sum(tuned, dtype=np.float64))
             self.num_weights += tuned.size
-            yield name, cast(tuned, stored[name], name)
+            yield name, cast(tuned, self.dtype, name)
 
     def _check_base(self, name: str, base: np.ndarray, row: dict[str, Any]) -> None:
-        own = base[: self.pair.base[name].shape[0]] if base.ndim else base
-        if _checksum(own) != row["base"]:
+        if _checksum(self.pair.own_rows(name, base)) != row["base"]:
             raise CheckpointError(
                 "base is not the one the diff was made with",
                 got=f"other numbers in {name}",
@@ -268,35 +276,15 @@ class _DiffReader:
 
 
 def _write_tensors(
-    folder: Path,
-    specs: Mapping[str, TensorSpec],
-    dtypes: np.dtype | Mapping[str, np.dtype],
-    tensors: Iterator[tuple[str, np.ndarray]],
+    folder: Path, pair: Pair, dtype: np.dtype, tensors: Iterator[tuple[str, np.ndarray]]
 ) -> None:
-    """Writes one file or several with an index; all tensors have one dtype."""
-    dtype = _one_dtype(dtypes, folder)
-    shards = plan_shards({n: s.shape for n, s in specs.items()}, dtype, MAX_SHARD_BYTES)
+    """Writes one file or several with an index."""
+    shapes = {name: spec.shape for name, spec in pair.specs.items()}
+    shards = plan_shards(shapes, dtype, MAX_SHARD_BYTES)
     for shard in shards:
         part = itertools.islice(tensors, len(shard.tensors))
         write_shard(folder / shard.name, shard, dtype, part)
-    if len(shards) > 1:
-        total = sum(int(np.prod(spec.shape)) for spec in specs.values()) * dtype.itemsize
-        weight_map = {name: shard.name for shard in shards for name in shard.tensors}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(folder / INDEX_NAME, index, indent=1, durable=True)
-
-
-def _one_dtype(dtypes: np.dtype | Mapping[str, np.dtype], folder: Path) -> np.dtype:
-    found = {dtypes} if isinstance(dtypes, np.dtype) else set(dtypes.values())
-    if len(found) > 1:
-        raise CheckpointError(
-            "tensors have several dtypes",
-            got=sorted(map(str, found)),
-            at=folder,
-            expected="one dtype for the whole model",
-            do="give --dtype float32",
-        )
-    return found.pop()
+    write_index(folder, shards, dtype)
 
 
 def _reported(
@@ -316,9 +304,9 @@ def _copy_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def _set_dtype(path: Path, stored: Mapping[str, np.dtype]) -> None:
+def _set_dtype(path: Path, dtype: np.dtype) -> None:
     fields = read_json(path, CheckpointError)
     for name in ("torch_dtype", "dtype"):
         if name in fields:
-            fields[name] = str(next(iter(stored.values())))
+            fields[name] = str(dtype)
     write_json(path, fields, indent=1, durable=True)

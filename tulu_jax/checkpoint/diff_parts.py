@@ -65,6 +65,10 @@ class Pair:
         mean = tensor.mean(axis=0, dtype=np.float64).astype(F32)
         return np.concatenate([tensor, np.broadcast_to(mean, (added, *tensor.shape[1:]))])
 
+    def own_rows(self, name: str, tensor: np.ndarray) -> np.ndarray:
+        """The rows of the base's tensor that were not added to it."""
+        return tensor[: self.base[name].shape[0]] if tensor.ndim else tensor
+
 
 def _vocabulary(folder: Path, specs: Mapping[str, TensorSpec]) -> int | None:
     """Rows of the embedding by config.json; None if no tensor has that many."""

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from tulu_jax.checkpoint.hf.fields import Fields
 from tulu_jax.checkpoint.hf.load import HfFolder, checked_folder
 from tulu_jax.checkpoint.hf.tensors import Stored, TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
@@ -54,10 +55,10 @@ _IN_LAYER = {
     "attention_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-_KNOWN = {
-    "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier",
-    "norm_eps", "rope_theta", "use_scaled_rope", "max_seq_len", "max_batch_size",
-}  # fmt: skip
+_UNUSED = frozenset(
+    ("vocab_size", "multiple_of", "ffn_dim_multiplier", "max_seq_len", "max_batch_size")
+)
+"""What the tensors' shapes say better, and what is not of the model."""
 
 
 def open_meta(
@@ -198,30 +199,30 @@ def _config(
     params: dict[str, Any], shards: list[dict[str, TensorSpec]], folder: Path, max_length: int
 ) -> LlamaConfig:
     at = folder / "params.json"
-    unknown = sorted(set(params) - _KNOWN)
-    if unknown or params.get("use_scaled_rope"):
-        raise CheckpointError(
-            f"{unknown[0] if unknown else 'use_scaled_rope'} is not supported",
-            at=at,
-            expected=", ".join(sorted(_KNOWN - {"use_scaled_rope"})),
-            do="import the model in Hugging Face format: its config.json says what this means",
-        )
-    width, heads = _whole(params, "dim", at), _whole(params, "n_heads", at)
+    fields = Fields(params, at, file=at.name, harmless=_UNUSED)
+    if fields.take("use_scaled_rope", False):
+        do = "import the model in Hugging Face format: its config.json says what this means"
+        raise fields.refusal("use_scaled_rope", True, expected="false", do=do)
+    width, heads = fields.integer("dim"), fields.integer("n_heads")
     rows = _rows(shards, "output.weight", folder)
+    read = {
+        "num_layers": fields.integer("n_layers"),
+        "num_kv_heads": fields.integer("n_kv_heads", default=heads),
+        "norm_eps": fields.number("norm_eps"),
+        "rope_theta": fields.as_number("rope_theta", fields.take("rope_theta", 10_000.0)),
+    }
+    fields.finish()
     try:
         return LlamaConfig(
             vocab_size=rows,
             d_model=width,
             d_ff=_rows(shards, "layers.0.feed_forward.w1.weight", folder),
-            num_layers=_whole(params, "n_layers", at),
             num_heads=heads,
-            num_kv_heads=_whole(params, "n_kv_heads", at) if params.get("n_kv_heads") else heads,
-            head_dim=width // heads,
+            head_dim=width // max(heads, 1),
             max_length=max_length,
-            norm_eps=_number(params, "norm_eps", at),
-            rope_theta=_number({"rope_theta": 10_000.0, **params}, "rope_theta", at),
             bos_id=128_000 if rows == LLAMA_3_VOCABULARY else 1,
             eos_id=128_001 if rows == LLAMA_3_VOCABULARY else 2,
+            **read,
         )
     except CheckpointError:
         raise
@@ -234,24 +235,3 @@ def _rows(shards: list[dict[str, TensorSpec]], name: str, folder: Path) -> int:
     if any(len(shape) != 2 for shape in shapes):
         raise CheckpointError("1 tensor is misshapen", got=f"{name} {shapes[0]}", at=folder)
     return sum(shape[0] for shape in shapes)
-
-
-def _whole(params: Mapping[str, Any], name: str, at: Path) -> int:
-    value = params.get(name)
-    if type(value) is not int or value <= 0:
-        raise CheckpointError(
-            f"{name} is missing or malformed", got=repr(value), at=at, expected="a whole number"
-        )
-    return value
-
-
-def _number(params: Mapping[str, Any], name: str, at: Path) -> float:
-    value = params.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(
-            f"{name} is missing or malformed",
-            got=repr(value),
-            at=at,
-            expected="a number: it is not guessed",
-        )
-    return float(value)

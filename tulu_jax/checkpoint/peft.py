@@ -27,7 +27,7 @@ import numpy as np
 
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
-from tulu_jax.checkpoint.hf.renaming import without_wrappers
+from tulu_jax.checkpoint.hf.names import without_wrappers
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, read_header, write_shard
 from tulu_jax.checkpoint.hf.tensors import TensorSpec, read_finite
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file

@@ -23,7 +23,7 @@ PROMPTS = (
 
 
 class Reference(Protocol):
-    """A model whose activations ours are compared with; see `checkpoint.theirs.Theirs`."""
+    """A model whose activations ours are compared with; see `checkpoint.transformers_model`."""
 
     def trace(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """Activations by name, as `tulu_jax.models.trace` gives them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.cli import verify
-from tulu_jax.cli.flags import path_argument
+from tulu_jax.cli.flags import new_command, path_argument
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import TIKTOKEN, kind_of_file
 
@@ -46,12 +46,13 @@ every host reads just its own slices of the files.
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu import` to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "import",
+        run,
         help="Hugging Face or Meta folder -> run folder",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -91,11 +92,12 @@ def add_parser(subparsers: Any) -> None:
         "--skip_checksums", action="store_true", help="do not compare files with checksums.json"
     )
     verify.add_limits(parser)
-    parser.set_defaults(func=run, step=None)
+    parser.set_defaults(step=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Imports and reports; returns the exit status."""
+    from tulu_jax.chat import copy_tokenizer_files
     from tulu_jax.console import plain_console
 
     console = plain_console(soft_wrap=True)
@@ -107,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
         config, step = _import(args, console, compared)
     if compared.result() is not None:
         console.print(f"checksums of {compared.result()} files are right")
-    copied = place and _copy_tokenizer(place, args.model_dir / "tokenizer")
+    copied = args.model_dir / "tokenizer"  # where later commands find it
+    if place is not None:
+        copy_tokenizer_files(place, copied)
     console.print(
         f"imported {config.num_params:,} weights as {args.dtype} "
         f"in {time.perf_counter() - start:.1f} s: {config.num_layers} layers, width "
@@ -115,7 +119,9 @@ def run(args: argparse.Namespace) -> int:
         f"vocabulary {config.vocab_size}"
     )
     console.print(f"checkpoint {step}")
-    console.print(f"tokenizer  {copied or 'none found: give --tokenizer to later commands'}")
+    console.print(
+        f"tokenizer  {copied if place else 'none found: give --tokenizer to later commands'}"
+    )
     return verify.run(args) if args.verify else 0
 
 
@@ -133,6 +139,8 @@ def _check_source(args: argparse.Namespace) -> None:
 
 def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
     """Writes the checkpoint, if the files are right; returns the model and the folder."""
+    import jax
+
     import tulu_jax
     from tulu_jax.checkpoint.arrays import save_params
     from tulu_jax.console import show_bytes
@@ -150,11 +158,11 @@ def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tu
         "generation": dict(reader.generation),
         "versions": {"tulu_jax": tulu_jax.__version__},
     }  # fmt: skip
-    total = sum(_leaves(params, lambda lazy: lazy.nbytes))
+    total = sum(lazy.nbytes for lazy in jax.tree.leaves(params))
     with show_bytes(console) as progress:
         task = progress.add_task("importing weights", total=total)
-        counted = _map_leaves(
-            params, lambda lazy: _counted(lazy, lambda done: progress.advance(task, done))
+        counted = jax.tree.map(
+            lambda lazy: _counted(lazy, lambda done: progress.advance(task, done)), params
         )
         step = save_params(args.model_dir, counted, meta, before_commit=compared.result)
     return reader.config, step
@@ -212,18 +220,6 @@ def _counted(lazy: Any, report: Callable[[int], None]) -> Any:
     )
 
 
-def _leaves(tree: Any, value: Callable[[Any], int]) -> list[int]:
-    if isinstance(tree, dict):
-        return [leaf for child in tree.values() for leaf in _leaves(child, value)]
-    return [value(tree)]
-
-
-def _map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _map_leaves(child, change) for key, child in tree.items()}
-    return change(tree)
-
-
 def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
     """The folder that holds the model's tokenizer; Meta keeps it beside the folders of the sizes.
 
@@ -251,14 +247,6 @@ def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
         load_tokenizer(place)
         return place
     return None
-
-
-def _copy_tokenizer(place: Path, target: Path) -> Path:
-    """Copies the tokenizer into the run folder, so that later commands find it."""
-    from tulu_jax.chat import copy_tokenizer_files
-
-    copy_tokenizer_files(place, target)
-    return target
 
 
 def _check_verify(args: argparse.Namespace) -> None:

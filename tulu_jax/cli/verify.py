@@ -96,7 +96,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compares and reports; returns the exit status."""
     from tulu_jax.checkpoint.arrays import CheckpointReader
-    from tulu_jax.checkpoint.theirs import Theirs
+    from tulu_jax.checkpoint.transformers_model import TransformersModel
     from tulu_jax.checkpoint.verify import compare
     from tulu_jax.console import plain_console
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     texts = None if args.prompts is None else _lines(args.prompts)
     reader = CheckpointReader(args.model_dir, args.step)
     config = reader.config
-    reference = Theirs(args.hf, config)
+    reference = TransformersModel(args.hf, config)
     prompts = _prompts(args, texts, reader, reference.vocab_size)
     found = compare(config, reader.params(), reference, prompts, limits)
     console.print(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -19,9 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-from jax._src import distributed  # JAX shows its key-value store and bounded barriers nowhere else.
+
+# JAX shows its key-value store and barriers with a time limit nowhere else: `multihost_utils` has
+# neither names nor limits, and its barriers take devices.
+from jax._src import distributed
 
 from tulu_jax.errors import ConfigError, GuardError
+from tulu_jax.files import json_sha256
 from tulu_jax.parallel.roll_call import call_roll
 
 START_TIMEOUT_S = 300.0
@@ -264,11 +267,7 @@ def check_agree(told: Mapping[str, object]) -> None:
     Raises:
       GuardError: in every process, naming what differs; or a process does not come.
     """
-    parts = {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-        for name, value in told.items()
-    }
-    publish("told", json.dumps(parts))
+    publish("told", json.dumps({name: json_sha256(value) for name, value in told.items()}))
     barrier("what the run is")
     by_process = {process: json.loads(text) for process, text in published("told").items()}
     for process, theirs in sorted(by_process.items()):

@@ -250,7 +250,8 @@ def _learning_rates(run: Run) -> np.ndarray:
 
 def _open_tensorboard(run: Run, first_step: int) -> Any:
     """A writer of TensorBoard events; what a killed process wrote after `first_step` is hidden."""
-    # tensorboardX imports torch wherever it is installed, for seconds, and needs none of it.
+    # Two of tensorboardX's modules import torch wherever it is installed, for seconds, for what is
+    # not used here. It has no switch for that, and its event writer lies in the same package.
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tulu_jax.checkpoint import hf
-from tulu_jax.checkpoint.hf.renaming import without_wrappers
+from tulu_jax.checkpoint.hf.names import without_wrappers
 from tulu_jax.checkpoint.hf.tensors import all_finite, copy_cast
 from tulu_jax.checkpoint.peft import save_peft
 from tulu_jax.errors import CheckpointError

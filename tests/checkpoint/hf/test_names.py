@@ -54,7 +54,7 @@ def test_there_and_back_is_the_identity(name):
             leaf = abstract_params(config)
             for key in weight.path:
                 leaf = leaf[key]
-            ours_shape = leaf.shape[1:] if weight.per_layer else leaf.shape
+            ours_shape = leaf.shape[1:] if tensor.per_layer else leaf.shape
             parts.append(np.ascontiguousarray(weight.from_hf(numbers, ours_shape)))
             assert parts[-1].shape == ours_shape
         assert np.array_equal(tensor.to_hf(parts, config), numbers)
@@ -68,7 +68,7 @@ def test_worked_example_of_the_docstring():
 
 
 def test_fused_example_of_the_docstring():
-    rows = [row for row in weights_of(NEOX) if row.pattern.endswith("query_key_value.bias")]
+    rows = [row for row in weights_of(NEOX) if row.tensor.pattern.endswith("query_key_value.bias")]
     tensor = np.array(["q0", "k0", "v0", "q1", "k1", "v1"])
     ours = {row.path[-1]: row.from_hf(tensor, (2, 1)).ravel().tolist() for row in rows}
     assert ours == {
@@ -76,7 +76,9 @@ def test_fused_example_of_the_docstring():
         "key_bias": ["k0", "k1"],
         "value_bias": ["v0", "v1"],
     }
-    matrices = [row for row in weights_of(NEOX) if row.pattern.endswith("query_key_value.weight")]
+    matrices = [
+        row for row in weights_of(NEOX) if row.tensor.pattern.endswith("query_key_value.weight")
+    ]
     assert matrices[1].from_hf(tensor[:, None], (1, 2, 1)).ravel().tolist() == ["k0", "k1"]
 
 

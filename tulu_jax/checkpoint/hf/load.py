@@ -111,7 +111,7 @@ class HfFolder(ParamsReader):
 
     def dtype(self, path: ParamPath) -> np.dtype:
         """The dtype one weight is given in."""
-        first = self._weights[path].hf_names(self.config)[0]
+        first = self._weights[path].tensor.hf_names(self.config)[0]
         return self.wanted_dtype or DTYPES[self.specs[first].dtype]
 
     def read_slice(self, path: ParamPath, index: Index) -> np.ndarray:
@@ -125,8 +125,8 @@ class HfFolder(ParamsReader):
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
         sizes = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=True)]
         result = np.empty(sizes, self.dtype(path))
-        names = row.hf_names(self.config)
-        if not row.per_layer:
+        names = row.tensor.hf_names(self.config)
+        if not row.tensor.per_layer:
             self._fill(result, row, names[0], shape, index)
             return result
         for place, layer in enumerate(range(*index[0].indices(shape[0]))):

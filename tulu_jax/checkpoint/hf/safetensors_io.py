@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tulu_jax.checkpoint.checksums import new_digest
+from tulu_jax.checkpoint.checksums import ALGORITHM, ALGORITHMS
 from tulu_jax.checkpoint.hf.tensors import (
     DOWNLOAD_AGAIN,
     DTYPES,
@@ -34,10 +34,12 @@ from tulu_jax.checkpoint.hf.tensors import (
 )
 from tulu_jax.checkpoint.parts import made_ahead, write_bytes
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import HEAD_BYTES
+from tulu_jax.files import HEAD_BYTES, write_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+MAX_SHARD_BYTES = 5_000_000_000
+"""Tensor bytes in one file, if the user names no other number."""
 ALIGNMENT = 4096
 """What the place of the first tensor in a file is a multiple of: a page."""
 PIECE_BYTES = 8 * 2**20
@@ -87,6 +89,11 @@ class Shard:
     name: str
     tensors: Mapping[str, tuple[int, ...]]
 
+    @property
+    def num_weights(self) -> int:
+        """Numbers in it."""
+        return sum(map(math.prod, self.tensors.values()))
+
 
 def plan_shards(
     tensors: Mapping[str, tuple[int, ...]], dtype: np.dtype, max_shard_bytes: int
@@ -124,13 +131,23 @@ def write_shard(
     Raises:
       CheckpointError: a finite weight would become infinite in float16.
     """
-    digest = new_digest()
+    digest = ALGORITHMS[ALGORITHM]()
     pieces = made_ahead(_pieces(shard, dtype, tensors))
     with path.open("wb", buffering=0) as file:
         for piece in itertools.chain([_beginning(shard, dtype)], pieces):
             write_bytes(file, piece)
             digest.update(piece)
     return digest.hexdigest()
+
+
+def write_index(folder: Path, shards: Sequence[Shard], dtype: np.dtype) -> None:
+    """Writes which file holds which tensor, if there are several files."""
+    if len(shards) == 1:
+        return
+    weight_map = {name: shard.name for shard in shards for name in shard.tensors}
+    total = sum(shard.num_weights for shard in shards) * dtype.itemsize
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(folder / INDEX_NAME, index)
 
 
 def _beginning(shard: Shard, dtype: np.dtype) -> np.ndarray:

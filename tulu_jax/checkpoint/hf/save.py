@@ -11,7 +11,6 @@ a power cut `checksums.json` tells what is not there.
 from __future__ import annotations
 
 import itertools
-import math
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +24,13 @@ from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
 from tulu_jax.checkpoint.hf.config import to_hf
 from tulu_jax.checkpoint.hf.generation import GENERATION_CONFIG, generation_config
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
-from tulu_jax.checkpoint.hf.safetensors_io import INDEX_NAME, Shard, plan_shards, write_shard
+from tulu_jax.checkpoint.hf.safetensors_io import (
+    MAX_SHARD_BYTES,
+    Shard,
+    plan_shards,
+    write_index,
+    write_shard,
+)
 from tulu_jax.checkpoint.hf.tensors import DTYPE_NAMES, DTYPES, copy_cast, numpy_dtype
 from tulu_jax.checkpoint.hf.weights import Tensor
 from tulu_jax.checkpoint.parts import made_ahead
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MARKER", "MAX_SHARD_BYTES", "Saved", "save"]
 
-MAX_SHARD_BYTES = 5_000_000_000
 MAX_READS = 64
 """Most pieces in which a weight without layers is read."""
 
@@ -206,7 +210,7 @@ def _write_weights(
     made = made_ahead(make for name, make in _makers(job) if name in wanted)
     done = 0
     for shard in job.shards:
-        end = done + sum(map(math.prod, shard.tensors.values())) * job.dtype.itemsize
+        end = done + shard.num_weights * job.dtype.itemsize
         if shard.name not in progress.done:
             part: Iterable[Made] = itertools.islice(made, len(shard.tensors))
             if on_progress is not None:
@@ -214,10 +218,7 @@ def _write_weights(
             checksum = write_shard(progress.folder / shard.name, shard, job.dtype, part)
             progress.finish(shard.name, checksum)
         done = end
-    if len(job.shards) > 1:
-        weight_map = {name: shard.name for shard in job.shards for name in shard.tensors}
-        index = {"metadata": {"total_size": job.num_bytes}, "weight_map": weight_map}
-        write_json(progress.folder / INDEX_NAME, index)
+    write_index(progress.folder, job.shards, job.dtype)
     return dict(progress.done)
 
 
@@ -238,7 +239,7 @@ def _make(job: _Job, source: _Layers, layer: int, name: str) -> np.ndarray:
         return tensor.to_hf([begun[0][2]], job.config)
     result = np.empty(tensor.hf_shape(job.config), job.dtype)
     for weight, rows, part in itertools.chain(begun, parts):
-        place = weight.from_hf(result, job.reader.shape(weight.path)[weight.per_layer :])
+        place = weight.from_hf(result, job.reader.shape(weight.path)[tensor.per_layer :])
         if not np.may_share_memory(place, result):
             raise ValueError(f"{name} is not filled in place")
         copy_cast(place[rows], part, name)

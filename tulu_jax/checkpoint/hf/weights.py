@@ -134,20 +134,6 @@ class Weight:
     part: int = 0
     """Its place among the tensor's weights."""
 
-    @property
-    def pattern(self) -> str:
-        """Name of the tensor; `{layer}` stands for the layer's number."""
-        return self.tensor.pattern
-
-    @property
-    def per_layer(self) -> bool:
-        """Whether one tensor holds one layer of the weight."""
-        return self.tensor.per_layer
-
-    def hf_names(self, config: ModelConfig) -> list[str]:
-        """The tensors that together make the weight, in order of layers."""
-        return self.tensor.hf_names(config)
-
     def shape(self, config: ModelConfig) -> Shape:
         """Its shape, [L, ...] where every layer has one."""
         return declared_weights(config)[self.path].value.shape
@@ -170,6 +156,16 @@ def table(pattern: str, path: str) -> Tensor:
 def matrix(pattern: str, path: str) -> Tensor:
     """A matrix, stored transposed."""
     return Tensor(pattern, (tuple(path.split("/")),), TRANSPOSED)
+
+
+def layer_norm(name: str, path: str) -> tuple[Tensor, Tensor]:
+    """Scale and bias of a norm."""
+    return vector(f"{name}.weight", f"{path}/scale"), vector(f"{name}.bias", f"{path}/bias")
+
+
+def dense(name: str, path: str) -> tuple[Tensor, Tensor]:
+    """A matrix and its bias."""
+    return matrix(f"{name}.weight", path), vector(f"{name}.bias", f"{path}_bias")
 
 
 def by_head(pattern: str, *paths: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tulu_jax.checkpoint.hf.family import HfFamily, register
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.weights import Tensor, by_head, matrix, table, vector
+from tulu_jax.checkpoint.hf.weights import by_head, dense, layer_norm, matrix, table
 from tulu_jax.models import NeoxConfig
 
 DEFAULT_ROPE_THETA = 10_000.0
@@ -93,25 +93,12 @@ def to_hf(config: NeoxConfig) -> dict[str, Any]:
 
 
 LAYER = "gpt_neox.layers.{layer}."
-
-
-def _layer_norm(name: str, path: str) -> tuple[Tensor, Tensor]:
-    return (vector(f"{name}.weight", f"{path}/scale"), vector(f"{name}.bias", f"{path}/bias"))
-
-
-def _biased(name: str, path: str) -> tuple[Tensor, Tensor]:
-    path = f"layers/{path}"
-    return (
-        matrix(f"{LAYER}{name}.weight", path), vector(f"{LAYER}{name}.bias", f"{path}_bias"),
-    )  # fmt: skip
-
-
 ATTENTION = "layers/attention/"
 
 TABLE = (
     table("gpt_neox.embed_in.weight", "embedding"),
-    *_layer_norm(LAYER + "input_layernorm", "layers/attention_norm"),
-    *_layer_norm(LAYER + "post_attention_layernorm", "layers/mlp_norm"),
+    *layer_norm(LAYER + "input_layernorm", "layers/attention_norm"),
+    *layer_norm(LAYER + "post_attention_layernorm", "layers/mlp_norm"),
     by_head(
         LAYER + "attention.query_key_value.weight",
         *(ATTENTION + part for part in ("query", "key", "value")),
@@ -120,10 +107,10 @@ TABLE = (
         LAYER + "attention.query_key_value.bias",
         *(ATTENTION + part for part in ("query_bias", "key_bias", "value_bias")),
     ),
-    *_biased("attention.dense", "attention/out"),
-    *_biased("mlp.dense_h_to_4h", "mlp/up"),
-    *_biased("mlp.dense_4h_to_h", "mlp/down"),
-    *_layer_norm("gpt_neox.final_layer_norm", "final_norm"),
+    *dense(LAYER + "attention.dense", "layers/attention/out"),
+    *dense(LAYER + "mlp.dense_h_to_4h", "layers/mlp/up"),
+    *dense(LAYER + "mlp.dense_4h_to_h", "layers/mlp/down"),
+    *layer_norm("gpt_neox.final_layer_norm", "final_norm"),
     matrix("embed_out.weight", "lm_head"),
 )
 

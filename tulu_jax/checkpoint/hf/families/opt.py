@@ -6,7 +6,7 @@ from typing import Any
 
 from tulu_jax.checkpoint.hf.family import HfFamily, register
 from tulu_jax.checkpoint.hf.fields import Fields
-from tulu_jax.checkpoint.hf.weights import Tensor, matrix, table, vector
+from tulu_jax.checkpoint.hf.weights import dense, layer_norm, matrix, table
 from tulu_jax.models import OptConfig
 
 
@@ -70,32 +70,20 @@ def to_hf(config: OptConfig) -> dict[str, Any]:
 DECODER = "model.decoder."
 LAYER = DECODER + "layers.{layer}."
 
-
-def _biased(name: str, path: str) -> tuple[Tensor, Tensor]:
-    path = f"layers/{path}"
-    return (
-        matrix(f"{LAYER}{name}.weight", path), vector(f"{LAYER}{name}.bias", f"{path}_bias"),
-    )  # fmt: skip
-
-
-def _layer_norm(name: str, path: str) -> tuple[Tensor, Tensor]:
-    return (vector(f"{name}.weight", f"{path}/scale"), vector(f"{name}.bias", f"{path}/bias"))
-
-
 TABLE = (
     table(DECODER + "embed_tokens.weight", "embedding"),
     table(DECODER + "embed_positions.weight", "position_embedding"),
     matrix(DECODER + "project_in.weight", "project_in"),
     matrix(DECODER + "project_out.weight", "project_out"),
-    *_layer_norm(DECODER + "final_layer_norm", "final_norm"),
-    *_layer_norm(LAYER + "self_attn_layer_norm", "layers/attention_norm"),
-    *_biased("self_attn.q_proj", "attention/query"),
-    *_biased("self_attn.k_proj", "attention/key"),
-    *_biased("self_attn.v_proj", "attention/value"),
-    *_biased("self_attn.out_proj", "attention/out"),
-    *_layer_norm(LAYER + "final_layer_norm", "layers/mlp_norm"),
-    *_biased("fc1", "mlp/up"),
-    *_biased("fc2", "mlp/down"),
+    *layer_norm(DECODER + "final_layer_norm", "final_norm"),
+    *layer_norm(LAYER + "self_attn_layer_norm", "layers/attention_norm"),
+    *dense(LAYER + "self_attn.q_proj", "layers/attention/query"),
+    *dense(LAYER + "self_attn.k_proj", "layers/attention/key"),
+    *dense(LAYER + "self_attn.v_proj", "layers/attention/value"),
+    *dense(LAYER + "self_attn.out_proj", "layers/attention/out"),
+    *layer_norm(LAYER + "final_layer_norm", "layers/mlp_norm"),
+    *dense(LAYER + "fc1", "layers/mlp/up"),
+    *dense(LAYER + "fc2", "layers/mlp/down"),
     matrix("lm_head.weight", "lm_head"),
 )
 

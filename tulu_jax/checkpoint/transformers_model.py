@@ -13,7 +13,7 @@ from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
 
 
-class Theirs:
+class TransformersModel:
     """A Hugging Face folder as transformers runs it: float32, on the CPU, eager attention."""
 
     def __init__(self, folder: str | Path, config: ModelConfig) -> None:
@@ -63,12 +63,14 @@ class Theirs:
         kept: dict[str, list[np.ndarray]] = {}
         hooks = []
         for layer in layers:
-            hooks.append(layer.register_forward_pre_hook(_keep_input(kept), with_kwargs=True))
+            keep = _keep_input(kept, "input")
+            hooks.append(layer.register_forward_pre_hook(keep, with_kwargs=True))
             for part in self._parts:
                 module = layer.get_submodule(self._family.module(part))
                 hooks.append(module.register_forward_hook(_keep_output(kept, part)))
         head: Any = self._model.get_output_embeddings()
-        hooks.append(head.register_forward_pre_hook(_keep_final(kept)))
+        keep = _keep_input(kept, "final")
+        hooks.append(head.register_forward_pre_hook(keep, with_kwargs=True))
         try:
             with self._torch.no_grad():
                 logits = self._model(self._torch.tensor(tokens), use_cache=False).logits
@@ -80,24 +82,17 @@ class Theirs:
         return {**states, "final": states["final"][0], "logits": logits.numpy()}
 
 
-def _keep_input(kept: dict[str, list[np.ndarray]]) -> Callable[..., None]:
+def _keep_input(kept: dict[str, list[np.ndarray]], name: str) -> Callable[..., None]:
     def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs["hidden_states"]
-        kept.setdefault("input", []).append(given.numpy().copy())
+        kept.setdefault(name, []).append(given.numpy().copy())
 
     return hook
 
 
-def _keep_output(kept: dict[str, list[np.ndarray]], part: str) -> Callable[..., None]:
+def _keep_output(kept: dict[str, list[np.ndarray]], name: str) -> Callable[..., None]:
     def hook(_module: Any, _args: Any, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
-        kept.setdefault(part, []).append(tensor.numpy().copy())
-
-    return hook
-
-
-def _keep_final(kept: dict[str, list[np.ndarray]]) -> Callable[..., None]:
-    def hook(_module: Any, args: tuple[Any, ...]) -> None:
-        kept.setdefault("final", []).append(args[0].numpy().copy())
+        kept.setdefault(name, []).append(tensor.numpy().copy())
 
     return hook
