@@ -55,7 +55,7 @@ MAY_IMPORT = {
 EXCEPTIONS = {
     "tulu_jax/data/seqio_glue/": {"tensorflow", "seqio", "tensorflow_datasets"},
     "tulu_jax/data/to_device.py": {"jax"},
-    "tulu_jax/checkpoint/theirs.py": {"torch", "transformers"},
+    "tulu_jax/checkpoint/transformers_model.py": {"torch", "transformers"},
 }
 """Files that see TF/SeqIO/TFDS, JAX, or torch (to compare with) in rooms that otherwise do not."""
 
