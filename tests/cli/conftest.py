@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -59,3 +60,15 @@ _make_parser = functools.cache(main.make_parser)
 def one_parser(monkeypatch):
     """`main` takes the same parser each time: making it is half of a command that is refused."""
     monkeypatch.setattr(main, "make_parser", _make_parser)
+
+
+@pytest.fixture
+def interruptible(monkeypatch):
+    """Ctrl-C raises, also where the tests were started in the background, which ignores it.
+
+    What the command makes of it ends with the test.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -114,7 +114,7 @@ def test_memory_that_was_freed_is_used_again(monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["import", "export"])
-def test_commands_that_move_weights_leave_accelerators_alone(monkeypatch, command):
+def test_commands_that_move_weights_leave_accelerators_alone(monkeypatch, interruptible, command):
     done = []
     monkeypatch.setattr(main, "reuse_freed_memory", lambda: done.append("memory"))
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)

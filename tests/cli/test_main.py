@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from tulu_jax.cli import bench
 from tulu_jax.cli import main as commands
 from tulu_jax.cli.main import INTERNAL, main
 from tulu_jax.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 
 def run_with(monkeypatch, capsys, error):
@@ -44,14 +47,6 @@ def run_with(monkeypatch, capsys, error):
 def test_errors_are_told_in_words(monkeypatch, capsys, error, status, message):
     found, text = run_with(monkeypatch, capsys, error)
     assert found == status and message in text
-
-
-@pytest.fixture
-def interruptible():
-    """Also where the tests were started in the background, which ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_an_error_that_a_library_made_of_an_interrupt(monkeypatch, capsys, interruptible):
@@ -86,6 +81,33 @@ def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch, capsys, interruptib
         Dropping()
         time.sleep(5)
     assert capsys.readouterr().err == ""
+
+
+TIDYING = """
+import atexit, signal, sys, time
+from tulu_jax.cli import bench, main
+
+def wait(text):
+    print(text, flush=True)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(wait, "tidies up")
+bench.run = lambda _: wait("works")
+sys.exit(main.main())
+"""
+
+
+def test_an_interrupt_after_the_end_ends_the_process_without_a_word():
+    process = subprocess.Popen(
+        [sys.executable, "-c", TIDYING, "bench", "train"], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for text in ("works\n", "tidies up\n"):
+        assert process.stdout.readline() == text
+        process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "tulu bench: interrupted\n")
+    assert process.returncode == -signal.SIGINT
 
 
 def test_an_interrupt_while_commands_are_loaded(monkeypatch, capsys):

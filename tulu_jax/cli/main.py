@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import importlib
 import os
@@ -103,8 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:
+        _end_when_interrupted()
         print("tulu: interrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        _end_when_interrupted()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -134,12 +136,18 @@ def _note_interrupts() -> None:
         sys.unraisablehook = _raise_again
 
 
+def _end_when_interrupted() -> None:
+    """Ctrl-C ends the process by now: there is nothing left but libraries' tidying up at exit."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _raise_again(dropped: Any) -> None:
     """Raises an interrupt anew that met a callback, such as JAX's at garbage, and would be lost."""
     if dropped.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(dropped)
     elif signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        again = threading.Timer(0.05, _thread.interrupt_main)
+        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
         again.daemon = True
         again.start()
 
