@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 KILLS = 50
 
 SCRIPT = """
-    import json, sys
+    import json, multiprocessing, os, sys
     from tulu_jax.data import parts
     from tulu_jax.data.keys import PrepareOptions
     from tulu_jax.data.prepare import prepare
@@ -30,15 +31,55 @@ SCRIPT = """
         with open(sys.argv[1]) as lines:
             yield from map(json.loads, lines)
 
-    if __name__ == "__main__":
-        parts.PART_CONVERSATIONS = 20
+    def run(folder, processes):
         options = PrepareOptions(
-            tokenizer=sys.argv[3], max_length=256, data_dir=sys.argv[2],
-            num_processes=int(sys.argv[4]),
+            tokenizer=sys.argv[2], max_length=256, data_dir=folder, num_processes=int(processes)
         )
-        print("ready", flush=True)
-        prepare("tulu_dolly", options, reader=read)
+        try:
+            prepare("tulu_dolly", options, reader=read)
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    parts.PART_CONVERSATIONS = 10
+    fork = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda _: fork
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            os.setpgid(0, 0)
+            os.dup2(2, 1)
+            run(*line.split())
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
+
+
+class Forks:
+    """Runs of `prepare` one after the other, forked from one process that has imported all."""
+
+    def __init__(self, rows, script):
+        """Takes a second, once."""
+        script.write_text(textwrap.dedent(SCRIPT))
+        command = [sys.executable, str(script), str(rows), str(demo.TOKENIZER_DIR)]
+        self.server = start(command, stdin=subprocess.PIPE, bufsize=0)
+
+    def begin(self, folder, processes):
+        """A run with so many processes; they are a process group."""
+        self.server.stdin.write(f"{folder} {processes}\n".encode())
+        self.pid = int(self.server.stdout.readline())
+
+    def status(self, within_s=200):
+        """How the run ended, or None while it lasts."""
+        if select.select([self.server.stdout], [], [], within_s)[0]:
+            return int(self.server.stdout.readline())
+        return None
+
+    def close(self):
+        """Ends the process."""
+        self.server.stdin.close()
+        assert self.server.wait() == 0
+        self.server.stdout.close()
 
 
 def write_rows(path, count):
@@ -52,7 +93,7 @@ def write_rows(path, count):
             print(json.dumps({"dataset": "d", "id": f"d_{i}", "messages": messages}), file=stream)
 
 
-def start(command):
+def start(command, **options):
     """The command in a process group of its own, so that its children can be told."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -62,6 +103,7 @@ def start(command):
         process_group=0,
         env=env,
         cwd=ROOT,
+        **options,
     )
 
 
@@ -76,13 +118,11 @@ def still_running(group):
     return found
 
 
-def kill(process):
+def kill(pid):
     """Kills the process alone; its children are to notice."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
+    os.kill(pid, signal.SIGKILL)
     for _ in range(1000):  # no clock: the machine may have been asleep
-        if not (left := still_running(process.pid)):
+        if not (left := still_running(pid)):
             return
         time.sleep(0.01)
     raise AssertionError(f"processes {left} outlive their parent")
@@ -100,24 +140,13 @@ def content(data_dir):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
 def test_fifty_kills_do_not_show(tmp_path):
-    rows, script = tmp_path / "rows.jsonl", tmp_path / "script.py"
-    write_rows(rows, 1200)
-    script.write_text(textwrap.dedent(SCRIPT))
-
-    def command(folder, processes):
-        tokenizer = str(demo.TOKENIZER_DIR)
-        return [sys.executable, str(script), str(rows), str(folder), tokenizer, str(processes)]
-
-    def begin(folder, processes):
-        process = start(command(folder, processes))
-        assert process.stdout.readline() == b"ready\n"
-        return process, time.monotonic()
-
-    expected = {}
+    rows = tmp_path / "rows.jsonl"
+    write_rows(rows, 600)
+    runs, expected = Forks(rows, tmp_path / "script.py"), {}
     for processes in (1, 2):
-        process, begun = begin(tmp_path / str(processes), processes)
-        assert process.wait() == 0
-        process.stdout.close()
+        begun = time.monotonic()
+        runs.begin(tmp_path / str(processes), processes)
+        assert runs.status() == 0
         took = time.monotonic() - begun
         expected[processes] = content(tmp_path / str(processes))
     assert expected[1] == expected[2] and len(expected[1]) == 3
@@ -126,23 +155,24 @@ def test_fifty_kills_do_not_show(tmp_path):
     kills = finished = resumed = 0
     while kills < KILLS:
         resumed += bool(list(folder.rglob("*.npz")))
-        process, _ = begin(folder, 2)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(0, took))
-        if process.poll() is None:
-            kill(process)
+        runs.begin(folder, 2)
+        status = runs.status(within_s=moments.uniform(0, took))
+        if status is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                kill(runs.pid)
+            status = runs.status()
+        if status == -signal.SIGKILL:
             kills += 1
             continue
-        assert process.returncode == 0
-        process.stdout.close()
+        assert status == 0
         assert content(folder) == expected[1]  # and nothing else lies there
         finished += 1
         shutil.rmtree(folder)
     assert resumed > 5
-    process, _ = begin(folder, 2)
-    assert process.wait() == 0
-    process.stdout.close()
+    runs.begin(folder, 2)
+    assert runs.status() == 0
     assert content(folder) == expected[1]
+    runs.close()
     print(f"{kills} kills, {resumed} runs went on from parts, {finished + 1} came to the end")
 
 
@@ -170,7 +200,8 @@ def test_kills_while_raw_files_are_read_do_not_show(tmp_path):
     for _ in range(4):
         process, _ = begin(folder)
         time.sleep(moments.uniform(0.3, 0.95) * took)
-        kill(process)
+        kill(process.pid)
+        process.communicate()
     process, _ = begin(folder)
     process.communicate()
     assert process.returncode == 0

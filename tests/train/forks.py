@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import quick_xla
 
@@ -112,15 +113,24 @@ def serve(path: str) -> None:
     """Forks a child for every connection, and tells its process id, then its exit status."""
     import grain.python
     import jax
+    import jaxlib.mlir.dialects.mhlo
     import matplotlib.pyplot
     import orbax.checkpoint
     import tensorboardX
     from jax._src import xla_bridge
 
-    from train import run_small
+    from train import run_small, small
+    from tulu_jax.models import config
+    from tulu_jax.ops.attention import choice
     from tulu_jax.train import loop, setup
 
     assert grain and jax and matplotlib and orbax and tensorboardX and loop and setup
+    assert jaxlib.mlir.dialects.mhlo
+    with (  # Each run says how many weights its model has: half of a child's time.
+        mock.patch.object(choice, "platform_of", return_value="cpu"),
+        mock.patch.object(config, "platform_of", return_value="cpu"),
+    ):
+        assert small.MODEL.num_params
     assert not xla_bridge.backends_are_initialized()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")

@@ -134,7 +134,7 @@ def layer_matrices(config: ModelConfig) -> dict[str, MatrixSize]:
 @lru_cache
 def declared_tree(config: ModelConfig) -> dict[str, Any]:
     """The tree of weights as the module declares them, with shapes in the place of arrays."""
-    return jax.eval_shape(lambda key: init_boxed(config, key), jax.random.key(0))
+    return jax.eval_shape(lambda: init_boxed(config, jax.random.key(0)))
 
 
 def init_boxed(config: ModelConfig, key: Any) -> Any:
