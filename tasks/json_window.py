@@ -26,7 +26,7 @@ _CUT_CHARS = 16
 
 
 @dataclass(frozen=True)
-class Origin:
+class FileOrigin:
     """Where a file is from: `advice` says what to do when it is broken.
 
     With `unique_keys` an object that has a key twice is a bad record.
@@ -37,14 +37,14 @@ class Origin:
     raw_decode: Callable[..., Any]
 
     @staticmethod
-    def of(advice: str, *, unique_keys: bool) -> Origin:
+    def of(advice: str, *, unique_keys: bool) -> FileOrigin:
         """The origin with the parser of its records."""
         decoder = json.JSONDecoder(object_pairs_hook=each_once if unique_keys else None)
-        return Origin(advice, decoder.decode, decoder.raw_decode)
+        return FileOrigin(advice, decoder.decode, decoder.raw_decode)
 
 
-DOWNLOADED = Origin.of("download the file again", unique_keys=False)
-OWN = Origin.of("mend it there", unique_keys=True)
+DOWNLOADED = FileOrigin.of("download the file again", unique_keys=False)
+OWN = FileOrigin.of("mend it there", unique_keys=True)
 
 
 class BadRecord(DataError):
@@ -62,7 +62,7 @@ class JsonWindow:
         self,
         stream: BinaryIO,
         path: Path,
-        origin: Origin = DOWNLOADED,
+        origin: FileOrigin = DOWNLOADED,
         *,
         errors: Literal["strict", "replace"] = "strict",
     ) -> None:
@@ -214,7 +214,7 @@ def repeated_key(name: str, at: str) -> BadRecord:
     )
 
 
-def empty_file(path: Path, origin: Origin = DOWNLOADED) -> DataError:
+def empty_file(path: Path, origin: FileOrigin = DOWNLOADED) -> DataError:
     """The error of a file with nothing but space in it."""
     again = "fill it or leave it out" if origin is OWN else origin.advice
     return DataError("raw file is empty", at=path, do=again)

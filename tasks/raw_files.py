@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 from tasks.json_window import (
     DOWNLOADED,
     BadRecord,
+    FileOrigin,
     JsonWindow,
     NotUtf8,
-    Origin,
     empty_file,
     excerpt,
     expected_json,
@@ -50,7 +50,7 @@ def read_json_list(path: str | Path, faults: Faults | None = None) -> Iterator[R
 
 
 def json_list_records(
-    stream: BinaryIO, path: Path, faults: Faults | None, origin: Origin = DOWNLOADED
+    stream: BinaryIO, path: Path, faults: Faults | None, origin: FileOrigin = DOWNLOADED
 ) -> Iterator[Record]:
     """`read_json_list` of what `stream` gives; `path` is what places name."""
     window = JsonWindow(stream, path, origin)
@@ -103,7 +103,7 @@ def read_jsonl(path: str | Path, faults: Faults | None = None) -> Iterator[Recor
 
 
 def jsonl_records(
-    stream: BinaryIO, path: Path, faults: Faults | None, origin: Origin = DOWNLOADED
+    stream: BinaryIO, path: Path, faults: Faults | None, origin: FileOrigin = DOWNLOADED
 ) -> Iterator[Record]:
     """`read_jsonl` of what `stream` gives; `path` is what places name."""
     faults = strict_if_none(faults)
@@ -218,7 +218,7 @@ def elements(
             yield at, record
 
 
-def _parse_line(raw: bytes, at: str, origin: Origin, *, first: bool) -> dict[str, Any]:
+def _parse_line(raw: bytes, at: str, origin: FileOrigin, *, first: bool) -> dict[str, Any]:
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:

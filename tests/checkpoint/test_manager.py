@@ -170,7 +170,7 @@ def test_unreadable_meta_is_damage(tmp_path):
     (tmp_path / "checkpoints" / "1" / "meta" / "metadata").write_text("{")
     with (
         Checkpoints(tmp_path, keep=1) as checkpoints,
-        pytest.raises(DamagedCheckpointError, match="metadata is unreadable"),
+        pytest.raises(DamagedCheckpointError, match="metadata is not a JSON object"),
     ):
         checkpoints.meta(1)
 

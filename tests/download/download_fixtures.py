@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 
-from tests.download.download_server import Server
 from tulu_jax.data.specs import DatasetSpec
 from tulu_jax.download.options import FetchOptions, Progress
 from tulu_jax.download.sources import Source
@@ -62,11 +61,3 @@ def tree(folder):
     """Every file below, with its content."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
-def serving(monkeypatch):
-    """A server as a fixture's generator."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    server = Server()
-    yield server
-    server.close()

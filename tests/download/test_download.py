@@ -12,7 +12,6 @@ from tests.download.download_fixtures import (
     Heard,
     quick,
     rows,
-    serving,
     sha256,
     source,
     spec,
@@ -33,25 +32,6 @@ from tulu_jax.download.run import fetch, fetch_all
 from tulu_jax.download.sources import Origin, plan
 from tulu_jax.download.transfer import Unfinished, transfer
 from tulu_jax.errors import DataError
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch):
-    yield from serving(monkeypatch)
-
-
-@pytest.fixture
-def get(server, tmp_path):
-    """Serves BODY with these faults and fetches it once; the bytes that arrived."""
-
-    def run(*faults, body=BODY, progress=None, sha=None, options=None, **how):
-        url = server.add("/rows.jsonl", body, faults=faults, **how)
-        fetched = spec(source(url, sha256=sha))
-        folder = fetch(fetched, tmp_path, progress=progress, options=options or quick())
-        assert not (folder / ".download").exists()
-        return (folder / NAME).read_bytes()
-
-    return run
 
 
 @pytest.mark.parametrize("seed", range(5))

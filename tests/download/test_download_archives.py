@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from tests.download.download_fixtures import BODY, Heard, quick, serving, sha256, source, spec, tree
+from tests.download.download_fixtures import BODY, Heard, quick, sha256, source, spec, tree
 from tests.download.download_server import cut, lie
 from tulu_jax.download.run import fetch, fetch_all
 from tulu_jax.download.sources import plan
@@ -18,11 +18,6 @@ from tulu_jax.errors import DataError
 
 TASKS = {f"master/tasks/task{n}.json": b'{"n": %d}' % n for n in range(5)}
 FILES = {"master/README.md": b"hello", "master/splits/train.txt": b"task1\n", **TASKS}
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch):
-    yield from serving(monkeypatch)
 
 
 def zipped(files, method=zipfile.ZIP_DEFLATED):

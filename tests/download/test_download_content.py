@@ -4,18 +4,12 @@ import pytest
 
 from tests.download.download_fixtures import (
     quick,
-    serving,
     source,
     spec,
     tree,
 )
 from tulu_jax.download.run import fetch
 from tulu_jax.errors import DataError
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch):
-    yield from serving(monkeypatch)
 
 
 @pytest.mark.parametrize(

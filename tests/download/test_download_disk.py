@@ -5,14 +5,9 @@ from collections import namedtuple
 
 import pytest
 
-from tests.download.download_fixtures import BODY, NAME, quick, serving, source, spec
+from tests.download.download_fixtures import BODY, NAME, quick, source, spec
 from tulu_jax.download.run import fetch
 from tulu_jax.errors import DataError
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch):
-    yield from serving(monkeypatch)
 
 
 def test_too_little_room_is_seen_before_fetching(server, tmp_path, monkeypatch):

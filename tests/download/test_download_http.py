@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.download.download_fixtures import BODY, NAME, Heard, quick, serving, source, spec
+from tests.download.download_fixtures import BODY, NAME, Heard, quick, source, spec
 from tests.download.download_server import Server, cut, redirect, status, with_headers
 from tulu_jax.download.http import _retry_after, _Session, _token, shown
 from tulu_jax.download.options import FetchOptions
@@ -19,10 +19,9 @@ from tulu_jax.errors import DataError
 SECRET = "hf_verysecret"
 
 
-@pytest.fixture(name="server")
-def _server(monkeypatch):
+@pytest.fixture(autouse=True)
+def _token_in_the_environment(monkeypatch):
     monkeypatch.setenv("A_TOKEN", SECRET)
-    yield from serving(monkeypatch)
 
 
 @pytest.fixture

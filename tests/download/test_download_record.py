@@ -11,7 +11,6 @@ from tests.download.download_fixtures import (
     Heard,
     quick,
     rows,
-    serving,
     sha256,
     source,
     spec,
@@ -24,25 +23,6 @@ from tests.download.download_server import (
 from tulu_jax.download.run import fetch, fetch_all, raise_failures
 from tulu_jax.download.sources import plan
 from tulu_jax.errors import DataError
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch):
-    yield from serving(monkeypatch)
-
-
-@pytest.fixture
-def get(server, tmp_path):
-    """Serves BODY with these faults and fetches it once; the bytes that arrived."""
-
-    def run(*faults, body=BODY, progress=None, sha=None, options=None, **how):
-        url = server.add("/rows.jsonl", body, faults=faults, **how)
-        fetched = spec(source(url, sha256=sha))
-        folder = fetch(fetched, tmp_path, progress=progress, options=options or quick())
-        assert not (folder / ".download").exists()
-        return (folder / NAME).read_bytes()
-
-    return run
 
 
 def test_a_file_and_its_record(get, tmp_path, server):

@@ -144,7 +144,7 @@ def run_config(folder: Path, **changes) -> TrainConfig:
 
 def leave_out_what_others_test(set_attribute) -> None:
     """The packing probe, the measured peak and the plot take most of a run of a few steps."""
-    set_attribute(loop, "probe_packing", lambda *args, **options: 0.0)
+    set_attribute(setup, "probe_packing", lambda *args, **options: 0.0)
     set_attribute(loop, "find_peak", lambda dtype: metrics.Peak(1e12, "nothing"))
     set_attribute(reporter, "plot_losses", lambda *args: None)
 

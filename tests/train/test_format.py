@@ -16,7 +16,7 @@ def said(tmp_path, tokenizer, **data):
     output = io.StringIO()
     config = run_config(tmp_path / "run", tokenizer=str(tokenizer.path.parent), **data)
     model = dataclasses.replace(MODEL, vocab_size=tokenizer.vocab_size)
-    say_format(config, model, tokenizer, Console(file=output, width=400))
+    say_format(config.data, model, tokenizer, Console(file=output, width=400))
     return output.getvalue()
 
 

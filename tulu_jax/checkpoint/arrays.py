@@ -78,6 +78,7 @@ def _save_params(
     meta: Mapping[str, Any],
     before_commit: Callable[[], Any] | None,
 ) -> Path:
+    # ---- nothing that is there may be taken for what is written now -----------------------------
     folder = checkpoints_dir(run)
     steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if any(step.isdecimal() for step in steps):
@@ -93,6 +94,8 @@ def _save_params(
             at=folder.parent,
             do="choose another --model_dir: which of the two is meant would not be clear",
         )
+
+    # ---- plain files, a part each: import and export then read and write at the disk's speed ----
     tree = {"params": jax.tree.map(_as_lazy, dict(params))}
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=type_handlers.create_type_handler_registry(
@@ -106,6 +109,8 @@ def _save_params(
         enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
     handlers = {"state": handler, "meta": ocp.JsonCheckpointHandler()}
+
+    # ---- the step has its name when all of it is written: Orbax renames it at the end -----------
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,17 +136,13 @@ class Checkpoints:
         Raises:
           DamagedCheckpointError: it cannot be read, or is not what was saved.
         """
-        path = self.folder / str(step) / "meta" / "metadata"
+        folder = self.folder / str(step)
         try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            unread = ValueError(f"its metadata is unreadable: {error}")
-            raise unreadable(self.folder / str(step), unread) from error
-        if not isinstance(meta, dict):
-            raise unreadable(self.folder / str(step), ValueError("its metadata is malformed"))
+            meta = read_meta(folder / "meta" / "metadata")
+        except CheckpointError as error:
+            raise unreadable(folder, error) from error
         if meta.get(SEAL, _digest(meta)) != _digest(meta):
-            changed = ValueError("its metadata is not what was saved")
-            raise unreadable(self.folder / str(step), changed)
+            raise unreadable(folder, ValueError("its metadata is not what was saved"))
         return meta
 
     def restore(self, step: int, target: Any) -> Any:
@@ -263,13 +258,12 @@ def restore_params(
     return params
 
 
-def refuse_adapters(run: str | Path) -> None:
-    """Refuses to take for whole weights a run that trained adapters only.
+def refuse_adapters(reader: CheckpointReader) -> None:
+    """Refuses to take for whole weights those of a run that trained adapters only.
 
     Raises:
-      CheckpointError: the run's newest checkpoint holds adapters.
+      CheckpointError: the checkpoint holds adapters.
     """
-    reader = CheckpointReader(run)
     if reader.meta.get("lora") is not None:
         raise CheckpointError(
             "checkpoint holds adapters, not a model's weights",

@@ -187,8 +187,8 @@ def _open_base(
             do="give it with --base",
         )
     if is_run(folder):
-        refuse_adapters(folder)
         reader = CheckpointReader(folder)
+        refuse_adapters(reader)
     else:
         reader = open_folder(folder, None)
     if config is not None and reader.config != config:

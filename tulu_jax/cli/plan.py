@@ -140,7 +140,9 @@ def _with_added_tokens(config: TrainConfig) -> TrainConfig:
 
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     tokenizer = prepare_options(config.data).load_tokenizer()
-    return dataclasses.replace(config, model=with_added_tokens(config, model, tokenizer))
+    added, path = config.data.add_tokens, config.initial_checkpoint
+    model = with_added_tokens(model, tokenizer, added=added, checkpoint=path)
+    return dataclasses.replace(config, model=model)
 
 
 def _only_cpu(topology: str) -> None:

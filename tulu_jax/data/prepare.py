@@ -99,6 +99,8 @@ def prepare_each(
     verify: bool = False,
 ) -> list[Prepared]:
     """As `prepare`, saying which stores were made."""
+    # ---- what is wanted, and what is there already: mostly everything --------------------------
+    # A store's key holds all that its content depends on, so one that is found is the right one.
     tokenizer = options.load_tokenizer()
     splits = [
         (spec, key)
@@ -114,7 +116,10 @@ def prepare_each(
 
     done = [found(key) for _, key in splits]
     missing = {key.task for (_, key), one in zip(splits, done, strict=True) if one is None}
+
+    # ---- what is missing, by one pool for all: its processes take seconds to load a tokenizer --
     if missing:
+        # All locks are taken at once, in one order: two programs then never wait for each other.
         folders = [Path(options.data_dir) / task for task in missing]
         making = (PartMaker, (tokenizer, options.max_length))
         pool = Pool(*making, num_processes=options.num_processes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from tulu_jax.download.options import FetchOptions
 from tulu_jax.download.sources import CHECKSUMS, WORK, Source
 from tulu_jax.errors import DataError
 from tulu_jax.files import HEAD_BYTES, file_sha256
+from tulu_jax.processes import try_lock
 
 _POLL_S = 0.1
 
@@ -83,9 +83,9 @@ class RawFolder:
                     stream = held.enter_context(open(path, "a"))
                 except FileNotFoundError:  # whoever finished last removed the folder just now
                     continue
-                if not _try_lock(stream.fileno()):
+                if not _lock_now(stream.fileno()):
                     waiting()
-                    while not _try_lock(stream.fileno()):
+                    while not _lock_now(stream.fileno()):
                         options.check_stopped()
                         time.sleep(_POLL_S)
                 if os.fstat(stream.fileno()).st_nlink:  # else whoever held it removed it
@@ -148,16 +148,16 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
+def _lock_now(descriptor: int) -> bool:
+    """Whether the lock could be had at once.
+
+    Raises: DataError where files have no locks: two processes would write one file.
+    """
+    held = try_lock(descriptor)
+    if held is None:
         raise DataError(
             "the file system has no locks",
-            got=error.strerror,
             expected="one with flock, such as a local disk",
             do="choose another folder with --raw_dir",
-        ) from error
-    return True
+        )
+    return held

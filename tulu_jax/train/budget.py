@@ -130,7 +130,9 @@ def activations(run: RunPlan) -> Activations:
     """
     config, compute = run.model, run.config.compute
     heads, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    scores = config.num_heads * (run.config.data.length * 5 / 8 if _keeps_scores(run) else 2)
+    # All kernels but flash keep a row of scores for each query.
+    kernel = KERNELS[attention_kernel(compute, run.layout.mesh).name]
+    scores = config.num_heads * (run.config.data.length * 5 / 8 if kernel.keeps_scores else 2)
     matrices = layer_matrices(config)
     # What leads back to the model's width is added to what goes between layers.
     joined, down = matrices.pop("attention/out"), matrices.pop("mlp/down")
@@ -151,11 +153,6 @@ def activations(run: RunPlan) -> Activations:
         recomputed_weights=again + (0 if "attention_joined" in names else joined.weights),
         recomputes_attention="attention_out" not in names,
     )
-
-
-def _keeps_scores(run: RunPlan) -> bool:
-    """Whether attention keeps a row of scores for each query, as all but flash kernels do."""
-    return KERNELS[attention_kernel(run.config.compute, run.layout.mesh).name].keeps_scores
 
 
 def _copies(run: RunPlan, bytes_each: int) -> float:

@@ -61,13 +61,14 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
     """
     refuse_imported(config.model_dir)
     _check_folders({"MODEL_DIR": config.model_dir, "DATA_DIR": config.data.data_dir})
-    _check_length(config)
+    _check_length(config.train_steps, config.data.epochs)
     check_overrides(config.mesh.axis_rules)
-    _check_wandb(config)
+    _check_wandb(config.wandb)
     _check_names(config.data)
     model = config.model or initial_model_config(str(config.initial_checkpoint))
     tokenizer = prepare_options(config.data).load_tokenizer()
-    model = with_added_tokens(config, model, tokenizer)
+    added, path = config.data.add_tokens, config.initial_checkpoint
+    model = with_added_tokens(model, tokenizer, added=added, checkpoint=path)
     tokenizer = tokenizer.fitting(model.vocab_size)
     check_model_fits_data(
         model,
@@ -77,11 +78,9 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
         length=config.data.length,
     )
     _check_rows_hold_answers(tokenizer, config.data.length)
-    newest = _newest_meta(config)
-    if newest is not None:
+    newest = _newest_meta(config.model_dir)
+    if newest is not None:  # of INITIAL_CHECKPOINT_PATH it reads the frozen weights only
         _check_goes_on(config, model, tokenizer, *newest)
-    path = config.initial_checkpoint
-    if newest is not None:
         _, path = what_is_trained(model, config.lora).paths(path)
     if path is not None:
         open_initial(model, path)
@@ -113,17 +112,17 @@ def _check_rows_hold_answers(tokenizer: Tokenizer, length: int) -> None:
         )
 
 
-def _check_length(config: TrainConfig) -> None:
-    if (config.train_steps is None) == (config.data.epochs is None):
+def _check_length(steps: int | None, epochs: int | None) -> None:
+    if (steps is None) == (epochs is None):
         raise ConfigError(
             "the length of the run is not clear",
-            got=f"TRAIN_STEPS={config.train_steps} and EPOCHS={config.data.epochs}",
+            got=f"TRAIN_STEPS={steps} and EPOCHS={epochs}",
             expected="one of them to be a number, the other None",
         )
 
 
-def _check_wandb(config: TrainConfig) -> None:
-    if config.wandb and importlib.util.find_spec("wandb") is None:
+def _check_wandb(wanted: bool) -> None:
+    if wanted and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             "Weights & Biases is asked for but not installed",
             got="WANDB=True",
@@ -143,15 +142,15 @@ def _check_names(data: DataConfig) -> None:
     resolve(data.mixture, max_examples=data.max_examples, rates=data.rates, seeds=data.seeds)
 
 
-def _newest_meta(config: TrainConfig) -> tuple[int, dict[str, Any]] | None:
+def _newest_meta(run: str) -> tuple[int, dict[str, Any]] | None:
     """Step and metadata of the newest checkpoint; None where there is none that can be read.
 
     A damaged one is set aside by the run itself, aloud, and the one before it taken.
     """
-    steps = complete_steps(config.model_dir)
+    steps = complete_steps(run)
     if not steps:
         return None
-    path = checkpoints_dir(config.model_dir) / str(steps[-1]) / "meta" / "metadata"
+    path = checkpoints_dir(run) / str(steps[-1]) / "meta" / "metadata"
     try:
         return steps[-1], read_meta(path)
     except CheckpointError:
@@ -243,10 +242,10 @@ def open_initial(model: ModelConfig, path: str, *, dtype: str = "float32") -> An
       CheckpointError: it is of another model, or holds adapters only.
     """
     if is_run(path):
-        saved = CheckpointReader(path).config
-        if saved != model:
-            raise _of_another_model(saved, path, model)
-        refuse_adapters(path)
+        saved = CheckpointReader(path)
+        if saved.config != model:
+            raise _of_another_model(saved.config, path, model)
+        refuse_adapters(saved)
         return None
     from tulu_jax.checkpoint import hf
     from tulu_jax.checkpoint.resize import resized

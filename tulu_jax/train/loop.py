@@ -21,9 +21,7 @@ from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.checkpoint.owner import owned
 from tulu_jax.console import plain_console, print_line
 from tulu_jax.data.ensure import TrainingData
-from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_summary, sharding_report
-from tulu_jax.parallel.hosts import barrier
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.feed import Feed
 from tulu_jax.train.flight import Flight
@@ -31,16 +29,12 @@ from tulu_jax.train.goodput import Clock
 from tulu_jax.train.guards import BadSteps
 from tulu_jax.train.heldout import HeldOut
 from tulu_jax.train.metrics import find_peak
-from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.profile import Profile
 from tulu_jax.train.reporter import Reporter
 from tulu_jax.train.run import Run
-from tulu_jax.train.setup import set_up, start, use_compilation_cache
+from tulu_jax.train.setup import set_up, start
 from tulu_jax.train.stopping import Stop, stop_signals
 from tulu_jax.train.watchdog import Watch, alarm
-
-SET_UP_LIMIT_S = 3600.0
-"""How much later than the others a process may have its data ready."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,33 +74,22 @@ def train(
     say = partial(print_line, console)
     first = jax.process_index() == 0  # it speaks for all processes of the run
     with owned(Path(config.model_dir), say=say) if first else contextlib.nullcontext():
-        run = _open_run(config, settings, console, show_data)
+        run = set_up(config, settings=settings, console=console, show_data=show_data)
+        watching = Watch(
+            run.folder,
+            say=partial(alarm, console),
+            stall_factor=config.stall_factor,
+            stall_minimum_s=config.stall_minimum_s,
+            stall_ends=config.stall_ends,
+            peer_timeout_s=config.peer_timeout_s,
+        )
         with (
             Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
             stop_signals(config.grace_s, say) as stop,
-            _watch_over(run, console) as watch,
+            watching as watch,
             run.layout.activate(),
         ):
             return _train(run, console, clock, checkpoints, stop, watch)
-
-
-def _open_run(
-    config: TrainConfig,
-    settings: str,
-    console: Console,
-    show_data: Callable[[TrainingData], None],
-) -> Run:
-    """Data, model and mesh, with the guards before anything is paid for."""
-    use_compilation_cache()
-    run = set_up(config, settings=settings, console=console, show_data=show_data)
-    # Collectives give up on a late process after seconds, and do not say which.
-    barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
-    with run.layout.activate():
-        difference = probe_packing(run.model, run.layout, compute=config.compute)
-    kernel = attention_kernel(config.compute, run.layout.mesh)
-    console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
-    console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
-    return run
 
 
 def _train(
@@ -114,11 +97,14 @@ def _train(
 ) -> TrainResult:
     """`train` in a folder that is this run's own, with data and model open."""
     # ---- what the loop works on ----------------------------------------------------------------
+    # Restored first: which batch comes next, and which learning rate, depend on nothing but `step`.
     with watch.phase("restore"):
         run, state, frozen = start(run, checkpoints, console)
     config, step = run.config, int(state.step)
     first_step, last = step, step == run.total_steps
-    reporter = _open_reporter(run, console, clock, step)
+    peak = find_peak(config.compute.dtype)
+    _print_plan(run, console, first_step, peak.source)
+    reporter = Reporter(run, console, clock, first_step=step, peak=peak)
     train_step, heldout = run.step(reporter.traced), HeldOut(run, frozen, clock, watch)
     bad_steps, flight = BadSteps.of_run(config, checkpoints), Flight()
     feed = Feed(run, clock, first_step=step)
@@ -126,6 +112,7 @@ def _train(
 
     # ---- the loop: the host runs ahead of the devices, and waits for them in `flight` only ------
     with reporter, contextlib.closing(feed), contextlib.closing(profile):
+        # Before anything is learnt, so that what training changes can be read off.
         if step == 0 and config.eval_period:
             reporter.heldout(step, heldout.measure(state.params))
         clock.switch("steps")
@@ -138,12 +125,13 @@ def _train(
             step += 1
             flight.add(step, metrics)
             watch.beat(step)
-            feed.prefetch(flight)
+            feed.prefetch(flight)  # after the step was started: the copy costs no time then
             if step == first_step + 1:  # it was compiled: its time is not that of a step
                 flight.restart()
                 reporter.first_step()
             profile.turn(step, flight)
-            # All processes stop after the same step. A run that stops is saved and measured.
+            # All processes must stop after the same step, or those that go on wait for the others
+            # in a collective for ever. A run that stops is saved and measured.
             last = stop.asked(step) or step == run.total_steps
             saving = last or step % config.checkpoint_period == 0
             evaluating = config.eval_period and (last or step % config.eval_period == 0)
@@ -160,32 +148,14 @@ def _train(
                 with clock.phase("checkpoint"), watch.phase("checkpoint"):
                     checkpoints.save(state, run.meta() | bad_steps.meta())
                 reporter.saved(step)
-            if evaluating or saving:
+            if evaluating or saving:  # the devices waited: that is not the next step's time
                 flight.restart()
             reporter.advance(step)
+        # Saving goes on in the background: a run has ended when its last checkpoint is whole.
         with clock.phase("checkpoint"), watch.phase("checkpoint"):
             checkpoints.wait()
     reporter.finish(step, stop=stop if stop.name else None)
     return TrainResult(step, finished=step == run.total_steps, heldout=heldout.losses)
-
-
-def _open_reporter(run: Run, console: Console, clock: Clock, first_step: int) -> Reporter:
-    """Says what is about to be trained; then whatever tells how it goes."""
-    peak = find_peak(run.config.compute.dtype)
-    _print_plan(run, console, first_step, peak.source)
-    return Reporter(run, console, clock, first_step=first_step, peak=peak)
-
-
-def _watch_over(run: Run, console: Console) -> Watch:
-    config = run.config
-    return Watch(
-        run.folder,
-        say=partial(alarm, console),
-        stall_factor=config.stall_factor,
-        stall_minimum_s=config.stall_minimum_s,
-        stall_ends=config.stall_ends,
-        peer_timeout_s=config.peer_timeout_s,
-    )
 
 
 def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -> None:

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import sys
 from collections import deque
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -45,10 +46,12 @@ class Reporter:
         self._peak, self._clock = peak, clock
         self._main = jax.process_index() == 0
         self._metrics = MetricLog(run.folder, resume_step=first_step) if self._main else None
-        self._writer = _open_tensorboard(run, first_step) if self._main else None
+        self._writer = _open_tensorboard(run.folder, first_step) if self._main else None
         self._wandb = _open_wandb(run) if run.config.wandb and self._main else None
         self._goodput = Goodput(run.folder, clock, first_step=first_step)
-        self._rates = _learning_rates(run)
+        schedule = learning_rate_schedule(run.config.optimizer, run.total_steps)
+        # The rate of every update at once: computed later it would wait for the steps under way.
+        self._rates = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(run.total_steps)))
         self._traces, self._traces_told = 0, 1  # the first time is no news
         self._step_times: list[float] = []
         self._recent: deque[float] = deque(maxlen=max(run.config.log_period, FEWEST_TIMED))
@@ -242,13 +245,7 @@ def _sentence(line: dict[str, Any], total_steps: int, of_what: str) -> str:
     return "  ".join([*parts, f"pad {line['padding_share']:.1%}"])
 
 
-def _learning_rates(run: Run) -> np.ndarray:
-    """The rate of every update, computed once: later it would wait for the steps under way."""
-    schedule = learning_rate_schedule(run.config.optimizer, run.total_steps)
-    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(run.total_steps)))
-
-
-def _open_tensorboard(run: Run, first_step: int) -> Any:
+def _open_tensorboard(folder: Path, first_step: int) -> Any:
     """A writer of TensorBoard events; what a killed process wrote after `first_step` is hidden."""
     # Two of tensorboardX's modules import torch wherever it is installed, for seconds, for what is
     # not used here. It has no switch for that, and its event writer lies in the same package.
@@ -260,7 +257,7 @@ def _open_tensorboard(run: Run, first_step: int) -> Any:
     finally:
         if hidden:
             del sys.modules["torch"]
-    return SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step + 1)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
 
 def _open_wandb(run: Run) -> Any:

@@ -1,4 +1,4 @@
-"""What a run needs before its first step, in the order in which `loop.py` asks for it."""
+"""A run before its first step: `set_up` opens and checks it, `start` gives its state."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from tulu_jax.checkpoint.owner import unwritable_run
 from tulu_jax.checkpoint.trouble import DamagedCheckpointError
 from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
+from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_text, sharding_report
-from tulu_jax.parallel.hosts import check_agree
+from tulu_jax.parallel.hosts import barrier, check_agree
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.checks import (
     check_before_data,
@@ -34,9 +35,12 @@ from tulu_jax.train.checks import (
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.format import say_format
 from tulu_jax.train.optimizer import make_optimizer
+from tulu_jax.train.probe import probe_packing
 from tulu_jax.train.run import Run, lay_out
 from tulu_jax.train.state import TrainState
 
+SET_UP_LIMIT_S = 3600.0
+"""How much later than the others a process may have its data ready."""
 OF_ONE_HOST = ("tokenizer_path", "base_path", "settings", "exclude_files")
 """Parts of a run's metadata with paths, which each host may have otherwise; `rows` say what
 exclude files left out."""
@@ -60,27 +64,42 @@ def set_up(
     console: Console,
     show_data: Callable[[TrainingData], None] = lambda _: None,
 ) -> Run:
-    """Opens data (preparing it if need be), model and mesh, and checks that they fit together.
+    """The run that `config` describes: data open (prepared if need be), all known to fit together.
 
     Raises:
       TuluError: whatever does not fit, before anything is allocated.
     """
     # ---- what can be known without data: preparing it may take hours --------------------------
+    use_compilation_cache()
     model = check_before_data(config)
     layout = lay_out(config, model)
 
     # ---- data, which alone say how long a run of EPOCHS is ------------------------------------
     data = open_training_data(config.data)
-    say_format(config, model, data.tokenizer, console)
+    say_format(config.data, model, data.tokenizer, console)
     show_data(data)
     total_steps = config.train_steps or data.train.num_steps(config.data.batch_size) or 0
 
     # ---- the run, and whether it fits into memory ---------------------------------------------
     optimizer = make_optimizer(config.optimizer, total_steps)
-    generation = _generation(config)
+    # A run that goes on keeps what it began with; a new one takes it from where it starts.
+    path = config.model_dir if complete_steps(config.model_dir) else config.initial_checkpoint
+    generation = {} if path is None else saved_generation(path)
     run = Run(config, model, layout, optimizer, total_steps, data, settings, generation)
-    check_agree({name: part for name, part in run.meta().items() if name not in OF_ONE_HOST})
     console.print(budget_text(memory_budget(run), device_limit()), soft_wrap=True)
+
+    # ---- what no process finds out alone -------------------------------------------------------
+    check_agree({name: part for name, part in run.meta().items() if name not in OF_ONE_HOST})
+    # Collectives give up on a late process after seconds, and do not say which.
+    barrier("data and model are ready", timeout_s=SET_UP_LIMIT_S)
+
+    # ---- whether packed conversations stay apart in this very kernel, dtype and mesh -----------
+    # A leak between them changes no shape and raises nothing: the loss is only slightly wrong.
+    with layout.activate():
+        difference = probe_packing(model, layout, compute=config.compute)
+    kernel = attention_kernel(config.compute, layout.mesh)
+    console.print(f"Attention kernel: {kernel.name}, {kernel.reason}")
+    console.print(f"Packing probe: packed and apart agree to {difference:.1e}")
     return run
 
 
@@ -122,13 +141,6 @@ def _keep_settings(run: Run) -> None:
         raise unwritable_run(run.folder, error) from error
 
 
-def _generation(config: TrainConfig) -> dict[str, Any]:
-    """What a run that goes on has of it, else the model it starts from."""
-    started = complete_steps(config.model_dir)
-    path = config.model_dir if started else config.initial_checkpoint
-    return {} if path is None else saved_generation(path)
-
-
 def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
     """The state to go on from: the run's own newest checkpoint, else the initial one, else fresh.
 
@@ -137,16 +149,20 @@ def start_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainSt
     Raises:
       CheckpointError: the checkpoint is of another model, tokenizer or data, or all are damaged.
     """
+    # ---- the run's own checkpoints, newest first ----------------------------------------------
     for folder in checkpoints.set_aside_at_start:
         print_line(console, f"Half-written checkpoint set aside as {folder}", WARNING)
     while (latest := checkpoints.latest()) is not None:
         try:
             return _resume(run, checkpoints, latest, console)
         except DamagedCheckpointError as error:
+            # To begin anew without a word would throw away what was trained.
             if checkpoints.oldest() == latest:
                 raise
             folder = checkpoints.set_aside(latest)
             print_line(console, f"{error}\nSet aside as {folder}", WARNING)
+
+    # ---- none: INITIAL_CHECKPOINT_PATH, or weights drawn from the seed --------------------------
     path, _ = run.trained.paths(run.config.initial_checkpoint)
     if path is None:
         console.print(f"Starting from fresh {run.trained.name}, seed {run.config.seed}")

@@ -1,4 +1,4 @@
-"""One optimizer step, and one held-out batch."""
+"""The compiled step of training, and that of a held-out batch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def make_train_step(
             )
 
         # ---- loss and gradients ----------------------------------------------------------
-        # What a position counts is settled before the batch is cut, so that cuts change nothing.
+        # What a position counts is settled before the batch is cut, so that cuts change nothing:
+        # a mean of micro-batches' means would count tokens of rows with few answers for more.
         _, mask = targets_and_mask(batch)
         weights = loss_weights(
             mask, normalization=config.loss_normalization, paper_rows=config.paper_rows
@@ -65,12 +66,14 @@ def make_train_step(
         norm = optax.tree.norm(grads)
 
         # ---- update ----------------------------------------------------------------------
+        # Clipping is the optimizer's: `norm` is of the gradients as they are, which tells more.
         moments = _fetched(state.opt_state, shardings.opt_state, layout)
         updates, opt_state = optimizer.update(grads, moments, state.params)
         params = optax.apply_updates(state.params, updates)
 
         # ---- a step that would spoil the weights is undone -------------------------------
-        # Here, on the devices: the host learns of it only steps later.
+        # Here, on the devices: the host learns of it only steps later. Each number is chosen, not
+        # multiplied by 0 or 1: NaN times 0 is NaN.
         skipped = jnp.zeros((), bool)
         if config.on_bad_step == "skip":
             skipped = _is_bad(loss, norm, config.bad_grad_norm)
@@ -80,6 +83,8 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": norm, "skipped": skipped.astype(jnp.float32)}
         return TrainState(state.step + 1, params, opt_state), metrics | _counts(batch, mask)
 
+    # Layouts are named on both sides, so that XLA neither moves the state nor picks one of its own
+    # for the next step; the old state's memory becomes the new one's.
     return jax.jit(
         step,
         in_shardings=(shardings, layout.rows, *_shardings(trained.frozen(layout))),
@@ -156,6 +161,7 @@ def _accumulate(
     Row i goes to micro-batch i % parts, so that every device keeps its own rows.
     """
     value_and_grad = jax.value_and_grad(loss_of)
+    # Without a loop for one part: XLA would keep a second tree of gradients for the sums.
     if parts == 1:
         return value_and_grad(params, batch, weights, jnp.zeros((), jnp.int32))
 

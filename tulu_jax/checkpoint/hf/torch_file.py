@@ -51,8 +51,8 @@ def read_torch_file(path: Path) -> dict[str, TensorSpec]:
                 prefix = _prefix(path, entries)
                 _check_byte_order(path, archive, entries.get(f"{prefix}byteorder"))
                 tensors = _tensors(path, archive, entries[f"{prefix}data.pkl"])
-                places = _Places(path, file, entries, prefix, path.stat().st_size)
-                return {name: places.spec(name, tensor) for name, tensor in tensors.items()}
+                storages = _Storages(path, file, entries, prefix, path.stat().st_size)
+                return {name: storages.spec(name, tensor) for name, tensor in tensors.items()}
     except zipfile.BadZipFile as error:
         raise _damaged(path, str(error)[:200]) from error
     except (OSError, NotImplementedError, RuntimeError, EOFError, UnicodeError) as error:
@@ -128,7 +128,7 @@ def _not_named_tensors(path: Path, found: str) -> CheckpointError:
     )
 
 
-class _Places:
+class _Storages:
     """Finds where in the file the numbers of each storage begin."""
 
     def __init__(

@@ -18,8 +18,8 @@ from tulu_jax.inspect.check.result import (
     BenchmarkOverlap,
     CheckReport,
     DatasetFindings,
-    Example,
     Found,
+    FoundExample,
     Listed,
     SeenItem,
 )
@@ -64,11 +64,11 @@ class Collector:
         found.conversations += len(examined.ids)
         for place, kind, detail in examined.findings:
             self._marks.add(start + place, kind, detail)
-            example = Example(examined.ids[place], detail)
+            example = FoundExample(examined.ids[place], detail)
             found.findings.setdefault(kind, Found()).add(example, worst)
         for place, language in enumerate(examined.languages):
             known = self._languages[name].setdefault(language, Found())
-            known.add(Example(examined.ids[place], language), worst)
+            known.add(FoundExample(examined.ids[place], language), worst)
             if self._marks.wants("other_language"):
                 self._rows_in.setdefault((name, language), []).append(start + place)
         self._add_seen(name, examined, start)
@@ -167,7 +167,7 @@ class Collector:
         for row in rows[np.argsort(-score[rows], kind="stable")].tolist():
             part = "prompt" if far["prompt"][row] >= far["answers"][row] else "answers"
             detail = f"{part} of {lengths[part][row]:,} words, median {medians[part]:,}"
-            found.add(Example(self._spool.id(start + row), detail), self._options.worst)
+            found.add(FoundExample(self._spool.id(start + row), detail), self._options.worst)
             self._marks.add(start + row, "length_outliers", detail)
         return found
 
@@ -204,7 +204,7 @@ class Collector:
                 if signatures is not None:
                     like = f"{(signatures[row] == signatures[first]).mean():.2f} like"
                 found.examples.append(
-                    Example(self._spool.id(row), f"{like} {self._spool.id(first)}")
+                    FoundExample(self._spool.id(row), f"{like} {self._spool.id(first)}")
                 )
             findings.findings[kind] = found
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 
-class Example(NamedTuple):
+class FoundExample(NamedTuple):
     """One conversation that was found, and what about it."""
 
     id: str
@@ -22,10 +22,10 @@ class Found:
     """
 
     conversations: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[FoundExample] = field(default_factory=list)
     elsewhere: int | None = None
 
-    def add(self, example: Example, worst: int) -> None:
+    def add(self, example: FoundExample, worst: int) -> None:
         """Counts one conversation."""
         self.conversations += 1
         if len(self.examples) < worst:

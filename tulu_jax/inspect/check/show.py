@@ -14,6 +14,7 @@ from tulu_jax.inspect.check.options import KINDS
 from tulu_jax.inspect.check.result import BenchmarkOverlap, CheckReport, DatasetFindings
 
 _ID_CHARACTERS = 36
+_OVERLAP_COLUMNS = ("benchmark", "items seen", "of", "share", "with answer", "conversations")
 
 
 def report_tables(report: CheckReport) -> list[Table]:
@@ -68,12 +69,8 @@ def _findings_rows(report: CheckReport) -> tuple[list[str], list[list[Any]]]:
 def _overlap_section(report: CheckReport) -> list[dict[str, Any]]:
     if not report.benchmarks:
         return []
-    columns = ["dataset", "benchmark", "items seen", "of", "share", "with answer", "conversations"]
-    rows = [
-        [short_name(o.dataset), o.benchmark, o.items_seen, o.items,
-         _percent(o.items_seen, o.items), o.with_answer, o.conversations]
-        for o in report.overlap if o.items_seen
-    ]  # fmt: skip
+    columns = ["dataset", *_OVERLAP_COLUMNS]
+    rows = _overlap_rows(report)
     blocks: list[dict[str, Any]] = [{"kind": "table", "columns": columns, "rows": rows}]
     for one in report.overlap:
         if one.worst:
@@ -83,6 +80,15 @@ def _overlap_section(report: CheckReport) -> list[dict[str, Any]]:
     return [
         {"title": "Overlap with evaluation sets", "note": _overlap_note(report), "blocks": blocks}
     ]
+
+
+def _overlap_rows(report: CheckReport) -> list[list[Any]]:
+    """One row a dataset and benchmark of which it holds anything."""
+    return [
+        [short_name(o.dataset), o.benchmark, o.items_seen, o.items,
+         _percent(o.items_seen, o.items), o.with_answer, o.conversations]
+        for o in report.overlap if o.items_seen
+    ]  # fmt: skip
 
 
 def _listed_section(report: CheckReport) -> list[dict[str, Any]]:
@@ -146,14 +152,11 @@ def _findings_table(report: CheckReport) -> Table:
 def _overlap_table(report: CheckReport) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
     table.add_column("overlap", style="bold", no_wrap=True)
-    table.add_column("benchmark", no_wrap=True)
-    for name in ("items seen", "of", "share", "with answer", "conversations"):
-        table.add_column(name, justify="right")
-    for one in report.overlap:
-        if one.items_seen:
-            numbers = (f"{one.items_seen:,}", f"{one.items:,}", _percent(one.items_seen, one.items),
-                       f"{one.with_answer:,}", f"{one.conversations:,}")  # fmt: skip
-            table.add_row(short_name(one.dataset), one.benchmark, *numbers)
+    for name in _OVERLAP_COLUMNS:
+        word = name == "benchmark"
+        table.add_column(name, justify="left" if word else "right", no_wrap=word)
+    for row in _overlap_rows(report):
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell for cell in row))
     table.caption = _overlap_note(report)
     return table
 
