@@ -59,18 +59,25 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("imported", [False, True])
-def test_weights_that_are_no_numbers_start_no_run(tmp_path, imported):
+@pytest.mark.parametrize("source", ["folder", "import", "run"])
+def test_weights_that_are_no_numbers_start_no_run(tmp_path, source):
     params = random_params(CONFIG)
     params["layers"]["mlp"]["up"][1, 2, 3] = np.nan
     layout = layout_for(CONFIG, make_mesh(MESHES["fsdp"]))
     with pytest.raises(CheckpointError, match=r"weights are not finite numbers - got 1 NaN"):
-        if imported:
-            save_params(tmp_path, params, {"model": config_to_dict(CONFIG)})
-            restore_params(tmp_path, CONFIG, layout)
-        else:
+        if source == "folder":
             hf.save(tmp_path / "hf", CONFIG, params)
             read_sharded(hf.open_folder(tmp_path / "hf"), layout.params(CONFIG))
+            return
+        if source == "import":
+            save_params(tmp_path, params, {"model": config_to_dict(CONFIG)})
+        else:
+            state = plan_on(layout, make_optimizer(OptimizerConfig(), 10), CONFIG).start(
+                jax.device_put(params, layout.params(CONFIG))
+            )
+            with Checkpoints(tmp_path, keep=1) as checkpoints:
+                checkpoints.save(state, {"model": config_to_dict(CONFIG)})
+        restore_params(tmp_path, CONFIG, layout)
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -22,9 +22,6 @@ from tulu_jax.files import sha256
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
 
-MAX_READS = 64
-"""Most pieces in which a weight is read to be compared."""
-
 
 def open_weights(
     run: str | Path, step: int | None = None, *, base: str | Path | None = None
@@ -137,10 +134,8 @@ class MergedReader(ParamsReader):
 def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str]]:
     """(path, fingerprint) of every weight of the base, rounded to `dtype`, a few rows at a time."""
     for path in base.paths():
-        size = base.shape(path)[0]
-        rows, found = max(base.rows_at_once(path), -(-size // MAX_READS)), Fingerprint()
-        for start in range(0, size, rows):
-            part = base.read_part(path, start, min(start + rows, size))
+        found = Fingerprint()
+        for _, part in base.pieces(path):
             found.add(cast(part, numpy_dtype(dtype), "/".join(path)))
         yield "/".join(path), found.text
 

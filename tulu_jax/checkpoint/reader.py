@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ ParamPath = tuple[str, ...]
 """Where a weight lies in the tree, such as ("layers", "attention", "query")."""
 Index = tuple[slice, ...]
 """A part of a weight: a slice an axis; axes that are not named are taken whole."""
+MAX_PIECES = 64
+"""Most pieces in which a weight is read: of one without layers a row would be little."""
 
 
 class ParamsReader(abc.ABC):
@@ -54,6 +56,14 @@ class ParamsReader(abc.ABC):
     def read(self, path: ParamPath) -> np.ndarray:
         """One weight."""
         return self.read_slice(path, ())
+
+    def pieces(self, path: ParamPath) -> Iterator[tuple[slice, np.ndarray]]:
+        """One weight in runs of rows: which rows, and their numbers."""
+        size = self.shape(path)[0]
+        rows = max(self.rows_at_once(path), -(-size // MAX_PIECES))
+        for start in range(0, size, rows):
+            stop = min(start + rows, size)
+            yield slice(start, stop), self.read_part(path, start, stop)
 
     def rows_at_once(self, path: ParamPath) -> int:
         """Rows of the first axis that are read together, however few are asked for."""

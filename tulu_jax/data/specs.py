@@ -88,6 +88,19 @@ class DatasetSpec:
                 raise unknown_name(f"option of dataset {self.name}", key, self.options)
         return {**self.options, **options}
 
+    def check_split(self, split: str) -> str:
+        """The split itself.
+
+        Raises: DataError for one that the dataset does not have.
+        """
+        if split not in self.splits:
+            raise DataError(
+                f"dataset {self.name} has no such split",
+                got=repr(split),
+                expected=" or ".join(self.splits),
+            )
+        return split
+
     def conversations(
         self,
         folder: Path | None,
@@ -103,12 +116,7 @@ class DatasetSpec:
 
         Raises: DataError for a split that the dataset does not have; what `read` raises.
         """
-        if split not in self.splits:
-            raise DataError(
-                f"dataset {self.name} has no such split",
-                got=repr(split),
-                expected=" or ".join(self.splits),
-            )
+        self.check_split(split)
         given = {"tokenizer": tokenizer} if self.needs_tokenizer else {}
         return self.read(folder, split_name=split, faults=faults, **given, **self.options)
 

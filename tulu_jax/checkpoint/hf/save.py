@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MARKER", "MAX_SHARD_BYTES", "Saved", "save"]
 
-MAX_READS = 64
-"""Most pieces in which a weight without layers is read."""
 
 Made = tuple[str, np.ndarray]
 """A tensor's name and values."""
@@ -257,17 +255,12 @@ class _Layers:
 
     def read(self, path: ParamPath, layer: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The parts of one layer of the weight; of all of it where it has no layers."""
-        rows = self._reader.rows_at_once(path)
-        size = self._reader.shape(path)[0]
-        if self.tensor.per_layer:
-            yield slice(None), self._read_layer(path, layer, rows)
-            return
-        rows = max(rows, -(-size // MAX_READS))
-        for start in range(0, size, rows):
-            stop = min(start + rows, size)
-            yield slice(start, stop), self._reader.read_part(path, start, stop)
+        if not self.tensor.per_layer:
+            return self._reader.pieces(path)
+        return iter([(slice(None), self._read_layer(path, layer))])
 
-    def _read_layer(self, path: ParamPath, layer: int, rows: int) -> np.ndarray:
+    def _read_layer(self, path: ParamPath, layer: int) -> np.ndarray:
+        rows = self._reader.rows_at_once(path)
         if rows == 1:
             return self._reader.read_part(path, layer, layer + 1)[0]
         start = layer // rows * rows

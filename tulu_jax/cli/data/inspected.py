@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tulu_jax.cli.data.common import chosen_options, text_paths
 from tulu_jax.cli.data.encoding import chosen_tokenizer, tokenizer_options
-from tulu_jax.cli.data.reading import chosen_split, raw_conversations
+from tulu_jax.cli.data.reading import raw_conversations
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class InspectedMixture:
         from tulu_jax.data.store import open_store
 
         keys = store_keys(spec, self.options, tokenizer=self.tokenizer)
-        key = keys[chosen_split(spec, self.args.split)]
+        key = keys[spec.check_split(self.args.split)]
         return open_store(key.folder(self.options.data_dir))
 
     def _excluded(self, spec: DatasetSpec) -> dict[str, str]:

@@ -40,7 +40,7 @@ def raw_conversations(
     """
     from tulu_jax.data.specs import locate_raw_dir
 
-    chosen_split(spec, split)
+    spec.check_split(split)
     folder = locate_raw_dir(spec, raw_dir)
     if folder is None and not spec.embedded:
         raise DataError(
@@ -53,9 +53,7 @@ def raw_conversations(
         )
 
     def read() -> Iterator[Conversation]:
-        yield from spec.read(
-            folder, split_name=split, tokenizer=tokenizer, faults=faults, **spec.options
-        )
+        yield from spec.conversations(folder, split, tokenizer=tokenizer, faults=faults)
         if checked:
             faults.check(spec.name, own=spec.own)
 
@@ -76,20 +74,6 @@ def find_stores(
         }
         for spec in specs
     }
-
-
-def chosen_split(spec: DatasetSpec, split: str) -> str:
-    """The split itself.
-
-    Raises: DataError for one that the dataset does not have.
-    """
-    if split not in spec.splits:
-        raise DataError(
-            f"dataset {spec.name} has no such split",
-            got=repr(split),
-            expected=" or ".join(spec.splits),
-        )
-    return split
 
 
 def reading_progress() -> Progress:
