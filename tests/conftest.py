@@ -4,8 +4,10 @@ import gc
 import importlib.util
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import quick_xla
@@ -32,10 +34,12 @@ collect_ignore = [
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says last, where it is seen, what this machine could not test and what brings it."""
     left_out = []
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     if collect_ignore:
-        left_out.append(f"torch: {len(collect_ignore)} files that compare with it - make test")
-    skipped = terminalreporter.stats.get("skipped", [])
-    if any(NO_BROWSER in str(report.longrepr) for report in skipped):
+        more = sum("No module named 'torch'" in reason for reason in skipped)
+        files = len(collect_ignore)
+        left_out.append(f"torch: {files} files and {more} tests that compare with it - make test")
+    if any(NO_BROWSER in reason for reason in skipped):
         left_out.append("web pages: no browser - apt-get install chromium chromium-driver")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
@@ -58,12 +62,24 @@ def shared() -> Path:
     return Path(path).resolve()
 
 
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """The package; a test that needs it is skipped without, which the end of the run says."""
+    return pytest.importorskip("torch")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Imports without the garbage collector, which takes a third of the time and finds nothing."""
     gc.disable()
     yield
     gc.enable()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Lets a worker end in its own time: execnet sends Ctrl-C after 5 s, which JAX would print."""
+    if hasattr(session.config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(folder):
+def theirs(torch, folder):
     return TransformersModel(folder, hf.load(folder)[0])
 
 
@@ -96,7 +96,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_other_families_match_and_their_faults_are_found(tmp_path, name):
+def test_other_families_match_and_their_faults_are_found(torch, tmp_path, name):
     config = FAMILIES[name]
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -136,13 +136,13 @@ def test_divergence_is_zero_only_between_equals():
     assert (kl_divergence(logits, logits[::-1]) > 0).all()
 
 
-def test_another_model_is_refused(folder):
+def test_another_model_is_refused(torch, folder):
     config = dataclasses.replace(hf.load(folder)[0], num_layers=3)
     with pytest.raises(CheckpointError, match=r"another model.*2 layers.*expected llama, 3 layers"):
         TransformersModel(folder, config)
 
 
-def test_a_folder_that_transformers_cannot_load(tmp_path, folder):
+def test_a_folder_that_transformers_cannot_load(torch, tmp_path, folder):
     with pytest.raises(CheckpointError, match="transformers cannot load the folder"):
         TransformersModel(tmp_path, hf.load(folder)[0])
 

@@ -31,14 +31,14 @@ def run_dir(folder, tmp_path_factory):
     return run_dir
 
 
-def test_an_import_can_be_verified_at_once(folder, tmp_path, capsys):
+def test_an_import_can_be_verified_at_once(torch, folder, tmp_path, capsys):
     assert tulu("import", "--hf", folder, "--model_dir", tmp_path / "run", "--verify") == 0
     out = capsys.readouterr().out
     assert "same model: every limit holds" in out
     assert "100.00%" in out
 
 
-def test_a_changed_folder_is_told_from_the_checkpoint(folder, run_dir, tmp_path, capsys):
+def test_a_changed_folder_is_told_from_the_checkpoint(torch, folder, run_dir, tmp_path, capsys):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_text())
@@ -54,7 +54,7 @@ def test_a_changed_folder_is_told_from_the_checkpoint(folder, run_dir, tmp_path,
     assert tulu(*words, *generous) == 0
 
 
-def test_any_tokens_do_without_a_tokenizer(folder, tmp_path, capsys):
+def test_any_tokens_do_without_a_tokenizer(torch, folder, tmp_path, capsys):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):

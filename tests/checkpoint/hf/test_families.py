@@ -72,7 +72,7 @@ def test_old_opt_files_without_prefix(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llama3", "opt_350m", "opt_without_final_norm", "neox_in_turn"])
-def test_transformers_loads_the_folder(tmp_path, name):
+def test_transformers_loads_the_folder(torch, tmp_path, name):
     transformers = pytest.importorskip("transformers")
     first = first_export(tmp_path, name, "float32")
     architecture = json.loads((first / "config.json").read_text())["architectures"][0]
