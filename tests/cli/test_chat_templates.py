@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from train.small import leave_out_what_others_test
 
 from tests.chat import small_bpe
 from tests.chat.published import CHATML, LLAMA3
@@ -25,6 +26,14 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bare_runs():
+    """Runs of three steps without what takes most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_what_others_test(patch.setattr)
+        yield
 
 
 def write_model(folder, tokenizer):
