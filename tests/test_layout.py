@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "tulu_jax/checkpoint": (
         {"models", "parallel", "chat"}, {"jax", "orbax", "safetensors"},
     ),
-    "tulu_jax/generate": ({"models", "chat"}, {"jax"}),
+    "tulu_jax/generate": ({"models", "chat", "ops"}, {"jax"}),
     "tulu_jax/interop": (
         {"chat", "data", "models", "checkpoint", "train"},
         {"jax", "flax", "optax", "orbax", "seqio"},

@@ -13,7 +13,7 @@ from tulu_jax.chat import encode, encode_prompt, load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.cli.main import main
-from tulu_jax.generate import Generator
+from tulu_jax.generate import Engine
 from tulu_jax.models import LlamaConfig, abstract_params
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2? "}]
@@ -115,9 +115,8 @@ def test_the_exported_model_answers_in_transformers_as_here(tuned, capsys):
     ids = encode_prompt(QUESTION, ours)
     assert prompt["input_ids"][0].tolist() == ids.tolist()
     config, params = hf.load(out)
-    (answer,) = Generator(config, params, stop_ids=ours.stop_ids).generate(
-        [ids.tolist()], max_new_tokens=24
-    )
+    engine = Engine(config, params, slots=1, stop_ids=ours.stop_ids)
+    answer = engine.generate([ids.tolist()], max_new_tokens=24)[0].tokens
     with torch.no_grad():
         made = model.generate(**prompt, max_new_tokens=24, do_sample=False)
     whole = made[0, len(ids) :].tolist()

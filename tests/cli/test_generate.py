@@ -14,6 +14,9 @@ from tulu_jax.cli import chat as chat_module
 from tulu_jax.cli import generate
 from tulu_jax.cli.chat import HELP
 from tulu_jax.errors import CheckpointError, ConfigError, DataError
+from tulu_jax.generate import Completion, sizes
+from tulu_jax.generate.sizes import slot_bytes
+from tulu_jax.generate.stats import Stats
 from tulu_jax.models import config_to_dict
 
 from .small_model import tulu, typed, write_model
@@ -137,8 +140,45 @@ def test_other_mistakes(model, tmp_path):
         tulu("generate", "--model", tmp_path, "--prompt", "x")
     with pytest.raises(ConfigError, match=r"--step goes with a run folder - got 3"):
         tulu("chat", "--model", model, "--step", "3")
-    with pytest.raises(DataError, match=r"longer than the model's sequences"):
-        tulu("generate", "--model", model, "--prompt", "x", "--max_new_tokens", "500")
+    with pytest.raises(DataError, match=r"leaves no room for an answer .* at --prompt"):
+        tulu("generate", "--model", model, "--prompt", "x " * 300)
+
+
+def test_answers_end_where_the_models_length_does(model, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "Name a colour."}\n{"prompt": "x"}')
+    words = ("--model", model, "--input", tmp_path / "in.jsonl", "--max_new_tokens", "400")
+    tulu("generate", *words, "--output", tmp_path / "1")
+    length = hf.open_folder(model).config.max_length
+    assert {row["stopped"] for row in rows(tmp_path / "1")} <= {"room", "eos"}
+    assert "room" in {row["stopped"] for row in rows(tmp_path / "1")}
+    assert f"end where the model's length of {length} tokens does" in capsys.readouterr().err
+    tulu("generate", *words, "--output", tmp_path / "2", "--max_length", "600")
+    for short, longer in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        assert longer["output"].startswith(short["output"])
+        assert longer["stopped"] in ("eos", "length")
+
+
+def test_a_text_ends_an_answer(model, tmp_path):
+    words = ("generate", "--model", model, "--prompt", "Name a colour.", *SHORT, "--output")
+    tulu(*words, tmp_path / "1")
+    whole = rows(tmp_path / "1")[0]["output"]
+    stop = whole[3:6]
+    tulu(*words, tmp_path / "2", "--stop", "never", "--stop", stop)
+    found = rows(tmp_path / "2")[0]
+    assert found["output"] == whole[: whole.index(stop)] and found["stopped"] == f"stop:{stop}"
+
+
+def test_fewer_run_side_by_side_where_memory_is_short(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 4)
+    words = ("generate", "--model", model, "--input", tmp_path / "in.jsonl", *SHORT)
+    config = hf.open_folder(model).config
+    need = config.num_params * 4 + 2.5 * slot_bytes(config, config.max_length, "float32")
+    monkeypatch.setattr(sizes, "free_memory", lambda: int(need / 0.9))
+    tulu(*words)
+    assert "memory has room for 2 slots of" in capsys.readouterr().err
+    monkeypatch.setattr(sizes, "free_memory", lambda: 1000)
+    with pytest.raises(ConfigError, match="model and one sequence do not fit into the memory"):
+        tulu(*words)
 
 
 def chat(monkeypatch, capsys, model, text, *words):
@@ -190,30 +230,27 @@ SHOWN = " " + HARD  # the first piece begins with a space
 
 
 class Saying:
-    """A model that always answers the same."""
+    """An engine that always answers the same."""
 
-    def __init__(self, model, text):
-        self.config, self._ids = (
-            hf.open_folder(model).config,
-            load_tokenizer(model).encode_text(text),
-        )
+    max_length = 512
 
-    def check_prompts(self, *_):
-        pass
+    def __init__(self, text):
+        self.stats, self._text = Stats(), text
 
-    def generate(self, prompts, *, on_batch, **_):
-        on_batch([*range(len(prompts))], [self._ids for _ in prompts])
-        return [self._ids for _ in prompts]
+    def run(self, requests, *, on_done):
+        found = [Completion([1, 2], np.zeros(2), "eos", self._text) for _ in requests]
+        for index, one in enumerate(found):
+            on_done(index, one)
+        return found
 
     def stream(self, *_, **__):
-        yield from ([token] for token in self._ids)
+        yield from (" " + word for word in self._text[1:].split(" "))
 
 
 @pytest.fixture
-def saying_hard(model, monkeypatch):
-    found = Saying(model, HARD), load_tokenizer(model)
+def saying_hard(monkeypatch):
     for module in (generate, chat_module):
-        monkeypatch.setattr(module, "load_model", lambda *_: found)
+        monkeypatch.setattr(module, "make_engine", lambda *_, **__: Saying(SHOWN))
 
 
 def test_answers_are_printed_as_they_are(saying_hard, model, tmp_path, capsys):

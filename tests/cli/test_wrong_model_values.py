@@ -38,11 +38,13 @@ TEXTS = {
     "--max_shard_size": ["", "x", "-1GB", "\x1b[31m"],
     "--answer_field": ["", "a b", "\x1b"],
     "--chat_template": ["", "x", "\x1b[31m"],
+    "--stop": [""],
     "--system": [], "--prompt": [],  # any text is right
 }  # fmt: skip
 RIGHT = {
     ("verify", "--max_difference", "inf"), ("verify", "--max_kl", "inf"),
     ("generate", "--batch_size", HUGE), ("generate", "--top_k", HUGE), ("chat", "--top_k", HUGE),
+    ("generate", "--max_new_tokens", HUGE), ("generate", "--max_length", HUGE),
     ("chat", "--max_new_tokens", HUGE), ("export", "--tokenizer", "none"),
 }  # fmt: skip
 

@@ -11,7 +11,9 @@ from transformers.models.llama import modeling_llama
 from weights import random_params
 
 from tulu_jax import models
-from tulu_jax.models import ComputeConfig, layers
+from tulu_jax.generate.steps import init_layers
+from tulu_jax.generate.weights import split_weights
+from tulu_jax.models import Cache, ComputeConfig, Place
 from tulu_jax.models.families import llama, neox, opt
 from tulu_jax.models.layers import Attention, AttentionContext
 from tulu_jax.ops import apply_rotary, layer_norm, rms_norm, rotary_rates, stretch_llama3
@@ -116,12 +118,12 @@ def test_scaled_rates_are_the_same_bits(numbers):
 
 
 def part_inputs(config, model):
-    """States of two rows, our `Where`, and what transformers calls its parts with."""
+    """States of two rows, our context, and what transformers calls its parts with."""
     length = 12
     x = np.random.default_rng(1).normal(size=(2, length, config.d_model)).astype(np.float32)
     positions = np.broadcast_to(np.arange(length), (2, length))
     ones = jnp.ones((2, length), jnp.int32)
-    where = AttentionContext(ones, ones, jnp.asarray(positions))
+    where = AttentionContext(ones)
     mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
     given = {"attention_mask": mask}
     if config.family != "opt":
@@ -202,19 +204,26 @@ def test_packed_rows_and_their_gradients(pair):
 
 
 def test_generation_cache_is_of_every_family(pair):
-    """One token at a time through the cache gives the states of the whole row."""
+    """A piece, then one token at a time through the cache give the states of the whole row."""
     config, params, _ = pair
-    tokens = random_tokens(config, 2, 5)
-    ones, slots = np.ones_like(tokens), np.tile(np.arange(5, dtype=np.int32), (2, 1))
-    model = config.decoder(ComputeConfig())
-    cache = layers.init_cache(config, 2, 6)
-    with jax.disable_jit():
-        whole = models.hidden_states(config, params, tokens, ones, slots)
-        for at in range(5):
-            column = slice(at, at + 1)
-            step, cache = model.apply(
-                {"params": jax.tree.map(jnp.asarray, params)},
-                *(jnp.asarray(array[:, column]) for array in (tokens, ones, slots)),
-                cache,
-            )
-            assert max_diff(step[:, 0], whole[:, at]) <= 1e-5
+    tokens = random_tokens(config, 2, 7)
+    ones, slots = np.ones_like(tokens), np.tile(np.arange(7, dtype=np.int32), (2, 1))
+    model, weights = config.decoder(ComputeConfig()), split_weights(config, params, "float32")
+    cached = init_layers(config, 2, 64, "float32")
+
+    def run(piece, slot, row, cached):
+        place = Place(jnp.asarray(slot), jnp.ones(len(piece), bool), row)
+        positions = jnp.asarray(slot)[:, None] + jnp.arange(piece.shape[1])
+        cache = Cache(weights.layers, cached, place)
+        return model.apply(weights.outer, piece, jnp.ones_like(piece), positions, cache)
+
+    run = jax.jit(run)
+    whole = models.hidden_states(config, params, tokens, ones, slots)
+    for row in range(2):
+        piece = jnp.asarray(tokens[row : row + 1, :4])
+        states, cached = run(piece, np.zeros(1, np.int32), np.int32(row), cached)
+        assert max_diff(states[0], whole[row, :4]) <= 1e-5
+    for at in range(4, 7):
+        column = jnp.asarray(tokens[:, at : at + 1])
+        states, cached = run(column, np.full(2, at, np.int32), None, cached)
+        assert max_diff(states[:, 0], whole[:, at]) <= 1e-5

@@ -13,7 +13,7 @@ from tulu_jax.chat import encode, encode_prompt, load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
 from tulu_jax.checkpoint.reader import TreeReader
-from tulu_jax.generate import Generator
+from tulu_jax.generate import Engine
 from tulu_jax.models import forward
 
 from .reference import max_diff
@@ -86,7 +86,8 @@ def by_transformers(model, prompts, count):
 
 
 def test_greedy_tokens(ours, theirs, prompts):
-    answers = Generator(*ours).generate(prompts, max_new_tokens=64, batch_size=20)
+    found = Engine(*ours).generate(prompts, max_new_tokens=64)
+    answers = [one.tokens for one in found]
     expected = by_transformers(theirs, prompts, 64)
     assert answers == [row[: row.index(2)] if 2 in row else row for row in expected]
     assert min(map(len, answers)) == 64

@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import new_command
-from tulu_jax.cli.generate import MAX_NEW_TOKENS, add_model_arguments, checked_sampling, load_model
+from tulu_jax.cli.generate import add_model_arguments, checked_sampling, make_engine, open_model
 from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Message, Tokenizer
-    from tulu_jax.generate import Generator, Sampling
+    from tulu_jax.generate import Engine, Sampling
 
 DESCRIPTION = """\
 Talks to a model from a Hugging Face folder or a run folder. Answers appear as they are made; the
@@ -47,14 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
     console = plain_console(soft_wrap=True)
     sampling = checked_sampling(args)
-    generator, tokenizer = load_model(args, console)
+    opened = open_model(args)
+    engine = make_engine(args, opened, console, slots=1)
     console.print(
-        f"{args.model}, {generator.config.num_params:,} weights. "
+        f"{args.model}, {opened.config.num_params:,} weights. "
         "Write a message; /help lists commands.",
         style="dim",
     )
-    longest = MAX_NEW_TOKENS if args.max_new_tokens is None else args.max_new_tokens
-    talk = Conversation(generator, tokenizer, sampling, longest, args.seed, console)
+    talk = Conversation(engine, opened.tokenizer, sampling, args.max_new_tokens, args.seed, console)
     talk.begin(args.system)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is refused by line
@@ -90,7 +90,7 @@ class Conversation:
 
     def __init__(
         self,
-        generator: Generator,
+        engine: Engine,
         tokenizer: Tokenizer,
         sampling: Sampling,
         max_new_tokens: int,
@@ -98,7 +98,7 @@ class Conversation:
         console: Any,
     ) -> None:
         """Starts without messages."""
-        self._generator = generator
+        self._engine = engine
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._max_new_tokens = max_new_tokens
@@ -141,31 +141,25 @@ class Conversation:
         from tulu_jax.console import write_verbatim
 
         prompt = encode_prompt(messages, self._tokenizer)
-        room = self._generator.config.max_length - len(prompt)
-        if room < 1:
+        if len(prompt) >= self._engine.max_length:
             raise DataError(
                 "conversation is too long for the model",
                 got=f"{len(prompt)} tokens",
-                expected=f"fewer than {self._generator.config.max_length}",
+                expected=f"fewer than {self._engine.max_length}",
                 do="/reset starts a new one" if len(messages) > 2 else "write a shorter message",
             )
-        pieces = self._generator.stream(
+        pieces = self._engine.stream(
             prompt,
-            max_new_tokens=min(self._max_new_tokens, room),
+            max_new_tokens=self._max_new_tokens,
             sampling=self._sampling,
             seed=(self._seed + len(messages)) % 2**32,
         )
-        tokens: list[int] = []
-        shown = ""
+        text = ""
         try:
             for piece in pieces:
-                tokens += piece
-                text = self._tokenizer.decode(tokens, after=True)
-                whole = text.rstrip("\N{REPLACEMENT CHARACTER}")  # half a character may follow
-                write_verbatim(whole[len(shown) :], end="")
-                shown = whole
+                text += piece
+                write_verbatim(piece, end="")
         except KeyboardInterrupt:
             self._console.print(" (stopped)", style="dim", end="")
-        text = self._tokenizer.decode(tokens, after=True)
-        write_verbatim(text[len(shown) :])
+        write_verbatim("")
         return text

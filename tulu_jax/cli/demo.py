@@ -115,13 +115,12 @@ def _score(
     """Share of exactly right answers, and the answers."""
     from tasks.demo import score
     from tulu_jax.chat import encode_prompt
-    from tulu_jax.generate import Generator
+    from tulu_jax.generate import Engine
 
     prompts = [encode_prompt(item.messages, tokenizer) for item in items]
-    outputs = Generator(model, params).generate(
-        prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=100
-    )
-    answers = [tokenizer.decode(tokens) for tokens in outputs]
+    engine = Engine(model, params, slots=64)
+    outputs = engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
+    answers = [tokenizer.decode(output.tokens) for output in outputs]
     right = [score(answer, item.reference) for answer, item in zip(answers, items, strict=True)]
     return sum(right) / len(right), answers
 

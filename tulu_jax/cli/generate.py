@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tulu_jax.cli.flags import new_command, number, path_argument, whole
 from tulu_jax.errors import ConfigError
@@ -16,10 +16,14 @@ from tulu_jax.fields import LARGEST, PORTION, least
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.generate import Generator, Sampling
+    from tulu_jax.generate import Completion, Engine, Request, Sampling
+    from tulu_jax.models import ModelConfig
 
 MAX_NEW_TOKENS = 256
 """Tokens of the longest answer, where the user does not say."""
+
+LENGTH_STEP = 256
+"""The cache is made for a multiple of so many tokens: few shapes, few compilations."""
 
 DESCRIPTION = """\
 Answers prompts with a model from a Hugging Face folder or a run folder (its newest checkpoint).
@@ -27,8 +31,9 @@ Answers prompts with a model from a Hugging Face folder or a run folder (its new
 A prompt is a user's message and is put into the chat format the model was trained with; with --raw
 it is plain text to go on from. A file holds one JSON object a line, with `messages` (a conversation
 that ends with the user) or `prompt`; each line comes back with `output`, `output_tokens` and
-`stopped` ("eos" or "length") added, in the same order. A line that has these fields already is
-refused, and one with tools, images or other fields that the model would not see.
+`stopped` ("eos", "stop:<text>", "length", or "room" where the model's length ended it) added, in
+the same order. A line that has these fields already is refused, and one with tools, images or other
+fields that the model would not see.
 """
 
 EPILOG = """\
@@ -70,7 +75,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--raw", action="store_true", help="continue prompts as plain text")
     parser.add_argument(
-        "--batch_size", type=whole(1), default=8, help="prompts at a time (default 8)"
+        "--batch_size",
+        type=whole(1),
+        default=16,
+        help="most prompts that run side by side (default 16, or what memory has room for)",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end answers before this text; may be given several times",
     )
 
 
@@ -121,7 +136,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_new_tokens",
         type=whole(1),
         metavar="N",
-        help=f"longest answer in tokens (default {MAX_NEW_TOKENS}, or what the model has room for)",
+        default=MAX_NEW_TOKENS,
+        help=f"longest answer in tokens (default {MAX_NEW_TOKENS}); fewer where the model's length "
+        "is reached",
+    )
+    parser.add_argument(
+        "--max_length",
+        type=whole(1),
+        metavar="N",
+        help="longest prompt and answer together (default: the model's); more than the model was "
+        "trained on is possible with rotary positions",
     )
     parser.add_argument(
         "--seed", type=whole(0, LARGEST), default=0, help="of the random draws (default 0)"
@@ -147,8 +171,8 @@ def run(args: argparse.Namespace) -> int:
             print_line(errors, line)
     else:
         prompts = [Prompt({"prompt": args.prompt}, "--prompt")]
-    generator, tokenizer = load_model(args, errors)
-    made = [prompt_tokens(prompt, tokenizer, raw=args.raw) for prompt in prompts]
+    opened = open_model(args)
+    made = [prompt_tokens(prompt, opened.tokenizer, raw=args.raw) for prompt in prompts]
     tokens = [ids for ids, _ in made]
     dropped = sum(answered for _, answered in made)
     if dropped:
@@ -157,34 +181,63 @@ def run(args: argparse.Namespace) -> int:
         )
     elif args.drop_last_answer:
         print_line(errors, "note --drop_last_answer does nothing: no line ends with an answer")
-    if args.max_new_tokens is None:
-        room = generator.config.max_length - max(map(len, tokens))
-        args.max_new_tokens = max(1, min(MAX_NEW_TOKENS, room))
-    names = [prompt.at for prompt in prompts]
-    generator.check_prompts(tokens, args.max_new_tokens, names)
+    requests = _requests(args, sampling, tokens)
+    opened.check(requests, [prompt.at for prompt in prompts])
+    longest = max(map(len, tokens)) + args.max_new_tokens
+    engine = make_engine(
+        args, opened, errors, slots=min(args.batch_size, len(prompts)), longest=longest
+    )
     start = time.perf_counter()
     rows = [prompt.fields for prompt in prompts]
-    answers = _answer_all(args, generator, tokenizer, sampling, rows, tokens)
+    answers = _answer_all(args, engine, requests, rows)
     seconds = time.perf_counter() - start
     if args.output is not None:
         plain_console(soft_wrap=True).print(f"{len(rows)} answers -> {args.output}")
-    count = sum(map(len, answers))
-    print_line(
-        errors,
-        f"{count} tokens in {seconds:.1f} s, compilation included: {count / seconds:,.0f} tokens/s",
-    )
+    _report(errors, engine, answers, seconds)
     return 0
 
 
+def _requests(args: argparse.Namespace, sampling: Sampling, tokens: list[Any]) -> list[Request]:
+    from tulu_jax.generate import Request
+
+    return [
+        Request(
+            ids,
+            args.max_new_tokens,
+            sampling,
+            seed=args.seed,
+            stream=index,
+            stop_strings=tuple(args.stop),
+        )
+        for index, ids in enumerate(tokens)
+    ]
+
+
+def _report(console: Any, engine: Engine, answers: list[Completion], seconds: float) -> None:
+    """Says how fast it went, and which answers had no room."""
+    from tulu_jax.console import WARNING, print_line
+
+    full = sum(answer.stop_reason == "room" for answer in answers)
+    if full:
+        print_line(
+            console,
+            f"note {full} of {len(answers)} answers end where the model's length of "
+            f"{engine.max_length:,} tokens does (--max_length)",
+            WARNING,
+        )
+    for line in engine.stats.lines():
+        print_line(console, line)
+    count = sum(len(answer.tokens) for answer in answers)
+    print_line(
+        console,
+        f"{count} tokens in {seconds:.1f} s, compilation included: {count / seconds:,.0f} tokens/s",
+    )
+
+
 def _answer_all(
-    args: argparse.Namespace,
-    generator: Generator,
-    tokenizer: Tokenizer,
-    sampling: Sampling,
-    rows: list[dict[str, Any]],
-    tokens: list[Any],
-) -> list[list[int]]:
-    """The answers' tokens; puts the answers into the rows and writes or prints them."""
+    args: argparse.Namespace, engine: Engine, requests: list[Request], rows: list[dict[str, Any]]
+) -> list[Completion]:
+    """The answers; puts them into the rows and writes or prints them."""
     from tulu_jax.cli.prompts import answer_names
     from tulu_jax.console import write_verbatim
 
@@ -192,24 +245,15 @@ def _answer_all(
 
     with _sink(args.output) as partial, _progress(len(rows)) as advance:
 
-        def finish(indices: list[int], answers: list[list[int]]) -> None:
-            for index, answer in zip(indices, answers, strict=True):
-                ended = "eos" if len(answer) < args.max_new_tokens else "length"
-                found = (tokenizer.decode(answer, after=True), len(answer), ended)
-                rows[index] |= dict(zip(names, found, strict=True))
-                if partial is not None:
-                    partial.write(_line(rows[index]))
-                    partial.flush()
-            advance(len(indices))
+        def finish(index: int, answer: Completion) -> None:
+            found = (answer.text, len(answer.tokens), answer.stop_reason)
+            rows[index] |= dict(zip(names, found, strict=True))
+            if partial is not None:
+                partial.write(_line(rows[index]))
+                partial.flush()
+            advance(len(answer.tokens))
 
-        answers = generator.generate(
-            tokens,
-            max_new_tokens=args.max_new_tokens,
-            sampling=sampling,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            on_batch=finish,
-        )
+        answers = engine.run(requests, on_done=finish)
         if partial is not None:  # now in their order
             partial.seek(0)
             partial.truncate()
@@ -242,22 +286,44 @@ def checked_sampling(args: argparse.Namespace) -> Sampling:
     return sampling
 
 
-def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Tokenizer]:
-    """The model and tokenizer that `--model` names, weights moved to the device one by one.
+class OpenedModel(NamedTuple):
+    """A model that is known but for its weights."""
+
+    reader: Any
+    config: ModelConfig
+    tokenizer: Tokenizer
+    stop_ids: tuple[int, ...]
+    max_length: int
+
+    def check(self, requests: Sequence[Request], names: Sequence[str]) -> None:
+        """Refuses requests that cannot be done, before weights are read.
+
+        Raises:
+          DataError: see `Engine.run`.
+        """
+        from tulu_jax.generate.requests import check_request
+
+        for request, at in zip(requests, names, strict=True):
+            check_request(
+                request,
+                at,
+                vocab_size=self.config.vocab_size,
+                max_length=self.max_length,
+                has_tokenizer=True,
+            )
+
+
+def open_model(args: argparse.Namespace) -> OpenedModel:
+    """The model and tokenizer that `--model` names, with what there is to say about them.
 
     Raises:
       CheckpointError: neither a Hugging Face folder nor a run folder, or a damaged one.
-      ConfigError: no tokenizer.
+      ConfigError: no tokenizer, or a length that the model cannot have.
     """
-    import jax.numpy as jnp
-
     from tulu_jax.checkpoint.hf.generation import all_stops
-    from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
-    from tulu_jax.checkpoint.reader import tree_of
     from tulu_jax.cli.exporter import find_tokenizer
     from tulu_jax.console import WARNING, plain_console, print_line
-    from tulu_jax.generate import Generator
-    from tulu_jax.models import ComputeConfig
+    from tulu_jax.generate.sizes import check_length
 
     reader, config, meta, kept = _open_model(args)
     tokenizer = find_tokenizer(args.model, args.tokenizer, meta, chat_template=args.chat_template)
@@ -266,17 +332,63 @@ def load_model(args: argparse.Namespace, console: Any) -> tuple[Generator, Token
         print_line(plain_console(stderr=True), f"Chat template: {tokenizer.template.name}")
     for note in [*getattr(reader, "notes", []), *_not_followed(args, kept)]:
         print_line(plain_console(stderr=True), f"note {note}", WARNING)
-    params = {}
-    with console.status(f"loading {config.num_params:,} weights"):
-        for name in reader.paths():
-            array = cast(reader.read(name), numpy_dtype(args.dtype), "/".join(name))
+    stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
+    max_length = args.max_length or config.max_length
+    check_length(config, max_length)
+    return OpenedModel(reader, config, tokenizer, tuple(stops), max_length)
+
+
+def make_engine(
+    args: argparse.Namespace,
+    opened: OpenedModel,
+    console: Any,
+    *,
+    slots: int,
+    longest: int | None = None,
+) -> Engine:
+    """The engine, with weights moved to the device one by one.
+
+    Args:
+      args: the command's.
+      opened: the model.
+      console: to show progress on.
+      slots: most requests to run side by side; fewer where memory has no room for them.
+      longest: tokens of the longest prompt and answer that will be asked for, if that is known.
+
+    Raises:
+      CheckpointError: weights that are no numbers, or damaged.
+      ConfigError: model and cache do not fit into the memory.
+    """
+    from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
+    from tulu_jax.console import print_line
+    from tulu_jax.generate import Engine
+    from tulu_jax.generate.sizes import fit, free_memory
+    from tulu_jax.models import ComputeConfig
+
+    config, length = opened.config, opened.max_length
+    if longest is not None:
+        length = min(length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
+    sizes = fit(config, slots=slots, length=length, dtype=args.dtype, free_bytes=free_memory())
+    if sizes.slots < slots:
+        print_line(console, f"memory has room for {sizes.line()}")
+
+    def read() -> Iterator[tuple[tuple[str, ...], Any]]:
+        for name in opened.reader.paths():
+            array = cast(opened.reader.read(name), numpy_dtype(args.dtype), "/".join(name))
             if not all_finite(array):
                 raise not_finite(array, "/".join(name), args.model)
-            params[name] = jnp.asarray(array)
-    compute = ComputeConfig(dtype=args.dtype)
-    stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
-    weights = tree_of(params)
-    return Generator(config, weights, compute=compute, stop_ids=tuple(stops)), tokenizer
+            yield name, array
+
+    with console.status(f"loading {config.num_params:,} weights"):
+        return Engine(
+            config,
+            read(),
+            slots=sizes.slots,
+            compute=ComputeConfig(dtype=args.dtype),
+            max_length=length,
+            stop_ids=opened.stop_ids,
+            tokenizer=opened.tokenizer,
+        )
 
 
 def _open_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
@@ -375,16 +487,28 @@ def _sink(output: Path | None) -> Iterator[TextIO | None]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """A progress bar over prompts, beside the answers' stream; nothing for a single one."""
+    """A bar over prompts with tokens a second, beside the answers' stream; none for one prompt.
+
+    Yields what to call with the tokens of each answer.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     from tulu_jax.console import plain_console
 
     if total == 1:
-        yield lambda count: None
+        yield lambda tokens: None
         return
-    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), Remaining())
+    rate = TextColumn("{task.fields[stage]}")
+    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), rate, Remaining())
     with Progress(*columns, console=plain_console(stderr=True)) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task("", total=total, stage="")
+        start, count = time.perf_counter(), 0
+
+        def advance(tokens: int) -> None:
+            nonlocal count
+            count += tokens
+            rate = count / (time.perf_counter() - start)
+            progress.update(task, advance=1, stage=f"{rate:,.0f} tokens/s")
+
+        yield advance

@@ -1,6 +1,7 @@
-"""Text from a model: `Generator` continues token prompts, `Sampling` says how."""
+"""Text and log-probabilities from a model: `Engine`."""
 
-from tulu_jax.generate.engine import Generator
-from tulu_jax.generate.sample import Sampling, keep_top_k, keep_top_p, next_tokens
+from tulu_jax.generate.engine import Engine
+from tulu_jax.generate.requests import Completion, Request, Score
+from tulu_jax.generate.sample import Sampling, check_seed
 
-__all__ = ["Generator", "Sampling", "keep_top_k", "keep_top_p", "next_tokens"]
+__all__ = ["Completion", "Engine", "Request", "Sampling", "Score", "check_seed"]

@@ -1,60 +1,45 @@
-"""Prompts to continuations: one prefill, then decoding with a key/value cache, batched.
+"""The engine: many prompts to tokens and log-probabilities through a fixed number of cache rows.
 
-Compiled functions depend on shapes, so prompts are padded on the right to one of a few lengths and
-the cache to one of a few sizes; a batch keeps its number of rows. Decoding runs many tokens in one
-dispatch, in a `while_loop` that ends as soon as every row has stopped. Each row writes its cache
-from slot 0 on, whatever its neighbours do: what a row yields does not depend on its batch, and its
-random numbers depend only on the seed, its index and the token's number.
+A row whose request is done is given to the next between two dispatches; a dispatch decodes many
+tokens of all rows on the device. Prompts are read in pieces that lie on one grid; pieces that some
+row holds already are copied. Every shape is fixed or follows from the request alone, and rows do
+not see each other: what a request gets is the same, to the bit, whatever runs beside it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.errors import DataError
-from tulu_jax.generate.sample import Sampling, check_seed, next_tokens
-from tulu_jax.models import (
-    Cache,
-    ComputeConfig,
-    ModelConfig,
-    head_weight,
-    init_cache,
-)
+from tulu_jax.generate.jobs import Job
+from tulu_jax.generate.requests import Completion, Prompt, Request, Score, check_request
+from tulu_jax.generate.row_table import RowTable
+from tulu_jax.generate.sample import Sampling
+from tulu_jax.generate.scoring import Scorer
+from tulu_jax.generate.stats import Stats
+from tulu_jax.generate.steps import DISPATCH_TOKENS, MAX_TOPS
+from tulu_jax.generate.worker import Worker
+from tulu_jax.models import ComputeConfig, ModelConfig
 
-CHUNK_TOKENS = 32
-"""Tokens of each row that one dispatch decodes in `generate`."""
-STREAM_TOKENS = 8
-"""Likewise in `stream`: what a reader sees arrive at once."""
+if TYPE_CHECKING:
+    from tulu_jax.chat import Tokenizer
 
-Prompt = Sequence[int] | np.ndarray
-
-
-class _State(NamedTuple):
-    """Where a batch stands between two dispatches."""
-
-    cache: Cache
-    last: Int[Array, " B"]
-    """Newest token, not yet in the cache."""
-    slot: Int[Array, " B"]
-    """The cache slot (and position) that `last` belongs in."""
-    num_new: Int[Array, ""]
-    """Tokens sampled so far."""
-    done: Bool[Array, " B"]
-    keys: Array
+SLOTS = 16
+CROWDED_TOKENS = 16
+"""Tokens of a dispatch while requests wait for a row, or one may end at a stop string."""
+PROMPT_TOKENS = 8
+"""Likewise where a reader waits for what comes next."""
 
 
-class Generator:
-    """A model ready to continue prompts. Models of one config share their compiled functions.
+class Engine:
+    """A model ready to continue and to score prompts.
 
-    >>> generator = Generator(config, params)  # doctest: +SKIP
-    >>> generator.generate([[1, 403, 407]], max_new_tokens=64)  # doctest: +SKIP
+    >>> engine = Engine(config, params)  # doctest: +SKIP
+    >>> engine.generate([[1, 403, 407]], max_new_tokens=64)[0].tokens  # doctest: +SKIP
     """
 
     def __init__(
@@ -62,23 +47,41 @@ class Generator:
         config: ModelConfig,
         params: Any,
         *,
+        slots: int = SLOTS,
         compute: ComputeConfig | None = None,
+        max_length: int | None = None,
         stop_ids: Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """Takes the weights, rounded once to the compute dtype.
+        """Takes the weights, rounded once to the compute dtype, and makes the cache.
 
         Args:
           config: the model.
-          params: its weights, host or device arrays; sharded ones keep their sharding. Under
-            `jax.set_mesh` with logical axis rules everything else follows them.
+          params: its weights, host or device arrays, or `(path, array)` pairs as they are read;
+            sharded ones keep their sharding. Under `jax.set_mesh` with logical axis rules
+            everything else follows them.
+          slots: requests that run side by side, >= 1.
           compute: dtype of activations, cache and weights; float32 by default.
+          max_length: longest prompt and continuation; the model's own by default. Rotary positions
+            allow a longer one.
           stop_ids: tokens that end a continuation; those of the config by default.
+          tokenizer: for stop strings and `Completion.text`.
+
+        Raises:
+          ConfigError: `slots` or `max_length` is impossible for the model or the memory.
         """
-        self.stop_ids = tuple(config.stop_ids if stop_ids is None else stop_ids)
         self.config = config
-        self.compute = compute or ComputeConfig()
-        self.params = jax.tree.map(lambda w: jnp.asarray(w, self.compute.dtype), params)
-        self._prefill, self._decode = _jitted(config, self.compute)
+        self.max_length = config.max_length if max_length is None else max_length
+        self.stop_ids = tuple(config.stop_ids if stop_ids is None else stop_ids)
+        self.tokenizer = tokenizer
+        self.stats = Stats()
+        self._worker = Worker(
+            config, params, slots, self.max_length, compute or ComputeConfig(), self.stats
+        )
+        self._table = RowTable(slots, self._worker.piece)
+        self._queue: deque[Job] = deque()
+        self._reading: Job | None = None
+        self._running: dict[int, Job] = {}
 
     def generate(
         self,
@@ -86,45 +89,89 @@ class Generator:
         *,
         max_new_tokens: int = 256,
         sampling: Sampling | None = None,
-        batch_size: int = 8,
-        seed: int = 0,
         stop_ids: Sequence[int] | None = None,
-        on_batch: Callable[[list[int], list[list[int]]], None] | None = None,
-    ) -> list[list[int]]:
-        """The continuation of each prompt, without the stop token, in the order of the prompts.
-
-        A continuation shorter than `max_new_tokens` was ended by a stop token.
+        stop_strings: Sequence[str] = (),
+        seed: int = 0,
+        n: int = 1,
+        logprobs: bool = False,
+        on_done: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        """`n` continuations of each prompt, those of one prompt side by side, in order.
 
         Args:
           prompts: token ids of each, BOS included.
-          max_new_tokens: most tokens of a continuation, >= 1.
+          max_new_tokens: most tokens of a continuation, >= 1; fewer where the model's length is
+            reached (`Completion.capped`).
           sampling: greedy by default.
-          batch_size: prompts that run together; prompts of like length are put together.
-          seed: of the random numbers; row i draws the same ones in every batch.
-          stop_ids: tokens that end a row; the model's own by default.
-          on_batch: called after each batch with prompt indices and their continuations.
+          stop_ids: tokens that end a continuation; the engine's own by default.
+          stop_strings: texts that end one.
+          seed: of the random numbers; continuation i draws from the same stream in any company.
+          n: continuations of each prompt, >= 1.
+          logprobs: whether `Completion.top_tokens` and `.top_logprobs` are wanted.
+          on_done: called with the index and the continuation as soon as one is done.
 
         Raises:
-          DataError: a prompt is empty, has ids outside the vocabulary, or does not fit into the
-            model's length together with `max_new_tokens`.
+          DataError: a prompt cannot be continued, or a setting is impossible.
         """
-        self.check_prompts(prompts, max_new_tokens)
-        check_seed(seed)
-        by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        results: list[list[int]] = [[] for _ in prompts]
-        for start in range(0, len(by_length), batch_size):
-            indices = by_length[start : start + batch_size]
-            rows = [prompts[index] for index in indices]
-            chunks = self._run(
-                rows, indices, max_new_tokens, sampling or Sampling(), seed, stop_ids,
-                num_rows=min(batch_size, len(prompts)), chunk_tokens=CHUNK_TOKENS,
-            )  # fmt: skip
-            for new in chunks:
-                for index, tokens in zip(indices, new, strict=True):
-                    results[index] += tokens
-            if on_batch is not None:
-                on_batch(indices, [results[index] for index in indices])
-        return results
+        if n < 1:
+            raise DataError("n is impossible", got=n, expected=">= 1")
+        requests = [
+            Request(
+                prompt,
+                max_new_tokens,
+                sampling or Sampling(),
+                seed=seed,
+                stream=index * n + sample,
+                stop_ids=None if stop_ids is None else tuple(stop_ids),
+                stop_strings=tuple(stop_strings),
+                tops=MAX_TOPS if logprobs else 0,
+            )
+            for index, prompt in enumerate(prompts)
+            for sample in range(n)
+        ]
+        names = [f"prompt {index}" for index in range(len(prompts)) for _ in range(n)]
+        return self.run(requests, names, on_done=on_done)
+
+    def run(
+        self,
+        requests: Sequence[Request],
+        names: Sequence[str] | None = None,
+        *,
+        on_done: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        """The continuation of every request, in order.
+
+        Args:
+          requests: of any kinds.
+          names: what messages call them; by default they are numbered.
+          on_done: called with the index and the continuation as soon as one is done.
+
+        Raises:
+          DataError: one of them cannot be done; none is begun then.
+        """
+        names = names or [f"request {index}" for index in range(len(requests))]
+        for request, name in zip(requests, names, strict=True):
+            self.check(request, name)
+        found: dict[int, Completion] = {}
+
+        def note(index: int, completion: Completion) -> None:
+            found[index] = completion
+            if on_done is not None:
+                on_done(index, completion)
+
+        # Long ones first, or the last rows to finish would run alone.
+        order = sorted(range(len(requests)), key=lambda index: -requests[index].max_new_tokens)
+        jobs = [
+            self.submit(requests[index], lambda done, index=index: note(index, done))
+            for index in order
+        ]
+        try:
+            while self.busy:
+                self.turn()
+        except BaseException:
+            self._abandon(jobs)
+            raise
+        return [found[index] for index in range(len(requests))]
 
     def stream(
         self,
@@ -132,233 +179,178 @@ class Generator:
         *,
         max_new_tokens: int = 256,
         sampling: Sampling | None = None,
+        stop_strings: Sequence[str] = (),
         seed: int = 0,
-        stop_ids: Sequence[int] | None = None,
-    ) -> Iterator[list[int]]:
-        """The continuation of one prompt piece by piece; joined, they are what `generate` gives.
+    ) -> Iterator[str]:
+        """The text of one continuation piece by piece, as soon as no later token can change it.
+
+        Joined, the pieces are the `text` that `generate` gives. Closing the iterator ends the
+        request.
 
         Raises:
-          DataError: as `generate`.
+          DataError: the prompt cannot be continued, or the engine has no tokenizer.
         """
-        self.check_prompts([prompt], max_new_tokens)
-        check_seed(seed)
-        chunks = self._run(
-            [prompt], [0], max_new_tokens, sampling or Sampling(), seed, stop_ids,
-            num_rows=1, chunk_tokens=STREAM_TOKENS,
-        )  # fmt: skip
-        for new in chunks:
-            if new[0]:
-                yield new[0]
-
-    def check_prompts(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, names: Sequence[str] | None = None
-    ) -> None:
-        """Refuses prompts that cannot be continued by `max_new_tokens`.
-
-        `names` is what messages call them; by default they are numbered from 0.
-
-        Raises:
-          DataError: see `generate`.
-        """
-        if max_new_tokens < 1:
-            raise DataError("max_new_tokens is impossible", got=max_new_tokens, expected=">= 1")
-        for row, prompt in enumerate(prompts):
-            ids, at = np.asarray(prompt), names[row] if names else f"prompt {row}"
-            if ids.size == 0:
-                raise DataError("prompt is empty", at=at, expected="at least BOS")
-            if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-                raise DataError(
-                    "prompt has token ids outside the model's vocabulary",
-                    got=f"ids from {ids.min()} to {ids.max()}",
-                    at=at,
-                    expected=f"0 to {self.config.vocab_size - 1}",
-                    do="use the tokenizer the model was trained with",
-                )
-            if ids.size >= self.config.max_length:
-                raise DataError(
-                    "prompt leaves no room for an answer in the model's sequences",
-                    got=f"{ids.size} tokens",
-                    at=at,
-                    expected=f"fewer than max_length={self.config.max_length}",
-                    do="shorten it or leave it out",
-                )
-            if ids.size + max_new_tokens > self.config.max_length:
-                raise DataError(
-                    "prompt and continuation are longer than the model's sequences",
-                    got=f"{ids.size} + {max_new_tokens} tokens",
-                    at=at,
-                    expected=f"at most max_length={self.config.max_length}",
-                    do="shorten the prompt or lower --max_new_tokens",
-                )
-
-    def _run(
-        self,
-        prompts: Sequence[Prompt],
-        indices: Sequence[int],
-        max_new_tokens: int,
-        sampling: Sampling,
-        seed: int,
-        stop_ids: Sequence[int] | None,
-        *,
-        num_rows: int,
-        chunk_tokens: int,
-    ) -> Iterator[list[list[int]]]:
-        """One batch: after each dispatch, the new tokens of every prompt."""
-        stops = list(self.stop_ids if stop_ids is None else stop_ids)
-        tokens, lengths = _pad(prompts, num_rows, self.config.max_length)
-        cache_length = bucket(int(lengths.max()) + max_new_tokens, self.config.max_length)
-        rows = jnp.asarray([*indices, *[0] * (num_rows - len(indices))], jnp.uint32)
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
-        alive = jnp.arange(num_rows) < len(prompts)
-        stop_array = _pad_stops(stops)
-        state = self._prefill(
-            self.params, tokens, lengths, alive, keys, stop_array,
-            cache_length=cache_length, sampling=sampling,
-        )  # fmt: skip
-        new, num_new = np.asarray(state.last)[:, None], 1
-        ended = [False] * len(prompts)
-        while True:
-            yield [_until_stop(row, stops, ended, i) for i, row in enumerate(new[: len(prompts)])]
-            if num_new >= max_new_tokens or all(ended):
-                return
-            state, buffer = self._decode(
-                self.params, state, stop_array, max_new_tokens,
-                num_tokens=chunk_tokens, sampling=sampling,
-            )  # fmt: skip
-            made = int(state.num_new) - num_new
-            new, num_new = np.asarray(buffer)[:, :made], num_new + made
-
-
-@lru_cache
-def _jitted(config: ModelConfig, compute: ComputeConfig) -> tuple[Any, Any]:
-    """`_prefill` and `_decode` of a model, jitted once a process."""
-    prefill = jax.jit(
-        partial(_prefill, config=config, compute=compute),
-        static_argnames=("cache_length", "sampling"),
-    )
-    decode = jax.jit(
-        partial(_decode, config=config, compute=compute),
-        static_argnames=("num_tokens", "sampling"),
-        donate_argnames=("state",),
-    )
-    return prefill, decode
-
-
-def bucket(length: int, limit: int) -> int:
-    """`length` rounded up to one of few values, so that few shapes are compiled.
-
-    Powers of two from 16 to 256, then multiples of 256, and never above `limit`.
-
-    >>> [bucket(n, 2048) for n in (1, 17, 300, 2000)]
-    [16, 32, 512, 2048]
-    """
-    power = max(16, 1 << (length - 1).bit_length())
-    return min(power if power <= 256 else -(-length // 256) * 256, limit)
-
-
-def _pad(
-    prompts: Sequence[Prompt], num_rows: int, limit: int
-) -> tuple[Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]:
-    """Prompts padded on the right with 0, and their lengths; rows to spare are one token long."""
-    lengths = np.ones(num_rows, np.int32)
-    lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
-    tokens = np.zeros((num_rows, bucket(int(lengths.max()), limit)), np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-    return tokens, lengths
-
-
-def _pad_stops(stops: Sequence[int]) -> Int[np.ndarray, " stops"]:
-    """Stop tokens filled up with -1, which is no token, to a multiple of 8: one shape for most."""
-    return np.array([*stops, *[-1] * (-len(stops) % 8 or 8 * (not stops))], np.int32)
-
-
-def _until_stop(row: np.ndarray, stops: list[int], ended: list[bool], index: int) -> list[int]:
-    """The row's tokens before its stop token; notes in `ended` that it has come."""
-    if ended[index]:
-        return []
-    found = np.flatnonzero(np.isin(row, stops))
-    ended[index] = bool(found.size)
-    return row[: found[0] if found.size else len(row)].tolist()
-
-
-def _prefill(
-    params: Any,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, " B"],
-    alive: Bool[Array, " B"],
-    keys: Array,
-    stops: Int[Array, " stops"],
-    *,
-    config: ModelConfig,
-    compute: ComputeConfig,
-    cache_length: int,
-    sampling: Sampling,
-) -> _State:
-    """Reads the prompts into a fresh cache and samples the first token of each."""
-    batch, length = tokens.shape
-    slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-    segments = (slots < lengths[:, None]).astype(jnp.int32)
-    cache = init_cache(config, batch, cache_length, compute.dtype)
-    states, cache = _apply(config, compute, params, tokens, segments, slots, cache)
-    final = jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    first = next_tokens(_logits(config, params, final), _fold(keys, 0), sampling)
-    done = ~alive | jnp.isin(first, stops)
-    return _State(cache, first, lengths, jnp.ones((), jnp.int32), done, keys)
-
-
-def _decode(
-    params: Any,
-    state: _State,
-    stops: Int[Array, " stops"],
-    limit: Int[Array, ""],
-    *,
-    config: ModelConfig,
-    compute: ComputeConfig,
-    num_tokens: int,
-    sampling: Sampling,
-) -> tuple[_State, Int[Array, "B chunk"]]:
-    """Up to `num_tokens` more tokens of every row, and never more than `limit` in all."""
-    begin = state.num_new
-
-    def unfinished(carry: tuple[_State, Array]) -> Array:
-        now = carry[0]
-        return (now.num_new < jnp.minimum(begin + num_tokens, limit)) & ~jnp.all(now.done)
-
-    def step(carry: tuple[_State, Array]) -> tuple[_State, Array]:
-        now, buffer = carry
-        segments = (~now.done).astype(jnp.int32)[:, None]
-        states, cache = _apply(
-            config, compute, params, now.last[:, None], segments, now.slot[:, None], now.cache
+        request = Request(
+            prompt,
+            max_new_tokens,
+            sampling or Sampling(),
+            seed=seed,
+            stop_strings=tuple(stop_strings),
         )
-        logits = _logits(config, params, states[:, 0])
-        token = next_tokens(logits, _fold(now.keys, now.num_new), sampling)
-        token = jnp.where(now.done, 0, token)
-        buffer = buffer.at[:, now.num_new - begin].set(token)
-        done = now.done | jnp.isin(token, stops)
-        return _State(cache, token, now.slot + 1, now.num_new + 1, done, now.keys), buffer
+        if self.tokenizer is None:
+            raise DataError("text needs a tokenizer", do="give one: Engine(tokenizer=...)")
+        self.check(request, "prompt")
+        return self._stream(request)
 
-    buffer = jnp.zeros((state.last.shape[0], num_tokens), jnp.int32)
-    return jax.lax.while_loop(unfinished, step, (state, buffer))
+    def _stream(self, request: Request) -> Iterator[str]:
+        pieces: deque[str] = deque()
+        job = self.submit(request, lambda _: None, pieces.append)
+        try:
+            while pieces or not job.done:
+                if pieces:
+                    yield pieces.popleft()
+                else:
+                    self.turn()
+        finally:
+            self._abandon([job])
 
+    def check(self, request: Request, at: str) -> None:
+        """Passes for a request that can be done.
 
-def _apply(
-    config: ModelConfig,
-    compute: ComputeConfig,
-    params: Any,
-    tokens: Int[Array, "B T"],
-    segments: Int[Array, "B T"],
-    slots: Int[Array, "B T"],
-    cache: Cache,
-) -> tuple[Float[Array, "B T D"], Cache]:
-    model: Any = config.decoder(compute)
-    return model.apply({"params": params}, tokens, segments, slots, cache)
+        Raises:
+          DataError: it cannot; see `Request`.
+        """
+        check_request(
+            request,
+            at,
+            vocab_size=self.config.vocab_size,
+            max_length=self.max_length,
+            has_tokenizer=self.tokenizer is not None,
+        )
 
+    def score(self, pairs: Sequence[tuple[Prompt, Prompt]]) -> list[Score]:
+        """How likely each continuation is after its prompt, in order.
 
-def _logits(config: ModelConfig, params: Any, states: Float[Array, "B D"]) -> Float[Array, "B V"]:
-    head = head_weight(config, params).astype(states.dtype)
-    return jnp.einsum("BD,DV->BV", states, head, preferred_element_type=jnp.float32)
+        Pairs with one prompt share its reading, and continuations of one token are had with it.
 
+        Args:
+          pairs: token ids of prompts and of continuations, each of at least one token.
 
-def _fold(keys: Array, number: int | Array) -> Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        Raises:
+          DataError: one is empty, has ids outside the vocabulary or does not fit the length.
+        """
+        return Scorer(self._worker, self._table, self.max_length).score(pairs)
+
+    def score_prompt(self, tokens: Prompt, tops: int = 0) -> tuple[Score, Any, Any]:
+        """The log-probability of each token of a text but the first, in one pass.
+
+        Returns:
+          the score, and the `tops` likeliest tokens with their log-probabilities at each place,
+          [tokens - 1, tops].
+
+        Raises:
+          DataError: as `score`.
+        """
+        return Scorer(self._worker, self._table, self.max_length).score_prompt(tokens, tops)
+
+    # What follows serves many callers at once: the server hands requests over and takes turns.
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is not done."""
+        return bool(self._queue or self._reading or self._running)
+
+    def submit(
+        self,
+        request: Request,
+        on_done: Callable[[Completion], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> Job:
+        """Puts a checked request into the queue; its `cancelled` takes it out again.
+
+        Args:
+          request: what to do.
+          on_done: called, by `turn`, with the continuation.
+          on_text: called with each piece of text that is certain, as soon as it is.
+        """
+        stops = self.stop_ids if request.stop_ids is None else request.stop_ids
+        job = Job(request, stops, self.max_length, self.tokenizer, on_done, on_text)
+        self._queue.append(job)
+        return job
+
+    def turn(self, *, read_at_most: int | None = None) -> None:
+        """Gives free rows to waiting requests, then decodes once.
+
+        Args:
+          read_at_most: pieces of prompts that are read before rows that decode go on; None reads
+            until no row is free.
+        """
+        self._drop_cancelled()
+        self._fill(read_at_most)
+        self.stats.count_rows(len(self._running), self._worker.slots)
+        if not self._running:
+            return
+        made = self._worker.decode(self._num_tokens(), max(j.tops for j in self._running.values()))
+        for row, job in list(self._running.items()):
+            job.add(made.of(row))
+            if job.done:
+                self._release(job)
+
+    def _num_tokens(self) -> int:
+        """Tokens of the next dispatch: few where someone waits for its end."""
+        jobs = self._running.values()
+        if any(job.streams for job in jobs):
+            return PROMPT_TOKENS
+        if self._queue or any(job.request.stop_strings for job in jobs):
+            return CROWDED_TOKENS
+        return DISPATCH_TOKENS
+
+    def _fill(self, read_at_most: int | None) -> None:
+        left = read_at_most
+        while self._reading or (self._queue and self._table.num_free):
+            job = self._reading = self._reading or self._place(self._queue.popleft())
+            while job.num_read < job.to_read.size:
+                if left == 0 and self._running:
+                    return
+                job.num_read += self._worker.read(job.row, job.to_read, job.num_read)
+                left = left and left - 1
+            self._table.hold(job.row, job.to_read)
+            self._worker.start(job)
+            self._running[job.row], self._reading = job, None
+
+    def _place(self, job: Job) -> Job:
+        found = self._table.take(job.to_read)
+        self._worker.take_over(found, job.to_read)
+        job.row, job.num_read = found.row, found.num_tokens
+        return job
+
+    def _release(self, job: Job) -> None:
+        del self._running[job.row]
+        self._worker.stop(job.row)
+        if not np.isfinite(job.logprobs).all():
+            self._worker.clear(job.row)
+            self._table.hold(job.row, job.to_read[:0])
+        self._table.release(job.row)
+        job.finish()
+
+    def _abandon(self, jobs: Sequence[Job]) -> None:
+        """Ends jobs that nobody waits for, after an interruption at any moment."""
+        for job in jobs:
+            job.abandon()
+        self._drop_cancelled()
+        if self._worker.restore():
+            self._table.forget()
+
+    def _drop_cancelled(self) -> None:
+        kept = [job for job in self._queue if not job.cancelled]
+        gone = [job for job in self._queue if job.cancelled]
+        self._queue = deque(kept)
+        if self._reading and self._reading.cancelled:
+            gone.append(self._reading)
+            self._table.release(self._reading.row)
+            self._reading = None
+        for job in gone:
+            job.finish()
+        for job in list(self._running.values()):
+            if job.cancelled:
+                self._release(job)

@@ -1,18 +1,21 @@
-"""Logits to the next token: greedy, temperature, top-k, top-p. Pure functions of arrays."""
+"""Logits to the next token of every row: greedy, temperature, top-k, top-p, each row its own."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import PORTION, check_fields, least, setting
 
 EXCLUDED = -jnp.inf
 """Logit of a token that may not be drawn."""
+
+MAX_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,31 @@ class Sampling:
         check_fields(self)
 
 
-MAX_SEED = 2**32 - 1
+class Controls(NamedTuple):
+    """How every row chooses: the `Sampling`, random numbers and biases of its request."""
+
+    temperature: Float[Array, " B"]
+    top_p: Float[Array, " B"]
+    top_k: Int[Array, " B"]
+    """0 for all."""
+    seed: Int[Array, " B"]
+    stream: Int[Array, " B"]
+    """Which of the seed's streams of random numbers: one a prompt and sample."""
+    stops: Int[Array, "B stops"]
+    """Tokens that end the row; -1, which is none, fills up."""
+    bias_ids: Int[Array, "B biases"]
+    """Tokens whose logits are raised; the vocabulary's size, which is none, fills up."""
+    biases: Float[Array, "B biases"]
+
+
+class Chosen(NamedTuple):
+    """The next token of every row."""
+
+    token: Int[Array, " B"]
+    logprob: Float[Array, " B"]
+    """Of the model itself: before biases, temperature and sets."""
+    logprobs: Float[Array, "B V"]
+    """Likewise, of all tokens."""
 
 
 def check_seed(seed: int) -> None:
@@ -51,51 +78,91 @@ def check_seed(seed: int) -> None:
         )
 
 
-def next_tokens(logits: Float[Array, "B V"], keys: Array, sampling: Sampling) -> Int[Array, " B"]:
+def choose(
+    logits: Float[Array, "B V"],
+    controls: Controls,
+    number: Int[Array, " B"],
+    alive: Bool[Array, " B"],
+) -> Chosen:
     """The next token of every row.
+
+    What a row gets depends on nothing but its own logits and controls. Work that no row asks for
+    is left out at run time, not by another program, whose roundings might differ.
 
     Args:
       logits: float32.
-      keys: one random key a row, unused when the temperature is 0.
-      sampling: how to choose; the order is temperature, top-k, top-p, as in transformers.
+      controls: of every row.
+      number: tokens each row has drawn so far: the draw's place in its random stream.
+      alive: rows that count.
     """
-    if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p < 1:
-        logits = keep_top_p(logits, sampling.top_p)
-    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+    logprobs = jax.nn.log_softmax(logits, axis=-1)
+    raised = jax.lax.cond(
+        jnp.any((controls.bias_ids < logits.shape[-1]) & alive[:, None]),
+        lambda: jax.vmap(lambda row, ids, values: row.at[ids].add(values, mode="drop"))(
+            logits, controls.bias_ids, controls.biases
+        ),
+        lambda: logits,
+    )
+    likeliest = jnp.argmax(raised, axis=-1).astype(jnp.int32)
+    drawing = (controls.temperature > 0) & alive
+    drawn = jax.lax.cond(
+        jnp.any(drawing), lambda: draw(raised, controls, number, alive), lambda: likeliest
+    )
+    token = jnp.where(drawing, drawn, likeliest)
+    logprob = jnp.take_along_axis(logprobs, token[:, None], axis=-1)[:, 0]
+    return Chosen(token, logprob, logprobs)
 
 
-def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
-    """`logits` with all but the k largest of each row excluded (of equals the first).
+def draw(
+    logits: Float[Array, "B V"],
+    controls: Controls,
+    number: Int[Array, " B"],
+    alive: Bool[Array, " B"],
+) -> Int[Array, " B"]:
+    """A random token of every row; the order is temperature, top-k, top-p, as in transformers."""
+    warm = jnp.where(controls.temperature > 0, controls.temperature, 1.0)
+    scaled = logits / warm[:, None]
+    limited = ((controls.top_k > 0) | (controls.top_p < 1)) & (controls.temperature > 0) & alive
+    kept = jax.lax.cond(
+        jnp.any(limited),
+        lambda: keep_likeliest(scaled, controls.top_k, controls.top_p),
+        lambda: scaled,
+    )
+    keys = jax.vmap(_key)(controls.seed, controls.stream, number)
+    return jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
 
-    k = 2    1.0  3.0  2.0  0.0   ->   -inf  3.0  2.0  -inf
+
+def _key(seed: Array, stream: Array, number: Array) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), number)
+
+
+def keep_likeliest(
+    logits: Float[Array, "B V"], top_k: Int[Array, " B"], top_p: Float[Array, " B"]
+) -> Float[Array, "B V"]:
+    """`logits` with all but the likeliest tokens excluded: the k largest, and of them a mass of p.
+
+    A token stays when those likelier than it sum to less than p, so one always stays; of equals
+    the first comes first.
+
+    probabilities        0.1  0.5  0.3  0.1
+    k = 2                 -   kept kept  -
+    p = 0.5               -   kept  -    -
+    p = 0.6               -   kept kept  -
+    p = 0.85             kept kept kept  -
+    k = 2, p = 0.6        -   kept  -    -     (0.5 of the 0.8 that are left is more than 0.6)
+
+    Args:
+      logits: of every token.
+      top_k: 0 keeps all.
+      top_p: 1 keeps all.
     """
+    rank = jnp.arange(logits.shape[-1])
     order = jnp.argsort(-logits, axis=-1, stable=True)
-    keep = jnp.broadcast_to(jnp.arange(logits.shape[-1]) < k, logits.shape)
-    return _exclude(logits, order, keep)
-
-
-def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
-    """`logits` with all excluded but the smallest set whose probabilities sum to p or more.
-
-    A token stays when those likelier than it sum to less than p, so one always stays:
-
-    probabilities   0.1  0.5  0.3  0.1
-    p = 0.5          -   kept  -    -
-    p = 0.6          -   kept kept  -
-    p = 0.85        kept kept kept  -      (of equals the first)
-    """
-    order = jnp.argsort(-logits, axis=-1, stable=True)
-    probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+    most = jnp.where(top_k > 0, top_k, logits.shape[-1])[:, None]
+    fallen = jnp.where(rank < most, jnp.take_along_axis(logits, order, axis=-1), EXCLUDED)
+    probs = jax.nn.softmax(fallen, axis=-1)
     likelier = jnp.cumsum(probs, axis=-1) - probs
-    return _exclude(logits, order, likelier < p)
-
-
-def _exclude(logits: Array, order: Array, keep: Array) -> Array:
-    """`logits` where `keep`, given in sorted `order`, is true; EXCLUDED elsewhere."""
+    keep = (rank < most) & ((likelier < top_p[:, None]) | (top_p[:, None] >= 1))
     rows = jnp.arange(logits.shape[0])[:, None]
-    return jnp.where(jnp.zeros(logits.shape, bool).at[rows, order].set(keep), logits, EXCLUDED)
+    kept = jnp.zeros(logits.shape, bool).at[rows, order].set(keep)
+    return jnp.where(kept, logits, EXCLUDED)

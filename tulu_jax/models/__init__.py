@@ -23,17 +23,19 @@ from tulu_jax.models.family import (
     config_to_dict,
     layer_matrices,
 )
-from tulu_jax.models.layers import Cache, init_cache
+from tulu_jax.models.layers import Cache, LayerCache, Place
 
 __all__ = [
     "FAMILIES",
     "Cache",
     "ComputeConfig",
+    "LayerCache",
     "Llama",
     "LlamaConfig",
     "ModelConfig",
     "NeoxConfig",
     "OptConfig",
+    "Place",
     "RopeScaling",
     "abstract_params",
     "config_from_dict",
@@ -41,7 +43,6 @@ __all__ = [
     "forward",
     "head_weight",
     "hidden_states",
-    "init_cache",
     "init_params",
     "layer_matrices",
     "logical_axes",

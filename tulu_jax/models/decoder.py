@@ -8,7 +8,16 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from tulu_jax.models.config import ComputeConfig
-from tulu_jax.models.layers import Cache, RmsNorm, Rotary, embed, locate, run_layers
+from tulu_jax.models.layers import (
+    AttentionContext,
+    Cache,
+    LayerCache,
+    RmsNorm,
+    Rotary,
+    embed,
+    run_cached_layers,
+    run_layers,
+)
 
 
 class Decoder(nn.Module):
@@ -33,20 +42,24 @@ class Decoder(nn.Module):
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B T"],
         cache: Cache | None = None,
-    ) -> tuple[Float[Array, "B T _"], Cache | None]:
-        """Final states, and the cache with these tokens added when one is given.
+    ) -> tuple[Float[Array, "B T _"], list[LayerCache] | None]:
+        """Final states, and every layer's cache with these tokens added where one is given.
 
         Args:
           tokens: ids in [0, V).
           segment_ids: conversation of each token, 0 for padding.
-          positions: position within the conversation; with a cache also the slot to write.
-          cache: what earlier calls saw of the same rows, or None.
+          positions: position within the conversation.
+          cache: what earlier calls saw of the same rows, the tokens' place in it, and the layers'
+            weights, which are not looked for among the module's then; or None.
         """
         x = self.begin(tokens, positions)
-        context = locate(tokens, segment_ids, positions, cache)
-        context = context._replace(rotary=self.rotary(positions))
-        x, cache = run_layers(self.layer, self.config, self.compute, x, context, cache)
-        return self.finish(x), cache
+        context = AttentionContext(segment_ids, self.rotary(positions))
+        if cache is None:
+            x = run_layers(self.layer, self.config, self.compute, x, context)
+            return self.finish(x), None
+        context = context._replace(place=cache.place)
+        x, layers = run_cached_layers(self.layer, self.config, x, context, cache)
+        return self.finish(x), layers
 
     def begin(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]

@@ -45,6 +45,8 @@ class ModelConfig:
     head_dim: int
     max_length: int
     """Longest sequence in tokens the model was made for."""
+    learned_positions: ClassVar[bool] = False
+    """Whether there is a learned vector for each position, and so no more than max_length."""
     tie_embeddings: bool
     """Whether the output head is the input embedding."""
     bos_id: int | None

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.models.config import ComputeConfig, attention_kernel, check_offload
 from tulu_jax.models.family import ModelConfig
 from tulu_jax.models.remat import policy, tag
 from tulu_jax.models.weight import constrain, matrix, table, vector
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm, silu_gate
+from tulu_jax.ops.attention.cached import (
+    LayerCache,
+    attend_chunk,
+    attend_tokens,
+    write_chunk,
+    write_tokens,
+)
 
 ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
 """Axes of what goes from block to block."""
 BLOCK_AXES = ("batch", "length", "activation_embed")
 """Axes of what a block begins with: gathered once, not by each of its matrices."""
-
-LayerCache = dict[str, Any]
-"""Keys and values of one layer: `key`, `value` [B, S, K, H]."""
 
 
 class Rotary(NamedTuple):
@@ -46,53 +50,40 @@ class Kernel:
     name: str = "blockwise"
 
 
+class Place(NamedTuple):
+    """Where new tokens stand in a cache."""
+
+    slots: Int[Array, " B"]
+    """The slot, and position, of the first token of each row of the batch."""
+    alive: Bool[Array, " B"]
+    """Rows that are looked at; what the others give means nothing."""
+    row: Int[Array, ""] | None = None
+    """The row of the cache that a batch of one row [1, T] stands in; None for a batch [B, 1] that
+    has one token of every row of the cache."""
+
+
 class AttentionContext(NamedTuple):
-    """Each query's conversation, slot and angles, and the keys' segments: all attention knows."""
+    """Each query's conversation and angles, or its place in a cache: all attention knows."""
 
     segments: Int[Array, "B T"]
-    key_segments: Int[Array, "B S"]
-    slots: Int[Array, "B T"]
     rotary: Rotary | None = None
     """None where positions are not rotary."""
     kernel: Kernel = Kernel()
+    place: Place | None = None
+    """None without a cache."""
 
 
 class Cache(NamedTuple):
-    """Keys and values of all layers for generation: one conversation a row, from slot 0 on."""
+    """What cached tokens are run with: weights and cache of every layer, apart, and the place.
 
-    layers: LayerCache
-    """`key` and `value`, [L, B, S, K, H]."""
-    segments: Int[Array, "B S"]
-    """1 where a slot is written, 0 elsewhere."""
-
-
-def init_cache(config: ModelConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty cache for `batch` rows of up to `length` tokens."""
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-    layers = {"key": jnp.zeros(shape, dtype), "value": jnp.zeros(shape, dtype)}
-    return Cache(layers, jnp.zeros((batch, length), jnp.int32))
-
-
-def locate(
-    tokens: Int[Array, "B T"],
-    segment_ids: Int[Array, "B T"],
-    positions: Int[Array, "B T"],
-    cache: Cache | None,
-) -> AttentionContext:
-    """The context of tokens, without angles: they stand in the row, or in the cache's slots.
-
-    Args:
-      tokens: only their shape is looked at.
-      segment_ids: conversation of each token, 0 for padding.
-      positions: position within the conversation; with a cache also the slot to write.
-      cache: what earlier calls saw of the same rows, or None.
+    Neither is stacked: a loop over stacked arrays copies every layer's weights and cache in each
+    step.
     """
-    if cache is None:
-        slots = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return AttentionContext(segment_ids, segment_ids, slots)
-    rows = jnp.arange(tokens.shape[0])[:, None]
-    written = cache.segments.at[rows, positions].set(segment_ids, mode="drop")
-    return AttentionContext(segment_ids, written, positions)
+
+    weights: Sequence[Any]
+    """Of each layer, the variables its module is applied to."""
+    layers: Sequence[LayerCache]
+    place: Place
 
 
 class RmsNorm(nn.Module):
@@ -141,17 +132,12 @@ class Attention(nn.Module):
             query = apply_rotary(query, *context.rotary)
             key = apply_rotary(key, *context.rotary)
         query, key, value = tag(query, "query"), tag(key, "key"), tag(value, "value")
-        if cache is None:
+        if cache is None or context.place is None:
             mixed = attend(
                 query, key, value, context.segments, context.segments, kernel=context.kernel.name
             )
         else:
-            cache = {
-                "key": _write(cache["key"], key, context.slots),
-                "value": _write(cache["value"], value, context.slots),
-            }
-            key, value = cache["key"].astype(x.dtype), cache["value"].astype(x.dtype)
-            mixed = attend(query, key, value, context.segments, context.key_segments, context.slots)
+            mixed, cache = _attend_cached(query, key, value, cache, context.place)
         joined = self._join(tag(mixed, "attention_out"), x.shape[-1])
         return tag(joined, "attention_joined"), cache
 
@@ -175,12 +161,19 @@ class Attention(nn.Module):
         return out
 
 
-def _write(
-    cached: Float[Array, "B S K H"], new: Float[Array, "B T K H"], slots: Int[Array, "B T"]
-) -> Float[Array, "B S K H"]:
-    """The cache with each row's new entries in their slots; slots past the end are dropped."""
-    rows = jnp.arange(cached.shape[0])[:, None]
-    return cached.at[rows, slots].set(new.astype(cached.dtype), mode="drop")
+def _attend_cached(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    cache: LayerCache,
+    place: Place,
+) -> tuple[Float[Array, "B T N H"], LayerCache]:
+    """The mixed values, and the cache with this call's keys and values."""
+    if place.row is None:
+        cache = write_tokens(cache, key[:, 0], value[:, 0], place.slots)
+        return attend_tokens(query[:, 0], cache, place.slots, place.alive)[:, None], cache
+    cache = write_chunk(cache, key[0], value[0], place.row, place.slots[0])
+    return attend_chunk(query[0], cache, place.row, place.slots[0])[None], cache
 
 
 class GatedMlp(nn.Module):
@@ -275,11 +268,10 @@ def run_layers(
     compute: ComputeConfig,
     x: Float[Array, "B T D"],
     context: AttentionContext,
-    cache: Cache | None,
-) -> tuple[Float[Array, "B T D"], Cache | None]:
+) -> Float[Array, "B T D"]:
     """The activations after all layers, which share one trace; call it in a compact method.
 
-    `layer(config)` takes activations, the layer's cache and `context`, and returns the first two.
+    `layer(config)` takes activations, a cache or None, and `context`, and returns the first two.
     """
     kernel = attention_kernel(compute).name
     context = context._replace(kernel=Kernel(kernel))
@@ -298,5 +290,19 @@ def run_layers(
         unroll=compute.unroll_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    x, layers = stack(config, name="layers")(x, cache.layers if cache else None, context)
-    return x, Cache(layers, context.key_segments) if cache else None
+    return stack(config, name="layers")(x, None, context)[0]
+
+
+def run_cached_layers(
+    layer: type[nn.Module],
+    config: ModelConfig,
+    x: Float[Array, "B T D"],
+    context: AttentionContext,
+    cache: Cache,
+) -> tuple[Float[Array, "B T D"], list[LayerCache]]:
+    """Likewise, one layer after the other with its own weights and cache, which is returned."""
+    layers = []
+    for weights, of_layer in zip(cache.weights, cache.layers, strict=True):
+        x, after = layer(config, parent=None).apply(weights, x, of_layer, context)
+        layers.append(after)
+    return x, layers

@@ -12,6 +12,10 @@ from jaxtyping import Array
 
 INIT_STDDEV = 0.02
 
+MATRICES = "matrices"
+"""Flax collection of matrices in another form than arrays of their declared shapes, by the same
+names: the `TransposedWeight`s of generation."""
+
 
 @struct.dataclass
 class DeclaredWeight(nn.LogicallyPartitioned):
@@ -36,6 +40,8 @@ def matrix(
       axes: the logical axis of each.
       inputs: 1, or 2 for a matrix from heads and their channels to the model's width.
     """
+    if module.has_variable(MATRICES, name):
+        return module.get_variable(MATRICES, name)
     return _declare(module, name, shape, axes, nn.initializers.normal(INIT_STDDEV), inputs)
 
 

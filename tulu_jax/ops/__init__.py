@@ -14,10 +14,12 @@ from tulu_jax.ops.rotary import (
     stretch_linear,
     stretch_llama3,
 )
+from tulu_jax.ops.transposed import TransposedWeight, transposed
 
 __all__ = [
     "AdaptedWeight",
     "QuantizedWeight",
+    "TransposedWeight",
     "apply_rotary",
     "attend",
     "dense",
@@ -31,5 +33,6 @@ __all__ = [
     "stretch_linear",
     "stretch_llama3",
     "token_nll",
+    "transposed",
     "weighted_nll",
 ]

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from tulu_jax.ops.adapted import AdaptedWeight
 from tulu_jax.ops.quantized import QuantizedWeight, dense
+from tulu_jax.ops.transposed import TransposedWeight, product
 
 
 def linear(
-    x: Float[Array, "*batch A"], weight: Float[Array, "A *out"] | AdaptedWeight
+    x: Float[Array, "*batch A"], weight: Float[Array, "A *out"] | AdaptedWeight | TransposedWeight
 ) -> Float[Array, "*batch _"]:
     """`x @ weight` in x's dtype, with every axis of `weight` after the first joined into one.
 
@@ -21,8 +22,11 @@ def linear(
     transposed, for which XLA first copies the larger of the two activations element by element;
     here the smaller one is (measured on 2 CPU cores: 15 per cent of a training step). The
     gradient is accumulated and returned in the dtype of `weight`, float32, whatever x's dtype.
-    An `AdaptedWeight` adds its adapter's product; its frozen weight has no gradient at all.
+    An `AdaptedWeight` adds its adapter's product; its frozen weight has no gradient at all. A
+    `TransposedWeight`, for generation, has none either.
     """
+    if isinstance(weight, TransposedWeight):
+        return product(x, weight)
     if isinstance(weight, AdaptedWeight):
         return _adapted(x, weight)
     return _matmul(x, weight.reshape(weight.shape[0], -1))
@@ -38,6 +42,8 @@ def _adapted(x: Array, weight: AdaptedWeight) -> Array:
     added = weight.scale * _matmul(_matmul(seen, weight.a), weight.b)
     if isinstance(weight.weight, QuantizedWeight):
         return _quantized_matmul(x, weight.weight) + added
+    if isinstance(weight.weight, TransposedWeight):
+        return product(x, weight.weight) + added
     frozen = jax.lax.stop_gradient(weight.weight.reshape(weight.shape[0], -1))
     return x @ frozen.astype(x.dtype) + added
 

@@ -51,6 +51,7 @@ class OptConfig(EvenHeads):
     norm_eps: ClassVar[float] = 1e-5
     """Added to the variance in every norm: fixed for the family, its config.json has no such
     field."""
+    learned_positions: ClassVar[bool] = True
     position_offset: ClassVar[int] = 2
     """Rows of the position table before that of position 0; never used, but stored."""
     vocab_size: int

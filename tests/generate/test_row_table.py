@@ -1,0 +1,53 @@
+import numpy as np
+
+from tulu_jax.generate.row_table import RowTable
+
+TOKENS = np.arange(100)
+
+
+def test_whole_pieces_are_shared_by_copy_or_in_place():
+    table = RowTable(3, 16)
+    first = table.take(TOKENS)
+    assert first == (0, 0, 0)
+    table.hold(0, TOKENS)
+    other = np.concatenate([TOKENS[:40], [7, 7]])
+    assert table.take(other) == (1, 0, 32)
+    table.hold(1, other)
+    table.release(0)
+    assert table.take(np.concatenate([TOKENS[:50], [7]])) == (0, 0, 48)
+
+
+def test_the_end_is_shared_with_an_equal_prompt_only():
+    table = RowTable(3, 16)
+    table.take(TOKENS)
+    table.hold(0, TOKENS)
+    assert table.take(TOKENS) == (1, 0, 100)
+    table.hold(1, TOKENS)
+    assert table.take(TOKENS[:99]) == (2, 0, 96)
+
+
+def test_a_row_being_read_is_not_shared():
+    table = RowTable(2, 16)
+    table.take(TOKENS)
+    assert table.take(TOKENS) == (1, 1, 0)
+
+
+def test_the_row_that_is_free_longest_is_taken():
+    table = RowTable(2, 16)
+    for row in (0, 1):
+        table.take(TOKENS[:5] + row)
+        table.hold(row, TOKENS[:5] + row)
+    assert table.num_free == 0
+    table.release(1)
+    table.release(0)
+    assert table.num_free == 2
+    assert table.take(TOKENS[50:]).row == 1
+
+
+def test_nothing_is_held_after_forgetting():
+    table = RowTable(1, 16)
+    table.take(TOKENS)
+    table.hold(0, TOKENS)
+    table.release(0)
+    table.forget()
+    assert table.take(TOKENS) == (0, 0, 0)

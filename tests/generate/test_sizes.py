@@ -1,0 +1,42 @@
+import jax
+import pytest
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.generate.sizes import GIB, check_length, fit, free_memory, slot_bytes
+from tulu_jax.generate.steps import init_layers
+from tulu_jax.models import OptConfig
+
+from .test_engine import CONFIG
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bytes_of_a_slot_are_those_of_its_arrays(dtype):
+    arrays = jax.eval_shape(lambda: init_layers(CONFIG, 1, 64, dtype))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+    assert slot_bytes(CONFIG, 64, dtype) == held
+
+
+def test_as_many_slots_as_fit():
+    weights, slot = CONFIG.num_params * 4, slot_bytes(CONFIG, 64, "float32")
+    options = {"slots": 16, "length": 64, "dtype": "float32"}
+    assert fit(CONFIG, **options, free_bytes=None).slots == 16
+    assert fit(CONFIG, **options, free_bytes=GIB).slots == 16
+    some = fit(CONFIG, **options, free_bytes=int((weights + 3.5 * slot) / 0.9))
+    assert some == (weights, slot, 3, 64)
+    assert "3 slots of 64 tokens: cache 0.00 GiB beside weights of" in some.line()
+    with pytest.raises(ConfigError, match=r"model and one sequence do not fit into the memory"):
+        fit(CONFIG, **options, free_bytes=weights)
+
+
+def test_memory_is_known_here():
+    assert free_memory() > 2**20
+
+
+def test_learned_positions_are_no_more_than_there_are():
+    config = OptConfig(
+        vocab_size=8, d_model=4, d_ff=4, num_layers=1, num_heads=1, max_length=9, word_dim=4
+    )
+    check_length(config, 9)
+    with pytest.raises(ConfigError, match="longer than the model has positions - got 10"):
+        check_length(config, 10)
+    check_length(CONFIG, 10_000)

@@ -1,0 +1,67 @@
+"""What the engine has done, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@dataclasses.dataclass
+class Stats:
+    """Counts since the engine was made; seconds are of waiting for the device."""
+
+    prompt_tokens: int = 0
+    """Tokens of prompts, those that were shared included."""
+    shared_tokens: int = 0
+    """Tokens that another row held already."""
+    read_tokens: int = 0
+    """Tokens that were run through the model, the filling of pieces left out."""
+    read_seconds: float = 0.0
+    decoded_tokens: int = 0
+    decode_seconds: float = 0.0
+    dispatches: int = 0
+    busy_slots: int = 0
+    """Slots with a request, summed over dispatches."""
+    all_slots: int = 0
+    compile_seconds: float = 0.0
+    """First calls of the compiled functions, compilation included."""
+
+    def count_prompt(self, tokens: int, shared: int) -> None:
+        """Notes a prompt, and how much of it was there already."""
+        self.prompt_tokens += tokens
+        self.shared_tokens += shared
+
+    def count_rows(self, busy: int, slots: int) -> None:
+        """Notes how many slots are in use in a dispatch."""
+        self.busy_slots += busy
+        self.all_slots += slots if busy else 0
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds the seconds within to a field."""
+        start = time.perf_counter()
+        yield
+        setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+    def lines(self) -> list[str]:
+        """The numbers as a reader wants them."""
+        found = []
+        if self.prompt_tokens:
+            share = 100 * self.shared_tokens / self.prompt_tokens
+            rate = self.read_tokens / self.read_seconds if self.read_seconds else 0
+            found.append(
+                f"prompts  {self.prompt_tokens:,} tokens, {share:.0f} % shared with others; "
+                f"{rate:,.0f} tokens/s read"
+            )
+        if self.decoded_tokens:
+            rate = self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0
+            busy = 100 * self.busy_slots / max(self.all_slots, 1)
+            found.append(
+                f"answers  {self.decoded_tokens:,} tokens, {rate:,.0f} tokens/s decoded; "
+                f"{busy:.0f} % of slots busy"
+            )
+        if self.compile_seconds:
+            found.append(f"compiled in {self.compile_seconds:.1f} s")
+        return found

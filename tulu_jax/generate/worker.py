@@ -1,0 +1,229 @@
+"""The device side of the engine: weights, cache, and the host's copy of where every row stands."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tulu_jax.errors import ConfigError
+from tulu_jax.generate.jobs import Made
+from tulu_jax.generate.requests import MAX_BIASES, MAX_STOP_IDS
+from tulu_jax.generate.row_table import Found
+from tulu_jax.generate.sample import Controls
+from tulu_jax.generate.sizes import check_length
+from tulu_jax.generate.stats import Stats
+from tulu_jax.generate.steps import MAX_TOPS, Decoded, Rows, compiled_steps, init_layers
+from tulu_jax.generate.weights import split_weights
+from tulu_jax.models import ComputeConfig, ModelConfig
+from tulu_jax.ops.attention.cached import BLOCK
+from tulu_jax.ops.attention.choice import platform_of
+
+if TYPE_CHECKING:
+    from tulu_jax.generate.jobs import Job
+
+PIECES = {"cpu": 64}
+"""Tokens of a prompt that are read at once: on CPU 64 keep both cores busy, and prefixes are shared
+in steps of a piece."""
+OTHER_PIECE = 256
+"""Likewise on accelerators, which want more rows in a product."""
+SMALLEST = 4
+"""The end of a prompt is read in a piece of a quarter, a half or the whole of the others' size."""
+
+
+class MadeBatch(NamedTuple):
+    """What a dispatch added to all rows."""
+
+    counts: np.ndarray
+    decoded: Decoded
+
+    def of(self, row: int) -> Made:
+        """What it added to one row."""
+        return Made(*(np.asarray(array)[row, : self.counts[row]] for array in self.decoded))
+
+
+class Worker:
+    """Runs the compiled functions on rows of a cache."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Any,
+        slots: int,
+        max_length: int,
+        compute: ComputeConfig,
+        stats: Stats,
+    ) -> None:
+        """Takes the weights and makes the cache.
+
+        Raises:
+          ConfigError: `slots` or `max_length` is impossible for the model.
+        """
+        if slots < 1:
+            raise ConfigError("number of slots is impossible", got=slots, expected=">= 1")
+        check_length(config, max_length)
+        self.config, self.slots, self.max_length = config, slots, max_length
+        self.piece = max(PIECES.get(platform_of(), OTHER_PIECE), BLOCK)
+        # Beyond what is needed: a piece that a continuation's last tokens do not fill, and a slot
+        # that rows without a request write into.
+        length = -(-(max_length + 1) // self.piece) * self.piece + self.piece
+        self._unused = length - 1
+        self._weights = split_weights(config, params, compute.dtype)
+        self._new_cache = partial(init_layers, config, slots, length, compute.dtype)
+        self._layers = self._new_cache()
+        self._steps = compiled_steps(config, compute)
+        self._stats = stats
+        self._seen: set[tuple[Any, ...]] = set()
+        self._rows, self._controls = self._idle_rows()
+
+    def _idle_rows(self) -> tuple[Any, Any]:
+        """The host's copy of `Rows` and `Controls`, which it writes into between dispatches."""
+        slots = self.slots
+        zeros: Any = np.zeros(slots, np.int32)
+        full: Any = np.full
+        arrays = (
+            Rows(zeros, zeros + self._unused, zeros, zeros, zeros > 0),
+            Controls(
+                temperature=zeros.astype(np.float32),
+                top_p=full(slots, 1.0, np.float32),
+                top_k=zeros,
+                seed=zeros.astype(np.uint32),
+                stream=zeros,
+                stops=full((slots, MAX_STOP_IDS), -1, np.int32),
+                bias_ids=full((slots, MAX_BIASES), self.config.vocab_size, np.int32),
+                biases=full((slots, MAX_BIASES), 0.0, np.float32),
+            ),
+        )
+        return jax.tree.map(np.copy, arrays)
+
+    def read(self, row: int, tokens: np.ndarray, start: int) -> int:
+        """Reads the piece of a row's tokens that begins at `start`; returns how many it has."""
+        piece = self._cut(tokens, start)
+        count = min(self.piece, tokens.size - start)
+        self._call("read", piece.shape, piece, row, start)
+        self._stats.read_tokens += count
+        return count
+
+    def take_over(self, found: Found, tokens: np.ndarray) -> None:
+        """Copies what a row shares with another."""
+        if found.num_tokens and found.source != found.row:
+            self._call("copy", (), found.source, found.row, found.num_tokens, model=False)
+        self._stats.count_prompt(tokens.size, found.num_tokens)
+
+    def score(
+        self,
+        row: int,
+        tokens: np.ndarray,
+        targets: np.ndarray,
+        start: int,
+        *,
+        offset: int = 0,
+        tops: int = 0,
+    ) -> Any:
+        """Reads a piece; `Scored` of it, on the host: the tokens after each of its own.
+
+        `offset` is the slot of the first of all `tokens`.
+        """
+        piece, after = self._cut(tokens, start), self._cut(targets, start)
+        count = min(self.piece, tokens.size - start)
+        key = (piece.shape, tops)
+        found = self._call("score", key, piece, row, offset + start, after[0], tops=tops)
+        self._stats.read_tokens += count
+        return jax.tree.map(lambda array: np.asarray(array)[:count], found)
+
+    def weigh(
+        self, row: int, tokens: np.ndarray, start: int, choices: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the last piece; log-probabilities of tokens after it, and which are likeliest."""
+        piece = self._cut(tokens, start)
+        assert tokens.size - start <= self.piece
+        padded = np.zeros(max(8, 1 << (choices.size - 1).bit_length()), np.int32)
+        padded[: choices.size] = choices
+        at = tokens.size - start - 1
+        key = (piece.shape, padded.shape)
+        found = self._call("weigh", key, piece, row, start, at, padded)
+        self._stats.read_tokens += tokens.size - start
+        return np.asarray(found[0])[: choices.size], np.asarray(found[1])[: choices.size]
+
+    def clear(self, row: int) -> None:
+        """Sets a row to zeros."""
+        self._call("clear", (), row, model=False)
+
+    def restore(self) -> bool:
+        """Makes the cache anew if an interrupted call has used it up; returns whether it had."""
+        if not any(array.is_deleted() for array in jax.tree.leaves(self._layers)):
+            return False
+        self._layers = self._new_cache()
+        return True
+
+    def start(self, job: Job) -> None:
+        """Has a row decode from its job's last prompt token on."""
+        row, sampling = job.row, job.request.sampling
+        rows, controls = self._rows, self._controls
+        rows.last[row], rows.slot[row] = job.prompt[-1], job.prompt.size - 1
+        rows.made[row], rows.limit[row], rows.alive[row] = 0, job.limit, True
+        controls.temperature[row] = sampling.temperature
+        controls.top_p[row], controls.top_k[row] = sampling.top_p, sampling.top_k
+        controls.seed[row], controls.stream[row] = job.request.seed, job.request.stream
+        controls.stops[row] = -1
+        controls.stops[row, : len(job.stop_ids)] = job.stop_ids
+        biases = job.request.logit_bias
+        controls.bias_ids[row] = self.config.vocab_size
+        controls.bias_ids[row, : len(biases)] = list(biases)
+        controls.biases[row, : len(biases)] = list(biases.values())
+
+    def stop(self, row: int) -> None:
+        """Leaves a row alone."""
+        self._rows.alive[row] = False
+        self._rows.slot[row] = self._unused
+
+    def decode(self, num_tokens: int, tops: int) -> MadeBatch:
+        """Up to `num_tokens` more tokens of every row that has a job."""
+        tops = MAX_TOPS if tops else 0
+        before = self._rows.made
+        with self._stats.timed("read_seconds"):
+            jax.block_until_ready(self._layers)
+        rows, decoded = self._call(
+            "decode", (tops,), self._rows, self._controls, num_tokens, tops=tops, timed="decode"
+        )
+        # Copies, as the host goes on to write into them.
+        self._rows = jax.tree.map(np.array, rows)
+        counts = self._rows.made - before
+        self._stats.dispatches += 1
+        self._stats.decoded_tokens += int(counts.sum())
+        return MadeBatch(counts, jax.tree.map(np.asarray, decoded))
+
+    def _cut(self, tokens: np.ndarray, start: int) -> np.ndarray:
+        """[1, T]: a piece, filled up with zeros to one of three sizes."""
+        part = tokens[start : start + self.piece]
+        size = self.piece
+        while size > self.piece // SMALLEST and part.size <= size // 2:
+            size //= 2
+        piece = np.zeros((1, size), np.int32)
+        piece[0, : part.size] = part
+        return piece
+
+    def _call(
+        self,
+        name: str,
+        shapes: Any,
+        *args: Any,
+        model: bool = True,
+        timed: str = "read",
+        **static: Any,
+    ) -> Any:
+        """Runs a compiled function on the cache, which it replaces; returns what else it gives."""
+        first = (name, shapes) not in self._seen
+        self._seen.add((name, shapes))
+        arguments = [np.int32(value) if isinstance(value, int) else value for value in args]
+        weights = (self._weights,) if model else ()
+        with self._stats.timed("compile_seconds" if first else f"{timed}_seconds"):
+            found = getattr(self._steps, name)(*weights, self._layers, *arguments, **static)
+            only_layers = isinstance(found, list)
+            self._layers = found if only_layers else found[0]
+            rest = None if only_layers else found[1] if len(found) == 2 else found[1:]
+            if first or not only_layers:
+                jax.block_until_ready(rest if rest is not None else self._layers)
+        return rest

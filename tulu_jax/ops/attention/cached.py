@@ -1,0 +1,193 @@
+"""Attention of new tokens over a cache of keys and values: for generation, without gradients.
+
+Keys are read in blocks of `BLOCK` slots, as many as the row has, with a running softmax. A block
+beyond a row's last token changes nothing, to the bit: scores there are masked, their weights 0 and
+the factor for what came before 1. So a row's result depends on nothing but the row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from tulu_jax.ops.attention.choice import platform_of
+from tulu_jax.ops.attention.masks import MASKED
+
+BLOCK = 64
+"""Slots that are read at once: on CPU a block of 8 heads of 64 channels stays in the nearest cache
+(measured beside 128 and 256). A cache's length is a multiple of it."""
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, for rows of up to S tokens, each from slot 0 on.
+
+    Heads come before slots: with slots first every product copies the cache (10 times slower on
+    CPU).
+    """
+
+    key: Float[Array, "B K S H"]
+    value: Float[Array, "B K S H"]
+
+
+class _Running(NamedTuple):
+    """A softmax over the keys so far."""
+
+    largest: Float[Array, "*rows K M"]
+    total: Float[Array, "*rows K M"]
+    mixed: Float[Array, "*rows K M H"]
+
+
+def write_chunk(
+    cache: LayerCache,
+    key: Float[Array, "T K H"],
+    value: Float[Array, "T K H"],
+    row: Int[Array, ""],
+    start: Int[Array, ""],
+) -> LayerCache:
+    """The cache with T neighbouring tokens of one row, the first at slot `start`."""
+
+    def put(cached: Array, new: Array) -> Array:
+        new = new.swapaxes(0, 1)[None].astype(cached.dtype)
+        return jax.lax.dynamic_update_slice(cached, new, (row, 0, start, 0))
+
+    return LayerCache(put(cache.key, key), put(cache.value, value))
+
+
+def write_tokens(
+    cache: LayerCache,
+    key: Float[Array, "B K H"],
+    value: Float[Array, "B K H"],
+    slots: Int[Array, " B"],
+) -> LayerCache:
+    """The cache with one token of every row, each at its own slot."""
+
+    def one(row: Array, now: LayerCache) -> LayerCache:
+        return write_chunk(now, key[row][None], value[row][None], row, slots[row])
+
+    return jax.lax.fori_loop(0, key.shape[0], one, cache)
+
+
+def attend_chunk(
+    query: Float[Array, "T N H"],
+    cache: LayerCache,
+    row: Int[Array, ""],
+    start: Int[Array, ""],
+) -> Float[Array, "T N H"]:
+    """Each query's mix of the values of its row up to its own slot; query t is at `start + t`.
+
+    With start = 2 and T = 2, of a row whose slots 0 to 3 are written:
+
+        slot      0 1 2 3
+        query 0   x x x .
+        query 1   x x x x
+    """
+    length, heads, width = query.shape
+    kv_heads = cache.key.shape[1]
+    group = heads // kv_heads
+    grouped = query.reshape(length, kv_heads, group, width).swapaxes(0, 1)
+    grouped = grouped.reshape(kv_heads, length * group, width)
+    last = jnp.repeat(start + jnp.arange(length), group)
+
+    def step(index: Array, so_far: _Running) -> _Running:
+        at, size = (row, 0, index * BLOCK, 0), (1, kv_heads, BLOCK, width)
+        key = jax.lax.dynamic_slice(cache.key, at, size)[0]
+        value = jax.lax.dynamic_slice(cache.value, at, size)[0]
+        seen = index * BLOCK + jnp.arange(BLOCK) <= last[:, None]
+        return _add_block(so_far, grouped, key, value, seen)
+
+    blocks = (start + length - 1) // BLOCK + 1
+    mixed = _mix(jax.lax.fori_loop(0, blocks, step, _nothing(grouped)))
+    mixed = mixed.reshape(kv_heads, length, group, width).swapaxes(0, 1)
+    return mixed.reshape(length, heads, width).astype(query.dtype)
+
+
+def attend_tokens(
+    query: Float[Array, "B N H"],
+    cache: LayerCache,
+    slots: Int[Array, " B"],
+    alive: Bool[Array, " B"],
+) -> Float[Array, "B N H"]:
+    """Each row's mix of its values up to its slot; zeros, at no cost, for rows not alive.
+
+    On CPU row by row, each its own blocks alone; elsewhere all rows at once, as many blocks as the
+    longest has.
+    """
+    if platform_of() == "cpu":
+        return _row_by_row(query, cache, slots, alive)
+    return _rows_at_once(query, cache, slots, alive)
+
+
+def _row_by_row(query: Array, cache: LayerCache, slots: Array, alive: Array) -> Array:
+    def one(row: Array, out: Array) -> Array:
+        mixed = jax.lax.cond(
+            alive[row],
+            lambda: attend_chunk(query[row][None], cache, row, slots[row]),
+            lambda: jnp.zeros_like(query[:1]),
+        )
+        return jax.lax.dynamic_update_slice(out, mixed, (row, 0, 0))
+
+    return jax.lax.fori_loop(0, query.shape[0], one, jnp.zeros_like(query))
+
+
+def _rows_at_once(query: Array, cache: LayerCache, slots: Array, alive: Array) -> Array:
+    batch, heads, width = query.shape
+    kv_heads = cache.key.shape[1]
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, width)
+
+    def step(index: Array, so_far: _Running) -> _Running:
+        key = jax.lax.dynamic_slice_in_dim(cache.key, index * BLOCK, BLOCK, 2)
+        value = jax.lax.dynamic_slice_in_dim(cache.value, index * BLOCK, BLOCK, 2)
+        seen = index * BLOCK + jnp.arange(BLOCK) <= slots[:, None]
+        return _add_block(so_far, grouped, key, value, seen[:, None, None])
+
+    blocks = jnp.max(jnp.where(alive, slots, 0)) // BLOCK + 1
+    mixed = _mix(jax.lax.fori_loop(0, blocks, step, _nothing(grouped)))
+    mixed = jnp.where(alive[:, None, None, None], mixed, 0)
+    return mixed.reshape(batch, heads, width).astype(query.dtype)
+
+
+def _nothing(query: Float[Array, "*rows K M H"]) -> _Running:
+    shape = query.shape[:-1]
+    return _Running(
+        jnp.full(shape, MASKED, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros(query.shape, jnp.float32),
+    )
+
+
+def _add_block(
+    so_far: _Running,
+    query: Float[Array, "*rows K M H"],
+    key: Float[Array, "*rows K S H"],
+    value: Float[Array, "*rows K S H"],
+    seen: Bool[Array, "..."],
+) -> _Running:
+    """The softmax with one more block of keys.
+
+    Source: Milakov and Gimelshein 2018, arXiv 1805.02867, algorithm 3.
+    """
+    key, value = key.astype(query.dtype), value.astype(query.dtype)
+    scores = jnp.einsum("...MH,...SH->...MS", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(seen, scores * query.shape[-1] ** -0.5, MASKED)
+    largest = jnp.maximum(so_far.largest, scores.max(-1))
+    shrink = jnp.exp(so_far.largest - largest)
+    # Masked scores are MASKED exactly, and so is `largest` while all are: their weight is 0.
+    weights = jnp.where(seen, jnp.exp(scores - largest[..., None]), 0.0)
+    added = jnp.einsum(
+        "...MS,...SH->...MH",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    return _Running(
+        largest,
+        so_far.total * shrink + weights.sum(-1),
+        so_far.mixed * shrink[..., None] + added,
+    )
+
+
+def _mix(found: _Running) -> Array:
+    return found.mixed / jnp.where(found.total > 0, found.total, 1.0)[..., None]
