@@ -7,8 +7,8 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.engine import add_model_arguments, checked_sampling, make_engine, open_model
 from tulu_jax.cli.flags import new_command
-from tulu_jax.cli.generate import add_model_arguments, checked_sampling, make_engine, open_model
 from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
