@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tulu_jax.cli.flags import path_argument
+from tulu_jax.cli.flags import new_command, path_argument
 
 DESCRIPTION = """\
 make:  writes tuned - base, tensor by tensor, as a Hugging Face folder that may be published where
@@ -25,13 +25,13 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Adds `tulu diff make` and `tulu diff apply` to the command line."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "diff",
+        run,
         help="make or apply a weight diff",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=style,
     )
     actions = parser.add_subparsers(dest="action", metavar="make|apply", required=True)
     make = actions.add_parser("make", help="tuned - base", description="Writes tuned - base.")
@@ -47,7 +47,6 @@ def add_parser(subparsers: Any) -> None:
         action.add_argument(
             "--output", type=path_argument, required=True, metavar="DIR", help="folder to make"
         )
-        action.set_defaults(func=run)
     make.add_argument(
         "--tuned", type=path_argument, required=True, metavar="DIR", help="the tuned model's folder"
     )

@@ -258,9 +258,8 @@ def _check_verify(args: argparse.Namespace) -> None:
     if args.verify:
         verify.limits_of(args)
         return
-    defaults = {"prompts": None, "max_difference": 1e-3, "max_kl": 1e-5, "min_agreement": 0.99}
-    for name, value in defaults.items():
-        if getattr(args, name) != value:
+    for name in ("prompts", *verify.LIMITS):
+        if getattr(args, name) is not None:
             raise ConfigError(
                 f"--{name} goes with --verify only", got=getattr(args, name), do="add --verify"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.flags import number, path_argument, whole
+from tulu_jax.cli.flags import new_command, number, path_argument, whole
 from tulu_jax.fields import PORTION
 from tulu_jax.files import write_json
 
@@ -32,12 +32,13 @@ Settings are changed as in `tulu train`: --gin.BATCH_SIZE=256.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the `tulu` parser."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "plan",
+        run,
         help="memory, traffic and time of a run, on hardware that need not be there",
         description="Compiles the real training step for a topology and says what it takes.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -66,7 +67,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--json", type=path_argument, metavar="FILE", help="also write the plan here"
     )
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

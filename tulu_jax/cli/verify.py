@@ -35,6 +35,8 @@ examples:
 
 MAX_TOKENS = 128
 """Longest part of a prompt that is run."""
+LIMITS = {"max_difference": "difference", "max_kl": "kl", "min_agreement": "agreement"}
+"""Flags, and the fields of `Limits` that they set."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -73,21 +75,18 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max_difference",
         type=number(least(0)),
-        default=1e-3,
         metavar="X",
         help="largest relative L2 difference of any activation (default 1e-3)",
     )
     group.add_argument(
         "--max_kl",
         type=number(least(0)),
-        default=1e-5,
         metavar="X",
         help="largest mean KL divergence of predictions, in nats (default 1e-5)",
     )
     group.add_argument(
         "--min_agreement",
         type=number(between(0, 1, "a share")),
-        default=0.99,
         metavar="X",
         help="smallest share of positions with the same most likely token (default 0.99)",
     )
@@ -122,10 +121,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def limits_of(args: argparse.Namespace) -> Limits:
-    """How far the two may differ."""
+    """How far the two may differ: as the flags say, else as `Limits` does."""
     from tulu_jax.checkpoint.verify import Limits
 
-    return Limits(args.max_difference, args.max_kl, args.min_agreement)
+    given = {field: getattr(args, flag) for flag, field in LIMITS.items()}
+    return Limits(**{field: value for field, value in given.items() if value is not None})
 
 
 def _prompts(
