@@ -15,7 +15,8 @@ from tulu_jax.inspect.check.language import LanguageFinder
 
 NUMBERS = ["-1", "0", "3.5", "nan", "inf", "9" * 30]
 TEXTS = ["", " ", "nothing/here", "junk", "folder", "empty", "gs://bucket/x", "/dev/null", "[1]",
-         "\x00", "\ud800", "a.b=", "--", "/dev/null/(/", "é 😀,b [1]", "~nobody_of_that_name/x"]  # fmt: skip
+         "\x00", "\ud800", "a.b=", "--", "/dev/null/(/", "é 😀,b [1]",
+         "~nobody_of_that_name/x"]  # fmt: skip
 COMMANDS = ("download", "prepare", "stats", "inspect", "check")
 
 
