@@ -94,6 +94,7 @@ def controls(count, sampling, *, seed=0, biases=()):
         jnp.full((count, 1), -1),
         jnp.tile(jnp.asarray(ids), (count, 1)),
         jnp.tile(jnp.asarray(values, jnp.float32), (count, 1)),
+        jnp.zeros(count, jnp.int32),
     )
 
 

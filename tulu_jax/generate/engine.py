@@ -290,7 +290,7 @@ class Engine:
         self.stats.count_rows(len(self._running), self._worker.slots)
         if not self._running:
             return
-        made = self._worker.decode(self._num_tokens(), max(j.tops for j in self._running.values()))
+        made = self._worker.decode(self._num_tokens())
         for row, job in list(self._running.items()):
             job.add(made.of(row))
             if job.done:

@@ -57,11 +57,6 @@ class Job:
         return self.prompt[:-1]
 
     @property
-    def tops(self) -> int:
-        """Likeliest tokens that are wanted at each place."""
-        return self.request.tops
-
-    @property
     def streams(self) -> bool:
         """Whether a reader waits for every piece."""
         return self._on_text is not None

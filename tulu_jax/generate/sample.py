@@ -54,6 +54,8 @@ class Controls(NamedTuple):
     bias_ids: Int[Array, "B biases"]
     """Tokens whose logits are raised; the vocabulary's size, which is none, fills up."""
     biases: Float[Array, "B biases"]
+    tops: Int[Array, " B"]
+    """Likeliest tokens that the row wants reported at each position."""
 
 
 class Chosen(NamedTuple):

@@ -82,7 +82,7 @@ def compiled_steps(config: ModelConfig, compute: ComputeConfig) -> Steps:
     donated: Any = {"donate_argnames": ("layers",)}
     return Steps(
         jax.jit(partial(read, **model), **donated),
-        jax.jit(partial(decode, **model), static_argnames=("tops",), **donated),
+        jax.jit(partial(decode, **model), **donated),
         jax.jit(partial(score, **model), static_argnames=("tops",), **donated),
         jax.jit(partial(weigh, **model), **donated),
         jax.jit(copy, **donated),
@@ -144,7 +144,6 @@ def decode(
     *,
     config: ModelConfig,
     compute: ComputeConfig,
-    tops: int,
 ) -> tuple[Layers, Rows, Decoded]:
     """Up to `num_tokens` more tokens of every row that is alive, stop tokens among them.
 
@@ -156,9 +155,8 @@ def decode(
       num_tokens: at most `DISPATCH_TOKENS`.
       config: the model.
       compute: dtype of activations.
-      tops: likeliest tokens to report at each position.
     """
-    batch = rows.last.shape[0]
+    batch, tops = rows.last.shape[0], min(MAX_TOPS, config.vocab_size)
     empty = Decoded(
         jnp.zeros((batch, DISPATCH_TOKENS), jnp.int32),
         jnp.zeros((batch, DISPATCH_TOKENS), jnp.float32),
@@ -177,7 +175,11 @@ def decode(
         states, layers = _run(weights, layers, now.last[:, None], place, config, compute)
         logits = product(states[:, 0], weights.head, jnp.float32)
         chosen = choose(logits, controls, now.made, now.alive)
-        values, tokens = jax.lax.top_k(chosen.logprobs, tops)
+        values, tokens = jax.lax.cond(
+            jnp.any((controls.tops > 0) & now.alive),
+            lambda: jax.lax.top_k(chosen.logprobs, tops),
+            lambda: [jnp.zeros((batch, tops)), jnp.zeros((batch, tops), jnp.int32)],
+        )
         out = Decoded(
             out.tokens.at[:, at].set(chosen.token),
             out.logprobs.at[:, at].set(chosen.logprob),

@@ -15,7 +15,7 @@ from tulu_jax.generate.row_table import Found
 from tulu_jax.generate.sample import Controls
 from tulu_jax.generate.sizes import check_length
 from tulu_jax.generate.stats import Stats
-from tulu_jax.generate.steps import MAX_TOPS, Decoded, Rows, compiled_steps, init_layers
+from tulu_jax.generate.steps import Decoded, Rows, compiled_steps, init_layers
 from tulu_jax.generate.weights import split_weights
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.ops.attention.cached import BLOCK
@@ -94,6 +94,7 @@ class Worker:
                 stops=full((slots, MAX_STOP_IDS), -1, np.int32),
                 bias_ids=full((slots, MAX_BIASES), self.config.vocab_size, np.int32),
                 biases=full((slots, MAX_BIASES), 0.0, np.float32),
+                tops=zeros,
             ),
         )
         return jax.tree.map(np.copy, arrays)
@@ -167,6 +168,7 @@ class Worker:
         controls.temperature[row] = sampling.temperature
         controls.top_p[row], controls.top_k[row] = sampling.top_p, sampling.top_k
         controls.seed[row], controls.stream[row] = job.request.seed, job.request.stream
+        controls.tops[row] = job.request.tops
         controls.stops[row] = -1
         controls.stops[row, : len(job.stop_ids)] = job.stop_ids
         biases = job.request.logit_bias
@@ -179,14 +181,13 @@ class Worker:
         self._rows.alive[row] = False
         self._rows.slot[row] = self._unused
 
-    def decode(self, num_tokens: int, tops: int) -> MadeBatch:
+    def decode(self, num_tokens: int) -> MadeBatch:
         """Up to `num_tokens` more tokens of every row that has a job."""
-        tops = MAX_TOPS if tops else 0
         before = self._rows.made
         with self._stats.timed("read_seconds"):
             jax.block_until_ready(self._layers)
         rows, decoded = self._call(
-            "decode", (tops,), self._rows, self._controls, num_tokens, tops=tops, timed="decode"
+            "decode", (), self._rows, self._controls, num_tokens, timed="decode"
         )
         # Copies, as the host goes on to write into them.
         self._rows = jax.tree.map(np.array, rows)
