@@ -20,7 +20,7 @@ test: lint  ## lint, types and all tests (set TULU_SHARED for those on real data
 
 test-newest:  ## the tests (but for those against torch) on the newest Python and libraries found here
 	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
-	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test-base]'
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test-base,tpu]'
 	TULU_SHARED=$(SHARED) $(NEWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test  ## ruff and pyright
