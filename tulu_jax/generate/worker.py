@@ -65,10 +65,10 @@ class Worker:
             raise ConfigError("number of slots is impossible", got=slots, expected=">= 1")
         check_length(config, max_length)
         self.config, self.slots, self.max_length = config, slots, max_length
-        self.piece = max(PIECES.get(platform_of(), OTHER_PIECE), BLOCK)
+        self.piece = PIECES.get(platform_of(), OTHER_PIECE)
         # Beyond what is needed: a piece that a continuation's last tokens do not fill, and a slot
         # that rows without a request write into.
-        length = -(-(max_length + 1) // self.piece) * self.piece + self.piece
+        length = -(-(max_length + 1 + self.piece) // BLOCK) * BLOCK
         self._unused = length - 1
         self._weights = split_weights(config, params, compute.dtype)
         self._new_cache = partial(init_layers, config, slots, length, compute.dtype)
