@@ -2,6 +2,7 @@ import jax
 import pytest
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.generate import sizes
 from tulu_jax.generate.sizes import GIB, check_length, fit, free_memory, slot_bytes
 from tulu_jax.generate.steps import init_layers
 from tulu_jax.models import OptConfig
@@ -28,8 +29,12 @@ def test_as_many_slots_as_fit():
         fit(CONFIG, **options, free_bytes=weights)
 
 
-def test_memory_is_known_here():
-    assert free_memory() > 2**20
+def test_memory_that_files_are_cached_in_is_free(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   5 kB\n")
+    monkeypatch.setattr(sizes, "MEMINFO", tmp_path / "meminfo")
+    assert free_memory() == 5 * 1024
+    monkeypatch.setattr(sizes, "MEMINFO", tmp_path / "none")
+    assert free_memory() is None
 
 
 def test_learned_positions_are_no_more_than_there_are():

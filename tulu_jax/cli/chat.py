@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.engine import add_model_arguments, checked_sampling, make_engine, open_model
@@ -14,6 +15,9 @@ from tulu_jax.errors import DataError
 if TYPE_CHECKING:
     from tulu_jax.chat import Message, Tokenizer
     from tulu_jax.generate import Engine, Sampling
+
+CONVERSATION_TOKENS = 8192
+"""Of the longest conversation, where the user does not say: memory is taken for all of them."""
 
 DESCRIPTION = """\
 Talks to a model from a Hugging Face folder or a run folder. Answers appear as they are made; the
@@ -48,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     console = plain_console(soft_wrap=True)
     sampling = checked_sampling(args)
     opened = open_model(args)
-    engine = make_engine(args, opened, console, slots=1)
+    engine = make_engine(
+        args, opened, console, slots=1, longest=args.max_length or CONVERSATION_TOKENS
+    )
     console.print(
         f"{args.model}, {opened.config.num_params:,} weights. "
         "Write a message; /help lists commands.",
@@ -156,9 +162,10 @@ class Conversation:
         )
         text = ""
         try:
-            for piece in pieces:
-                text += piece
-                write_verbatim(piece, end="")
+            with closing(pieces):  # which ends the request, wherever Ctrl-C comes
+                for piece in pieces:
+                    text += piece
+                    write_verbatim(piece, end="")
         except KeyboardInterrupt:
             self._console.print(" (stopped)", style="dim", end="")
         write_verbatim("")

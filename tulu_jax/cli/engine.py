@@ -163,7 +163,7 @@ def make_engine(
     console: Any,
     *,
     slots: int,
-    longest: int | None = None,
+    longest: int,
 ) -> Engine:
     """The engine, with weights moved to the device one by one.
 
@@ -172,7 +172,7 @@ def make_engine(
       opened: the model.
       console: to show progress on.
       slots: most requests to run side by side; fewer where memory has no room for them.
-      longest: tokens of the longest prompt and answer that will be asked for, if that is known.
+      longest: tokens of the longest prompt and answer that will be asked for.
 
     Raises:
       CheckpointError: weights that are no numbers, or damaged.
@@ -184,9 +184,8 @@ def make_engine(
     from tulu_jax.generate.sizes import fit, free_memory
     from tulu_jax.models import ComputeConfig
 
-    config, length = opened.config, opened.max_length
-    if longest is not None:
-        length = min(length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
+    config = opened.config
+    length = min(opened.max_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
     sizes = fit(config, slots=slots, length=length, dtype=args.dtype, free_bytes=free_memory())
     if sizes.slots < slots:
         print_line(console, f"memory has room for {sizes.line()}")

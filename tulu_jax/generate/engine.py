@@ -9,7 +9,7 @@ not see each other: what a request gets is the same, to the bit, whatever runs b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,7 +181,7 @@ class Engine:
         sampling: Sampling | None = None,
         stop_strings: Sequence[str] = (),
         seed: int = 0,
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """The text of one continuation piece by piece, as soon as no later token can change it.
 
         Joined, the pieces are the `text` that `generate` gives. Closing the iterator ends the
@@ -202,7 +202,7 @@ class Engine:
         self.check(request, "prompt")
         return self._stream(request)
 
-    def _stream(self, request: Request) -> Iterator[str]:
+    def _stream(self, request: Request) -> Generator[str]:
         pieces: deque[str] = deque()
         job = self.submit(request, lambda _: None, pieces.append)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from tulu_jax.errors import ConfigError
 from tulu_jax.models import ModelConfig
 
 GIB = 2**30
+MEMINFO = Path("/proc/meminfo")
 USED_SHARE = 0.9
 """Of the free memory; the rest is for activations, logits and what the compiler needs."""
 
@@ -88,13 +89,14 @@ def fit(
 
 
 def free_memory() -> int | None:
-    """Bytes that are free on the first device; of the host where that is the CPU."""
+    """Bytes that are free on the first device; of the host, caches of files included, on CPU."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    if device.platform == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if device.platform == "cpu" and MEMINFO.is_file():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
     return None
 
 

@@ -10,8 +10,8 @@ import jax
 from jaxtyping import Array, Float
 
 FEW_ROWS = 64
-"""Up to so many rows the product is computed as `stored @ x.T`, which XLA on CPU does 2 to 3 times
-as fast as `x @ stored.T` (16 rows, float32; equal from 64 rows on)."""
+"""Up to so many rows the product is computed as `stored @ x.T`: for 16 rows in float32 XLA does 64
+GFLOP/s so on 2 CPU cores, 42 as `x @ stored.T` and 27 as `x @ weight`; for 64 rows 115, 100, 97."""
 
 
 @jax.tree_util.register_dataclass

@@ -17,8 +17,8 @@ from tulu_jax.ops.attention.choice import platform_of
 from tulu_jax.ops.attention.masks import MASKED
 
 BLOCK = 128
-"""Slots that are read at once (on 2 CPU cores 64 took 1.25 times as long, 256 as long). A cache's
-length is a multiple of it."""
+"""Slots that are read at once; a cache's length is a multiple of it. On 2 CPU cores 64 took 1.3
+times as long, 256 about as long."""
 
 
 class LayerCache(NamedTuple):
