@@ -50,18 +50,19 @@ class Stats:
         found = []
         if self.prompt_tokens:
             share = 100 * self.shared_tokens / self.prompt_tokens
-            rate = self.read_tokens / self.read_seconds if self.read_seconds else 0
-            found.append(
-                f"prompts  {self.prompt_tokens:,} tokens, {share:.0f} % shared with others; "
-                f"{rate:,.0f} tokens/s read"
-            )
+            rate = _rate(self.read_tokens, self.read_seconds, "read")
+            found.append(f"prompts  {self.prompt_tokens:,} tokens, {share:.0f} % shared{rate}")
         if self.decoded_tokens:
-            rate = self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0
-            busy = 100 * self.busy_slots / max(self.all_slots, 1)
+            busy = 100 * self.busy_slots / self.all_slots
+            rate = _rate(self.decoded_tokens, self.decode_seconds, "decoded")
             found.append(
-                f"answers  {self.decoded_tokens:,} tokens, {rate:,.0f} tokens/s decoded; "
-                f"{busy:.0f} % of slots busy"
+                f"answers  {self.decoded_tokens:,} tokens, {busy:.0f} % of slots busy{rate}"
             )
         if self.compile_seconds:
             found.append(f"compiled in {self.compile_seconds:.1f} s")
         return found
+
+
+def _rate(tokens: int, seconds: float, done: str) -> str:
+    """Tokens a second; nothing where all the time was compilation."""
+    return f", {done} at {tokens / seconds:,.0f} tokens/s" if seconds > 0.01 else ""

@@ -1,0 +1,30 @@
+import time
+
+from tulu_jax.generate.stats import Stats
+
+
+def test_lines_say_what_was_done():
+    stats = Stats(read_tokens=60, read_seconds=2.0, decoded_tokens=90, decode_seconds=3.0)
+    stats.count_prompt(100, 40)
+    stats.count_rows(3, 4)
+    stats.count_rows(0, 4)  # nothing runs: no slot is idle
+    stats.compile_seconds = 1.25
+    assert stats.lines() == [
+        "prompts  100 tokens, 40 % shared, read at 30 tokens/s",
+        "answers  90 tokens, 75 % of slots busy, decoded at 30 tokens/s",
+        "compiled in 1.2 s",
+    ]
+
+
+def test_no_rate_where_all_was_compilation():
+    stats = Stats(decoded_tokens=90, busy_slots=1, all_slots=1)
+    assert stats.lines() == ["answers  90 tokens, 100 % of slots busy"]
+    assert Stats().lines() == []
+
+
+def test_seconds_are_added():
+    stats = Stats()
+    for _ in range(2):
+        with stats.timed("read_seconds"):
+            time.sleep(0.01)
+    assert stats.read_seconds >= 0.02
