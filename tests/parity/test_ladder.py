@@ -17,6 +17,7 @@ from tulu_jax.models import Cache, ComputeConfig, Place
 from tulu_jax.models.families import llama, neox, opt
 from tulu_jax.models.layers import Attention, AttentionContext
 from tulu_jax.ops import apply_rotary, layer_norm, rms_norm, rotary_rates, stretch_llama3
+from tulu_jax.ops.attention.cached import BLOCK
 
 from .packed import PAD, conversations, gradient_differences, our_loss, their_loss
 from .reference import CONFIGS, divergence, max_diff, random_tokens, torch_model
@@ -209,7 +210,7 @@ def test_generation_cache_is_of_every_family(pair):
     tokens = random_tokens(config, 2, 7)
     ones, slots = np.ones_like(tokens), np.tile(np.arange(7, dtype=np.int32), (2, 1))
     model, weights = config.decoder(ComputeConfig()), split_weights(config, params, "float32")
-    cached = init_layers(config, 2, 64, "float32")
+    cached = init_layers(config, 2, BLOCK, "float32")
 
     def run(piece, slot, row, cached):
         place = Place(jnp.asarray(slot), jnp.ones(len(piece), bool), row)

@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 
 
-def keep_every_program(loop) -> None:
+def keep_every_program(setup) -> None:
     """Also those that compile in no time: the next process then takes them from the disk."""
     import jax
 
-    keep_compiled = loop.use_compilation_cache
+    keep_compiled = setup.use_compilation_cache
 
     def keep_all_compiled() -> None:
         keep_compiled()
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-    loop.use_compilation_cache = keep_all_compiled
+    setup.use_compilation_cache = keep_all_compiled
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     if is_toy:
         toy.install(loop, setup)
     if is_toy or bare:
-        keep_every_program(loop)
+        keep_every_program(setup)
         leave_out_what_others_test(setattr)
     restore = Checkpoints.restore
 
