@@ -1,7 +1,7 @@
 """The engine against a whole forward pass, and what no company may change."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -214,7 +214,7 @@ def test_many_requests_through_few_slots_are_each_answered_once(engine):
         prompt = PROMPTS[rng.integers(len(PROMPTS))]
         stops = tuple(rng.integers(3, 40, rng.integers(3)).tolist())
         request = Request(prompt, int(rng.integers(1, 20)), stop_ids=stops)
-        note = lambda done, number=number: answers.setdefault(number, []).append(done)  # noqa: E731
+        note = partial(lambda number, done: answers.setdefault(number, []).append(done), number)
         jobs.append((engine.submit(request, note), request))
     cancelled = set()
     while engine.busy:

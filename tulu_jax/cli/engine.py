@@ -51,6 +51,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="how conversations are written (default: as the model was trained; else its folder's "
         "own chat template, or tulu where it has none)",
     )
+    _add_sampling_arguments(parser)
+
+
+def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature",
         type=number(least(0)),

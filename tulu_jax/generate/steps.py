@@ -147,14 +147,7 @@ def decode(
 ) -> tuple[Layers, Rows, Decoded]:
     """Up to `num_tokens` more tokens of every row that is alive, stop tokens among them.
 
-    Args:
-      weights: of the model.
-      layers: the cache; its buffers are taken over.
-      rows: where every row stands.
-      controls: how it goes on.
-      num_tokens: at most `DISPATCH_TOKENS`.
-      config: the model.
-      compute: dtype of activations.
+    The cache's buffers are taken over; `num_tokens` is at most `DISPATCH_TOKENS`.
     """
     batch, tops = rows.last.shape[0], min(MAX_TOPS, config.vocab_size)
     empty = Decoded(
