@@ -68,6 +68,27 @@ def test_the_longest_that_fits(engine):
     assert found.logprobs[1] == pytest.approx(whole[-1, 6], abs=1e-4)
 
 
+@pytest.mark.parametrize("used_up", [False, True])
+def test_an_interrupted_prompt_is_read_again(monkeypatch, used_up):
+    """Ctrl-C before a piece is read, or after its call has used the cache's buffers up."""
+    engine = Engine(CONFIG, random_params(CONFIG), slots=2, stop_ids=[])
+    worker, pair = engine._worker, (PROMPTS[-1], [5, 6])
+    (expected,) = Engine(CONFIG, random_params(CONFIG), slots=2, stop_ids=[]).score([pair])
+
+    def read(*args, **options):
+        if used_up:
+            steps.read(*args, **options)
+        raise KeyboardInterrupt
+
+    steps = worker._steps
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "_steps", steps._replace(read=read))
+        engine.score([pair])
+    (found,) = engine.score([pair])
+    assert found.logprobs.tobytes() == expected.logprobs.tobytes()
+    assert engine._table.num_free == 2
+
+
 @pytest.mark.parametrize(
     ("pair", "message"),
     [

@@ -62,10 +62,11 @@ class Scorer:
         worker = self._worker
         last = (prompt.size - 1) // worker.piece * worker.piece
         found = self._table.take(prompt[:last])
-        worker.take_over(found, prompt[:last])
         try:
+            worker.take_over(found, prompt[:last])
             for start in range(found.num_tokens, last, worker.piece):
                 worker.read(found.row, prompt[:last], start)
+            self._table.hold(found.row, prompt[:last])  # not before: an interrupted row holds less
             choices = np.array([answer[0] for answer in answers], np.int32)
             first, likeliest = worker.weigh(found.row, prompt, last, choices)
             return [
@@ -73,8 +74,13 @@ class Scorer:
                 for index, answer in enumerate(answers)
             ]
         finally:
-            self._table.hold(found.row, prompt[:last])
-            self._table.release(found.row)
+            self._give_back(found.row)
+
+    def _give_back(self, row: int) -> None:
+        """The row is free again, and the cache whole, after an interruption too."""
+        self._table.release(row)
+        if self._worker.restore():
+            self._table.forget()
 
     def _follow(
         self, row: int, prompt: np.ndarray, answer: np.ndarray, first: Any, likeliest: bool
@@ -96,7 +102,7 @@ class Scorer:
             for start in range(0, ids.size - 1, self._worker.piece):
                 parts.append(self._worker.score(found.row, ids[:-1], ids[1:], start, tops=tops))
         finally:
-            self._table.release(found.row)
+            self._give_back(found.row)
         empty = np.zeros((0, tops))
         logprobs = np.concatenate([np.zeros(0, np.float32), *(part.logprobs for part in parts)])
         return (
