@@ -1,0 +1,1 @@
+"""The benchmarks, what they share, and what is made of their results."""
