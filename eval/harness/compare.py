@@ -1,0 +1,311 @@
+"""Two results side by side, instance by instance: whether one model is better, and how much."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.harness import statistics
+from eval.harness.reading import Instance, Result, read_suite
+from tulu_jax.errors import DataError
+
+SEED = 0
+"""Of the bootstrap: the same two results always give the same p."""
+
+_PASS = re.compile(r"pass@(\d+)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is paired: an instance, or a problem with its samples. `value` in 0..1 or run's unit."""
+
+    id: str
+    value: float
+    binary: bool
+    cluster: str
+    group: str | None
+    prompt: str
+    instances: tuple[Instance, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """One task of two models over the instances that both have a score of.
+
+    Means, difference (b - a), errors and effects are in the unit in which they are shown: per cent
+    for shares. `p_holm` is adjusted for how many tasks were compared.
+    """
+
+    task: str
+    metric: str
+    n: int
+    clusters: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    stderr: float
+    test: Literal["mcnemar", "bootstrap"]
+    p: float
+    p_holm: float
+    detectable: float
+    higher_is_better: bool
+    unit: str
+    improved: tuple[str, ...]
+    worsened: tuple[str, ...]
+    warnings: tuple[str, ...]
+    pairs: dict[str, tuple[Unit, Unit]] = field(repr=False, compare=False)
+    results: tuple[Result, Result] = field(repr=False, compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; what is not known is None."""
+        names = ("task", "metric", "n", "clusters", "mean_a", "mean_b", "difference", "stderr",
+                 "test", "p", "p_holm", "detectable", "higher_is_better", "unit")  # fmt: skip
+        plain = {name: _plain(getattr(self, name)) for name in names}
+        lists = ("improved", "worsened", "warnings")
+        return plain | {name: list(getattr(self, name)) for name in lists}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models over the tasks that both have results of."""
+
+    a: str
+    b: str
+    tasks: tuple[TaskComparison, ...]
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "tasks": [task.as_json() for task in self.tasks],
+            "warnings": list(self.warnings),
+        }
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """The models whose results lie in `a` and `b` (result or suite folders), task by task.
+
+    Raises: DataError for results that cannot be read, or when no task has instances in common.
+    """
+    (first, left_out_a), (second, left_out_b) = read_suite(a), read_suite(b)
+    warnings = left_out_a + left_out_b
+    if len(first) == len(second) == 1 and first[0].task != second[0].task:
+        raise DataError("the two results are of different tasks",
+                        got=f"{first[0].task!r} and {second[0].task!r}", at=f"{a} and {b}",
+                        expected="one task")  # fmt: skip
+    others = {result.task: result for result in second}
+    pairs = [(one, others[one.task]) for one in first if one.task in others]
+    for results, where in ((first, b), (second, a)):
+        alone = sorted({r.task for r in results} - {one.task for one, _ in pairs})
+        if alone:
+            warnings.append(f"not compared: {', '.join(alone)} - no result in {where}")
+    tasks = []
+    for one, other in pairs:
+        try:
+            tasks.append(compare_results(one, other))
+        except NothingInCommon as error:
+            warnings.append(str(error))
+    if not tasks:
+        raise DataError("nothing to compare", got="; ".join(warnings) or None, at=f"{a} and {b}",
+                        expected="results of the same tasks")  # fmt: skip
+    return Comparison(_name(first), _name(second), _adjust(tasks), tuple(warnings))
+
+
+class NothingInCommon(DataError):
+    """Two results without an instance that both have a score of."""
+
+
+def compare_results(a: Result, b: Result) -> TaskComparison:
+    """Two results of one task; `p_holm` is `p`, as of one task alone.
+
+    Raises: NothingInCommon, or DataError where the two do not measure the same.
+    """
+    if (a.metric, a.unit) != (b.metric, b.unit):
+        raise DataError(f"the two results of {a.task} do not measure the same",
+                        got=f"{a.metric} ({a.unit}) and {b.metric} ({b.unit})",
+                        at=f"{a.folder} and {b.folder}")  # fmt: skip
+    warnings: list[str] = []
+    left, right = units(a, warnings), units(b, warnings)
+    pairs = {name: (left[name], right[name]) for name in left if name in right}
+    if not pairs:
+        raise NothingInCommon(
+            f"{a.task}: no instance has a score in both",
+            got=f"{len(left):,} and {len(right):,} with scores", at=f"{a.folder} and {b.folder}",
+        )  # fmt: skip
+    groups = _groups(pairs) if is_macro(a, left.values()) else None
+    warnings += _pairing((a, b), (left, right), pairs, groups)
+    return _measured(a, b, pairs, groups, tuple(warnings))
+
+
+def _measured(
+    a: Result,
+    b: Result,
+    pairs: dict[str, tuple[Unit, Unit]],
+    groups: list[str | None] | None,
+    warnings: tuple[str, ...],
+) -> TaskComparison:
+    names = list(pairs)
+    first, second = np.array([[one.value, two.value] for one, two in pairs.values()]).T
+    clusters = [one.cluster for one, _ in pairs.values()]
+    difference, stderr = _mean_and_error(second - first, clusters, groups)
+    binary = all(one.binary and two.binary for one, two in pairs.values())
+    p = (
+        statistics.mcnemar(first, second)
+        if binary
+        else statistics.bootstrap_p(first, second, clusters, seed=SEED)
+    )
+    gain = (second - first) * (1 if a.higher_is_better else -1)
+    return TaskComparison(
+        task=a.task,
+        metric=a.metric,
+        n=len(pairs),
+        clusters=len(set(clusters)),
+        mean_a=a.scale * _mean_and_error(first, clusters, groups)[0],
+        mean_b=a.scale * _mean_and_error(second, clusters, groups)[0],
+        difference=a.scale * difference,
+        stderr=a.scale * stderr,
+        test="mcnemar" if binary else "bootstrap",
+        p=p,
+        p_holm=p,
+        detectable=a.scale * statistics.detectable_effect(stderr),
+        higher_is_better=a.higher_is_better,
+        unit=a.unit,
+        improved=tuple(names[i] for i in np.flatnonzero(gain > 0)),
+        worsened=tuple(names[i] for i in np.flatnonzero(gain < 0)),
+        warnings=warnings,
+        pairs=pairs,
+        results=(a, b),
+    )
+
+
+def is_macro(result: Result, found: Collection[Unit]) -> bool:
+    """Whether the result's value is the mean over its groups of their means (BBH, TydiQA).
+
+    run.json does not say; the value is that mean and not the mean of the instances.
+    """
+    groups = [unit.group for unit in found]
+    if result.value is None or None in groups or len(set(groups)) < 2:
+        return False
+    values = np.array([unit.value for unit in found])
+    close = 1e-6 * max(1.0, abs(result.value))
+    macro, _ = _mean_and_error(values, None, groups)
+    return abs(macro - result.value) < close < abs(float(values.mean()) - result.value)
+
+
+def _groups(pairs: dict[str, tuple[Unit, Unit]]) -> list[str | None]:
+    return [one.group for one, _ in pairs.values()]
+
+
+def _mean_and_error(
+    values: NDArray[np.float64],
+    clusters: Sequence[str] | None,
+    groups: Sequence[str | None] | None,
+) -> tuple[float, float]:
+    """The mean and its standard error; with `groups`, of the mean of their means."""
+    if groups is None:
+        return statistics.mean(values), statistics.standard_error(values, clusters)
+    inside: dict[str | None, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        inside[group].append(i)
+    means, errors = [], []
+    for members in inside.values():
+        chosen = [clusters[i] for i in members] if clusters is not None else None
+        means.append(statistics.mean(values[members]))
+        errors.append(statistics.standard_error(values[members], chosen))
+    return statistics.mean(means), math.hypot(*errors) / len(errors)
+
+
+def units(result: Result, warnings: list[str]) -> dict[str, Unit]:
+    """What is paired, by id: the scored instances; samples of one problem are one unit.
+
+    The value of a problem is the chance that one of k samples is right where the metric is pass@k,
+    the mean of its samples otherwise. What is noteworthy is added to `warnings`.
+    """
+    problems: dict[str, list[Instance]] = defaultdict(list)
+    for one in result.scored:
+        problems[one.problem].append(one)
+    found = {name: _unit(name, samples, result.metric) for name, samples in problems.items()}
+    asked = _PASS.fullmatch(result.metric)
+    fewest = min((len(samples) for samples in problems.values()), default=0)
+    if asked and 0 < fewest < int(asked[1]):
+        warnings.append(
+            f"{result.model}: {result.metric} with {fewest} samples of a problem: "
+            f"compared by pass@{fewest} there"
+        )
+    return found
+
+
+def _unit(name: str, samples: list[Instance], metric: str) -> Unit:
+    first = samples[0]
+    scores = [one.value for one in samples if one.value is not None]
+    asked = _PASS.fullmatch(metric)
+    binary = all(one.binary for one in samples)
+    if asked and binary:
+        k = min(int(asked[1]), len(scores))
+        value = statistics.pass_at_k(int(sum(scores)), len(scores), k)
+    else:
+        value = statistics.mean(scores)
+    return Unit(
+        id=name,
+        value=value,
+        binary=binary and len(samples) == 1,
+        cluster=first.cluster or name,
+        group=first.group,
+        prompt=first.prompt,
+        instances=tuple(samples),
+    )
+
+
+def _pairing(
+    results: tuple[Result, Result],
+    sides: tuple[dict[str, Unit], dict[str, Unit]],
+    pairs: dict[str, tuple[Unit, Unit]],
+    groups: list[str | None] | None,
+) -> list[str]:
+    """What is noteworthy about which instances are paired."""
+    said = []
+    for result in results:
+        if result.failed:
+            said.append(f"{result.model}: {len(result.failed):,} failed in the machinery, left out")
+    (a, b), (left, right) = results, sides
+    if len(pairs) < max(len(left), len(right)):
+        said.append(
+            f"only the {len(pairs):,} instances that both have are compared: {a.model} has "
+            f"{len(left):,}, {b.model} {len(right):,}"
+        )
+    other = [name for name, (one, two) in pairs.items() if one.prompt != two.prompt]
+    if other:
+        said.append(f"{len(other):,} of {len(pairs):,} prompts differ, the first {other[0]!r}")
+    for side, result in enumerate(results):
+        values = np.array([pair[side].value for pair in pairs.values()])
+        mean, _ = _mean_and_error(values, None, groups)
+        if result.value is not None and abs(mean - result.value) * result.scale > 0.05:
+            said.append(
+                f"{result.model}: {result.metric} of these instances is {result.scale * mean:.1f}, "
+                f"in its run.json {result.scale * result.value:.1f}"
+            )
+    return said
+
+
+def _adjust(tasks: Iterable[TaskComparison]) -> tuple[TaskComparison, ...]:
+    tasks = list(tasks)
+    adjusted = statistics.holm([task.p for task in tasks])
+    return tuple(replace(task, p_holm=p) for task, p in zip(tasks, adjusted, strict=True))
+
+
+def _name(results: list[Result]) -> str:
+    return " / ".join(dict.fromkeys(result.model for result in results))
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
