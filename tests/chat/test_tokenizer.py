@@ -262,3 +262,13 @@ def test_added_pad_is_left_out_for_a_model_without_a_row_for_it(shared):
     assert fitted.encode_text("two camels") == tokenizer.encode_text("two camels")
     for vocab_size in (32001, 32064, 31999):
         assert tokenizer.fitting(vocab_size) is tokenizer
+
+
+@pytest.mark.parametrize("name", ["small", "neox", "opt", "llama3"])
+def test_the_bytes_of_tokens_are_those_of_their_text(name, request):
+    tokenizer = request.getfixturevalue(name)
+    text = "Once, a naïve 猫\n said  “hi”🙂"
+    ids = tokenizer.encode_text(text)
+    found = b"".join(map(tokenizer.token_bytes, ids)).decode()
+    assert found.removeprefix(tokenizer.opening("x")[:-1]) == text
+    assert tokenizer.token_bytes(tokenizer.eos_id).decode() == tokenizer.piece(tokenizer.eos_id)

@@ -100,6 +100,8 @@ REQUEST = st.builds(
     stop_ids=st.sampled_from([(), (7,), (3, 9, 21)]),
     tops=st.sampled_from([0, 3]),
     logit_bias=st.sampled_from([{}, {5: 4.0}]),
+    prompt_tops=st.sampled_from([None, None, 0, 1, 3]),
+    keep_stop=st.booleans(),
 )
 ALONE = {}
 
@@ -129,6 +131,8 @@ def test_a_request_gets_the_same_bits_in_any_company(engine, data):
         if request.tops:
             assert found.top_tokens.tobytes() == expected.top_tokens.tobytes()
             assert found.top_logprobs.tobytes() == expected.top_logprobs.tobytes()
+        for one, other in zip(found.prompt or (), expected.prompt or (), strict=True):
+            assert one.tobytes() == other.tobytes()
 
 
 @pytest.mark.parametrize("slots", [1, 5])
@@ -210,24 +214,27 @@ def test_completions_are_told_as_they_come(engine):
 def test_many_requests_through_few_slots_are_each_answered_once(engine):
     rng = np.random.default_rng(1)
     answers, jobs = {}, []
-    for number in range(400):
-        prompt = PROMPTS[rng.integers(len(PROMPTS))]
+    held = sum(array.nbytes for array in jax.live_arrays())
+    for number in range(2000):
+        prompt = PROMPTS[rng.integers(len(PROMPTS))][: rng.integers(1, 131)]
         stops = tuple(rng.integers(3, 40, rng.integers(3)).tolist())
         request = Request(prompt, int(rng.integers(1, 20)), stop_ids=stops)
         note = partial(lambda number, done: answers.setdefault(number, []).append(done), number)
         jobs.append((engine.submit(request, note), request))
     cancelled = set()
     while engine.busy:
-        for number in rng.integers(0, 400, 3):
+        for number in rng.integers(0, 2000, 6):
             if rng.random() < 0.3 and number not in answers:
                 jobs[number][0].cancelled = True
                 cancelled.add(int(number))
         engine.turn()
-    assert {number: len(found) for number, found in answers.items()} == dict.fromkeys(range(400), 1)
+    assert answers.keys() == set(range(2000)) and {*map(len, answers.values())} == {1}
     reasons = {number: found[0].stop_reason for number, found in answers.items()}
     assert {number for number in reasons if reasons[number] == "cancelled"} <= cancelled
-    assert sum(reason == "cancelled" for reason in reasons.values()) > 10
-    for number in (0, 100, 399):
+    assert sum(reason == "cancelled" for reason in reasons.values()) > 50
+    assert sum(array.nbytes for array in jax.live_arrays()) == held
+    assert engine._table.num_free == SLOTS
+    for number in (0, 100, 1999):
         if reasons[number] != "cancelled":
             assert answers[number][0].tokens == alone(jobs[number][1]).tokens
 
@@ -254,6 +261,15 @@ def test_a_run_interrupted_within_a_dispatch_leaves_a_cache(engine, monkeypatch)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(worker, "_steps", steps._replace(decode=decode))
         engine.generate(SHARED, max_new_tokens=9)
+    check(SHARED[0], engine.generate(SHARED, max_new_tokens=9)[0])
+    done = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "_steps", steps._replace(decode=decode))
+        for prompt in PROMPTS:
+            engine.submit(Request(prompt, 9), done.append)
+        engine.turn(read_at_most=1)
+    engine.abandon()
+    assert not engine.busy and not done and engine._table.num_free == SLOTS
     for prompt, found in zip(SHARED, engine.generate(SHARED, max_new_tokens=9), strict=True):
         check(prompt, found)
 

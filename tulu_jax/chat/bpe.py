@@ -75,6 +75,11 @@ class BpeTokenizer(Tokenizer):
             sizes[token] = 0 if token in self.special_ids else len(own)
         return sizes
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for, or a special one's name."""
+        special = token in self.special_ids
+        return self.piece(token).encode() if special else self._bytes[token]
+
     def text_bytes(self, text: str) -> int:
         """How many bytes a text has once it is normalised."""
         if self.definition["normalizer"] and not text.isascii():

@@ -97,6 +97,15 @@ class SentencePieceTokenizer(Tokenizer):
                 sizes[i] = 1 if self.model.is_byte(i) else self.text_bytes(piece)
         return sizes
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for, or a special one's name."""
+        piece = self.piece(token)
+        if token in self.special_ids:
+            return piece.encode()
+        if token < self.model.vocab_size() and self.model.is_byte(token):
+            return bytes([int(piece[1:-1], 16)])
+        return piece.replace("▁", " ").encode()
+
     def text_bytes(self, text: str) -> int:
         """How many bytes a text has; the mark U+2581 and the space are one here."""
         return len(text.replace("▁", " ").encode())

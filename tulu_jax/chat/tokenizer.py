@@ -78,6 +78,13 @@ class Tokenizer(ABC):
         """How many bytes of text each id stands for; 0 for special ones."""
 
     @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that an ordinary token stands for within a text, its space in front included.
+
+        Of a special token, those of its name.
+        """
+
+    @abstractmethod
     def text_bytes(self, text: str) -> int:
         """How many bytes a text has as its tokens spell it."""
 

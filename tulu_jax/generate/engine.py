@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tulu_jax.errors import DataError
-from tulu_jax.generate.jobs import Job
+from tulu_jax.generate.jobs import Job, Piece
 from tulu_jax.generate.requests import Completion, Prompt, Request, Score, check_request
 from tulu_jax.generate.row_table import RowTable
 from tulu_jax.generate.sample import Sampling
@@ -203,12 +203,12 @@ class Engine:
         return self._stream(request)
 
     def _stream(self, request: Request) -> Generator[str]:
-        pieces: deque[str] = deque()
+        pieces: deque[Piece] = deque()
         job = self.submit(request, lambda _: None, pieces.append)
         try:
             while pieces or not job.done:
                 if pieces:
-                    yield pieces.popleft()
+                    yield pieces.popleft().text
                 else:
                     self.turn()
         finally:
@@ -239,7 +239,12 @@ class Engine:
         Raises:
           DataError: one is empty, has ids outside the vocabulary or does not fit the length.
         """
-        return Scorer(self._worker, self._table, self.max_length).score(pairs)
+        scorer = Scorer(self._worker, self._table, self.max_length, self._wait_for_row)
+        return scorer.score(pairs)
+
+    def _wait_for_row(self) -> None:
+        while not self._table.num_free:
+            self.turn()
 
     def score_prompt(self, tokens: Prompt, tops: int = 0) -> tuple[Score, Any, Any]:
         """The log-probability of each token of a text but the first, in one pass.
@@ -251,7 +256,11 @@ class Engine:
         Raises:
           DataError: as `score`.
         """
-        return Scorer(self._worker, self._table, self.max_length).score_prompt(tokens, tops)
+        (found,) = self.run([Request(tokens, 0, prompt_tops=tops)], ["text"])
+        scores = found.prompt
+        assert scores is not None
+        score = Score(np.asarray(scores.logprobs), bool(scores.greedy.all()))
+        return score, scores.top_tokens, scores.top_logprobs
 
     # What follows serves many callers at once: the server hands requests over and takes turns.
 
@@ -264,17 +273,17 @@ class Engine:
         self,
         request: Request,
         on_done: Callable[[Completion], None],
-        on_text: Callable[[str], None] | None = None,
+        on_piece: Callable[[Piece], None] | None = None,
     ) -> Job:
         """Puts a checked request into the queue; its `cancelled` takes it out again.
 
         Args:
           request: what to do.
           on_done: called, by `turn`, with the continuation.
-          on_text: called with each piece of text that is certain, as soon as it is.
+          on_piece: called with each piece of the answer that is certain, as soon as it is.
         """
         stops = self.stop_ids if request.stop_ids is None else request.stop_ids
-        job = Job(request, stops, self.max_length, self.tokenizer, on_done, on_text)
+        job = Job(request, stops, self.max_length, self.tokenizer, on_done, on_piece)
         self._queue.append(job)
         return job
 
@@ -296,6 +305,11 @@ class Engine:
             if job.done:
                 self._release(job)
 
+    def abandon(self) -> None:
+        """Ends all requests, of which nobody is told: after a `turn` that failed."""
+        reading = [self._reading] if self._reading else []
+        self._abandon([*self._queue, *reading, *self._running.values()])
+
     def _num_tokens(self) -> int:
         """Tokens of the next dispatch: few where someone waits for its end."""
         jobs = self._running.values()
@@ -312,22 +326,34 @@ class Engine:
             while job.num_read < job.to_read.size:
                 if left == 0 and self._running:
                     return
-                job.num_read += self._worker.read(job.row, job.to_read, job.num_read)
+                job.num_read += self._read(job)
                 left = left and left - 1
-            self._table.hold(job.row, job.to_read)
-            self._worker.start(job)
+            self._table.hold(job.row, job.key, job.tops, job.scored)
             self._running[job.row], self._reading = job, None
+            if job.done:
+                self._release(job)
+            else:
+                self._worker.start(job)
 
     def _place(self, job: Job) -> Job:
-        found = self._table.take(job.to_read)
+        found = self._table.take(job.key, job.tops)
         self._worker.take_over(found, job.to_read)
-        job.row, job.num_read = found.row, found.num_tokens
+        job.row, job.num_read, job.scored = found.row, found.num_tokens, [*found.scored]
         return job
+
+    def _read(self, job: Job) -> int:
+        """Reads the next piece of a prompt, with its scores if they are wanted; its tokens."""
+        if job.tops is None:
+            return self._worker.read(job.row, job.to_read, job.num_read)
+        targets, tops = job.prompt[1:], min(job.tops, self.config.vocab_size)
+        scored = self._worker.score(job.row, job.to_read, targets, job.num_read, tops=tops)
+        job.scored.append(scored)
+        return scored.logprobs.size
 
     def _release(self, job: Job) -> None:
         del self._running[job.row]
         self._worker.stop(job.row)
-        if not np.isfinite(job.logprobs).all():
+        if not job.all_finite:
             self._worker.clear(job.row)
             self._table.hold(job.row, job.to_read[:0])
         self._table.release(job.row)

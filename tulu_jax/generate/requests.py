@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from tulu_jax.errors import DataError
-from tulu_jax.fields import above, check_fields, least, setting
+from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.fields import check_fields, least, setting
 from tulu_jax.generate.sample import Sampling, check_seed
-from tulu_jax.generate.steps import MAX_TOPS
+from tulu_jax.generate.steps import MAX_TOPS, Scored
 
 Prompt = Sequence[int] | np.ndarray
 
@@ -32,7 +32,8 @@ class Request:
 
     prompt: Any
     """Token ids, BOS included: a `Prompt`, which is checked when it is handed over."""
-    max_new_tokens: int = setting(256, above(0), help="tokens of the longest continuation")
+    max_new_tokens: int = setting(256, least(0), help="tokens of the longest continuation")
+    """0 only where the prompt is scored."""
     sampling: Sampling = Sampling()
     seed: int = 0
     stream: int = setting(0, least(0), help="which of the seed's streams of random numbers")
@@ -43,11 +44,22 @@ class Request:
     tops: int = setting(0, least(0), help="likeliest tokens to report at each position")
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     """What is added to the logits of tokens before one is chosen."""
+    prompt_tops: int | None = setting(None, least(0))
+    """Whether the prompt's own tokens are scored (`Completion.prompt`), as they are read, and how
+    many likeliest tokens are reported at each place; None: they are not."""
+    keep_stop: bool = False
+    """Whether a stop token stays at the end of `Completion.tokens`."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
         check_fields(self)
         check_seed(self.seed)
+        if self.max_new_tokens == 0 and self.prompt_tops is None:
+            raise ConfigError(
+                "Request.max_new_tokens is out of range",
+                got=0,
+                expected="a number above 0, unless prompt_tops says that the prompt is scored",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +67,8 @@ class Completion:
     """One continuation of a prompt."""
 
     tokens: list[int]
-    """Without the stop token; where a stop string ended it, up to the token that completed it."""
+    """Without the stop token, unless it was to be kept; where a stop string ended it, up to the
+    token that completed it."""
     logprobs: Float[np.ndarray, " tokens"]
     """Of each token under the model itself, before biases and temperature."""
     stop_reason: str
@@ -67,6 +80,8 @@ class Completion:
     """Whether the prompt left less room than `max_new_tokens`."""
     top_tokens: Int[np.ndarray, "tokens tops"] | None = None
     top_logprobs: Float[np.ndarray, "tokens tops"] | None = None
+    prompt: Scored | None = None
+    """Of each of the prompt's tokens but the first, where `Request.prompt_tops` asks for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +151,12 @@ def check_request(
     """
     ids = np.asarray(request.prompt)
     check_ids(ids, at, vocab_size)
-    check_room(ids.size, at, max_length)
+    check_room(ids.size - (request.max_new_tokens == 0), at, max_length)
     counts = {
         "stop_ids": (len(request.stop_ids or ()), MAX_STOP_IDS),
         "stop_strings": (len(request.stop_strings), MAX_STOP_STRINGS),
         "tops": (request.tops, MAX_TOPS),
+        "prompt_tops": (request.prompt_tops or 0, MAX_TOPS),
         "logit_bias": (len(request.logit_bias), MAX_BIASES),
     }
     for name, (got, most) in counts.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-NOTHING = np.zeros(0, np.int32)
+if TYPE_CHECKING:
+    from tulu_jax.generate.steps import Scored
 
 
 class Found(NamedTuple):
@@ -18,6 +20,22 @@ class Found(NamedTuple):
     """A row that begins as the prompt does: the same one, or one to copy from."""
     num_tokens: int
     """So many tokens need not be read again."""
+    scored: tuple[Scored, ...] = ()
+    """Where they are scored ones, what was found of each piece."""
+
+
+class Held(NamedTuple):
+    """What a row begins with."""
+
+    tokens: Int[np.ndarray, " tokens"]
+    tops: int | None = None
+    """None: the tokens were read. A number: each but the first was scored after those before it,
+    with so many likeliest ones; the last was not read."""
+    scored: tuple[Scored, ...] = ()
+    """What was found of each piece."""
+
+
+NOTHING = Held(np.zeros(0, np.int32))
 
 
 class RowTable:
@@ -25,13 +43,14 @@ class RowTable:
 
     Only tokens that were read in whole pieces are shared: pieces lie on one grid for all prompts,
     so a shared piece is, to the bit, what reading it again would give. The rest of a prompt is
-    shared with one that is equal to its end.
+    shared with one that is equal to its end. A piece that was scored is not, to the bit, one that
+    was read, as other programs make them: each is shared with its own kind.
     """
 
     def __init__(self, rows: int, piece: int) -> None:
         """A table of empty, free rows."""
         self._piece = piece
-        self._read: list[Int[np.ndarray, " tokens"]] = [NOTHING] * rows
+        self._held = [NOTHING] * rows
         self._free = list(range(rows))
         """From the longest free on."""
 
@@ -40,31 +59,41 @@ class RowTable:
         """Rows that can be taken."""
         return len(self._free)
 
-    def take(self, tokens: Int[np.ndarray, " tokens"]) -> Found:
-        """Takes a free row for a prompt whose `tokens` are to be read.
+    def take(self, tokens: Int[np.ndarray, " tokens"], tops: int | None = None) -> Found:
+        """Takes a free row for a prompt whose `tokens` are to be read, or scored (see `Held`).
 
         The row that shares most is taken if it is free, else copied into the row that has been free
         longest.
         """
-        shared = [self._shared(held, tokens) for held in self._read]
+        shared = [self._shared(held, tokens) if held.tops == tops else 0 for held in self._held]
         best = max(shared)
         sources = [row for row, count in enumerate(shared) if count == best]
         free = [row for row in self._free if row in sources]
         row = free[0] if free else self._free[0]
         self._free.remove(row)
-        self._read[row] = NOTHING
-        return Found(row, row if free else sources[0], best)
+        source = row if free else sources[0]
+        scored = self._held[source].scored[: -(-best // self._piece)]
+        self._held[row] = NOTHING
+        return Found(row, source, best, scored)
 
-    def _shared(self, held: Int[np.ndarray, " tokens"], tokens: Int[np.ndarray, " tokens"]) -> int:
-        size = min(held.size, tokens.size)
-        differs = np.flatnonzero(held[:size] != tokens[:size])
+    def _shared(self, held: Held, tokens: Int[np.ndarray, " tokens"]) -> int:
+        size = min(held.tokens.size, tokens.size)
+        differs = np.flatnonzero(held.tokens[:size] != tokens[:size])
         same = int(differs[0]) if differs.size else size
-        whole = same == tokens.size == held.size
+        whole = same == tokens.size == held.tokens.size
+        if held.tops is not None:  # a scored token's own score needs the one after it to be equal
+            same = max(0, same - 1)
         return same if whole else same // self._piece * self._piece
 
-    def hold(self, row: int, tokens: Int[np.ndarray, " tokens"]) -> None:
-        """Notes what a row's beginning now is."""
-        self._read[row] = tokens
+    def hold(
+        self,
+        row: int,
+        tokens: Int[np.ndarray, " tokens"],
+        tops: int | None = None,
+        scored: Sequence[Scored] = (),
+    ) -> None:
+        """Notes what a row's beginning now is; see `Held`."""
+        self._held[row] = Held(tokens, tops, tuple(scored))
 
     def release(self, row: int) -> None:
         """The row is free again; what it holds can be shared until another takes it."""
@@ -72,4 +101,4 @@ class RowTable:
 
     def forget(self) -> None:
         """No row holds anything any more."""
-        self._read = [NOTHING] * len(self._read)
+        self._held = [NOTHING] * len(self._held)

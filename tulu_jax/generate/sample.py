@@ -164,7 +164,9 @@ def keep_likeliest(
     fallen = jnp.where(rank < most, jnp.take_along_axis(logits, order, axis=-1), EXCLUDED)
     probs = jax.nn.softmax(fallen, axis=-1)
     likelier = jnp.cumsum(probs, axis=-1) - probs
-    keep = (rank < most) & ((likelier < top_p[:, None]) | (top_p[:, None] >= 1))
+    # The first also stays where p is too small for float32, or a tiny temperature made infinities.
+    enough = (likelier < top_p[:, None]) | (top_p[:, None] >= 1) | (rank == 0)
+    keep = (rank < most) & enough
     rows = jnp.arange(logits.shape[0])[:, None]
     kept = jnp.zeros(logits.shape, bool).at[rows, order].set(keep)
     return jnp.where(kept, logits, EXCLUDED)

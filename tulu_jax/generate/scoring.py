@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,16 @@ from tulu_jax.generate.worker import Worker
 class Scorer:
     """Scores continuations of prompts; each prompt is read once, on top of what rows share."""
 
-    def __init__(self, worker: Worker, table: RowTable, max_length: int) -> None:
-        """Uses the engine's rows, of which one must be free."""
+    def __init__(
+        self,
+        worker: Worker,
+        table: RowTable,
+        max_length: int,
+        wait_for_row: Callable[[], None],
+    ) -> None:
+        """Uses the engine's rows; `wait_for_row` returns once one is free."""
         self._worker, self._table, self._max_length = worker, table, max_length
+        self._wait_for_row = wait_for_row
 
     def score(self, pairs: Sequence[tuple[Prompt, Prompt]]) -> list[Score]:
         """`Engine.score`."""
@@ -61,6 +68,7 @@ class Scorer:
         """
         worker = self._worker
         last = (prompt.size - 1) // worker.piece * worker.piece
+        self._wait_for_row()
         found = self._table.take(prompt[:last])
         try:
             worker.take_over(found, prompt[:last])
@@ -92,21 +100,3 @@ class Scorer:
             parts.append(found.logprobs)
             likeliest = likeliest and bool(found.greedy.all())
         return Score(np.concatenate(parts), likeliest)
-
-    def score_prompt(self, tokens: Prompt, tops: int) -> tuple[Score, np.ndarray, np.ndarray]:
-        """`Engine.score_prompt`."""
-        ids, _ = self._checked(tokens, np.zeros(1, np.int32), "text")
-        found = self._table.take(ids[:0])
-        parts = []
-        try:
-            for start in range(0, ids.size - 1, self._worker.piece):
-                parts.append(self._worker.score(found.row, ids[:-1], ids[1:], start, tops=tops))
-        finally:
-            self._give_back(found.row)
-        empty = np.zeros((0, tops))
-        logprobs = np.concatenate([np.zeros(0, np.float32), *(part.logprobs for part in parts)])
-        return (
-            Score(logprobs, all(bool(part.greedy.all()) for part in parts)),
-            np.concatenate([empty.astype(np.int32), *(part.top_tokens for part in parts)]),
-            np.concatenate([empty.astype(np.float32), *(part.top_logprobs for part in parts)]),
-        )

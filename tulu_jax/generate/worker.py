@@ -15,7 +15,7 @@ from tulu_jax.generate.row_table import Found
 from tulu_jax.generate.sample import Controls
 from tulu_jax.generate.sizes import check_length
 from tulu_jax.generate.stats import Stats
-from tulu_jax.generate.steps import Decoded, Rows, compiled_steps, init_layers
+from tulu_jax.generate.steps import Rows, compiled_steps, init_layers
 from tulu_jax.generate.weights import split_weights
 from tulu_jax.models import ComputeConfig, ModelConfig
 from tulu_jax.ops.attention.cached import BLOCK
@@ -37,11 +37,12 @@ class MadeBatch(NamedTuple):
     """What a dispatch added to all rows."""
 
     counts: np.ndarray
-    decoded: Decoded
+    decoded: Any
+    """`Decoded`, on the host."""
 
     def of(self, row: int) -> Made:
-        """What it added to one row."""
-        return Made(*(np.asarray(array)[row, : self.counts[row]] for array in self.decoded))
+        """What it added to one row: copies, or a row's few numbers would keep those of all."""
+        return Made(*(array[row, : self.counts[row]].copy() for array in self.decoded))
 
 
 class Worker:
