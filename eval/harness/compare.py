@@ -41,13 +41,15 @@ class TaskComparison:
     """One task of two models over the instances that both have a score of.
 
     Means, difference (b - a), errors and effects are in the unit in which they are shown: per cent
-    for shares. `p_holm` is adjusted for how many tasks were compared.
+    for shares. `unpaired` instances of one have no partner in the other. `p_holm` is adjusted for
+    how many tasks were compared.
     """
 
     task: str
     metric: str
     n: int
     clusters: int
+    unpaired: int
     mean_a: float
     mean_b: float
     difference: float
@@ -66,8 +68,9 @@ class TaskComparison:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; what is not known is None."""
-        names = ("task", "metric", "n", "clusters", "mean_a", "mean_b", "difference", "stderr",
-                 "test", "p", "p_holm", "detectable", "higher_is_better", "unit")  # fmt: skip
+        names = ("task", "metric", "n", "clusters", "unpaired", "mean_a", "mean_b", "difference",
+                 "stderr", "test", "p", "p_holm", "detectable", "higher_is_better",
+                 "unit")  # fmt: skip
         plain = {name: _plain(getattr(self, name)) for name in names}
         lists = ("improved", "worsened", "warnings")
         return plain | {name: list(getattr(self, name)) for name in lists}
@@ -144,7 +147,8 @@ def compare_results(a: Result, b: Result) -> TaskComparison:
         )  # fmt: skip
     groups = _groups(pairs) if is_macro(a, left.values()) else None
     warnings += _pairing((a, b), (left, right), pairs, groups)
-    return _measured(a, b, pairs, groups, tuple(warnings))
+    unpaired = len(left.keys() ^ right.keys())
+    return _measured(a, b, pairs, groups, unpaired=unpaired, warnings=tuple(warnings))
 
 
 def _measured(
@@ -152,6 +156,8 @@ def _measured(
     b: Result,
     pairs: dict[str, tuple[Unit, Unit]],
     groups: list[str | None] | None,
+    *,
+    unpaired: int,
     warnings: tuple[str, ...],
 ) -> TaskComparison:
     names = list(pairs)
@@ -170,6 +176,7 @@ def _measured(
         metric=a.metric,
         n=len(pairs),
         clusters=len(set(clusters)),
+        unpaired=unpaired,
         mean_a=a.scale * _mean_and_error(first, clusters, groups)[0],
         mean_b=a.scale * _mean_and_error(second, clusters, groups)[0],
         difference=a.scale * difference,

@@ -172,9 +172,7 @@ def detectable_effect(error: float, *, power: float = 0.8, alpha: float = 0.05) 
     return error * (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power))
 
 
-def tied_with_best(
-    best: Hashable, p_values: Mapping[Hashable, float], *, alpha: float = 0.05
-) -> set[Hashable]:
+def tied_with_best(best: str, p_values: Mapping[str, float], *, alpha: float = 0.05) -> set[str]:
     """The best and all whose difference from it could be chance.
 
     `p_values` are those of each other's difference from the best; Holm adjusts them. One that is
