@@ -13,7 +13,10 @@ import pytest
 from tulu_jax.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
-BUILT_FROM = ("tulu_jax", "tasks", "gin_configs", "pyproject.toml", "README.md", "LICENSE")
+BUILT_FROM = (
+    *("tulu_jax", "tasks", "eval", "gin_configs"),
+    *("pyproject.toml", "README.md", "LICENSE"),
+)
 
 
 @pytest.fixture(scope="session")

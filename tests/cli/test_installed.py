@@ -29,7 +29,7 @@ for kind in ("models", "hardware"):
 
 def test_every_file_of_the_packages_is_in_the_wheel(installed):
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "tulu_jax", "tasks", "gin_configs"],
+        ["git", "ls-files", "-z", "tulu_jax", "tasks", "eval", "gin_configs"],
         cwd=ROOT, capture_output=True, check=True,
     )  # fmt: skip
     names = [name for name in listed.stdout.decode().split("\0") if (ROOT / name).is_file()]

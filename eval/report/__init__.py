@@ -1,0 +1,1 @@
+"""Tables and a page of what models scored, with the paper's numbers beside."""
