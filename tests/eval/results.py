@@ -26,7 +26,7 @@ def row(name, value, **more):
 
 
 def write_result(folder, rows, *, task="gsm_cot", model="tulu-7b", **run):
-    """A result folder; `run` replaces fields of run.json, None of `model` fields included."""
+    """A result folder; `model` is its name or what run.json says of it, `run` replaces fields."""
     folder.mkdir(parents=True, exist_ok=True)
     values = [r.get("score", r.get("correct")) for r in rows if not r.get("error")]
     values = np.array([v for v in values if v is not None], float)
@@ -39,7 +39,9 @@ def write_result(folder, rows, *, task="gsm_cot", model="tulu-7b", **run):
         "n": len(rows),
         "unit": "share",
         "higher_is_better": True,
-        "model": {"name": model, "path": f"models/{model}", "fingerprint": model},
+        "model": model
+        if isinstance(model, dict)
+        else {"name": model, "path": f"models/{model}", "fingerprint": model},
         "compat": "fixed",
         "warnings": [],
         **run,

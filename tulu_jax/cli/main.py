@@ -46,6 +46,7 @@ COMMANDS = (
     "generate",
     "chat",
     "bench",
+    "report",
 )
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
@@ -68,6 +69,7 @@ Instruction fine-tuning of language models in JAX.
   tulu train ...           fine-tune; the same command line resumes
   tulu generate ...        answer prompts with a checkpoint
   tulu export ...          hand the result to Hugging Face tools
+  tulu report ...          tables of evaluation results, the paper's beside
 
 Start with `tulu demo`, or `make demo` in the repository."""
 
