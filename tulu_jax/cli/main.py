@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tulu_jax import __version__
@@ -45,6 +45,7 @@ COMMANDS = (
     "adapter",
     "generate",
     "chat",
+    "evaluate",
     "bench",
     "report",
 )
@@ -52,6 +53,9 @@ COMMANDS = (
 
 TRAINING = ("train", "demo", "bench")
 """Commands that gain from memory that is kept."""
+
+OWN_ARGUMENTS = ("train", "plan", "eval")
+"""Commands that take what their parsers do not know: `--gin.NAME=VALUE`, or words of their own."""
 
 COPYING = ("import", "export")
 """Commands that move weights through memory, and leave accelerators to others."""
@@ -68,6 +72,7 @@ Instruction fine-tuning of language models in JAX.
   tulu plan ...            what a run takes, on hardware that need not be there
   tulu train ...           fine-tune; the same command line resumes
   tulu generate ...        answer prompts with a checkpoint
+  tulu eval ...            benchmark a checkpoint
   tulu export ...          hand the result to Hugging Face tools
   tulu report ...          tables of evaluation results, the paper's beside
 
@@ -115,7 +120,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     _refuse_dashes(parser, sys.argv[1:] if argv is None else argv)
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in ("train", "plan"):  # They take --gin.NAME=VALUE
+    if rest and args.command not in OWN_ARGUMENTS:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
     if argv is None:
@@ -128,7 +133,7 @@ def _run(argv: Sequence[str] | None) -> int:
         reuse_freed_memory()
         if not getattr(args, "verify", False):  # which computes
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    return _guarded(args)
+    return guarded(f"tulu {args.command}", lambda: args.func(args))
 
 
 def _note_interrupts() -> None:
@@ -159,40 +164,40 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _guarded(args: argparse.Namespace) -> int:
-    """Runs the command; whatever goes wrong is told in words, never by a traceback."""
+def guarded(name: str, command: Callable[[], int | None]) -> int:
+    """Runs a command; whatever goes wrong is told in words, never by a traceback."""
     try:
-        return int(args.func(args) or 0)
+        return int(command() or 0)
     except TuluError as error:
-        return _tell(args, str(error))
+        return _tell(name, str(error))
     except BrokenPipeError:
         end_quietly()
         return CLOSED_PIPE
     except OSError as error:
         at = f" at {error.filename}" if error.filename else ""
         return _tell(
-            args,
+            name,
             f"cannot read or write - got {error.strerror or error}{at}"
             " - expected a readable file, or a writable folder with room",
         )
     except KeyboardInterrupt:
-        return _tell(args, "interrupted", INTERRUPTED)
+        return _tell(name, "interrupted", INTERRUPTED)
     except MemoryError as error:
         return _tell(
-            args,
+            name,
             f"this machine's memory is too small - got {error or 'no more memory'}"
             " - expected room for what is asked for - lower sizes such as BATCH_SIZE or --rows",
         )
     except Exception as error:
         if _interrupts and time.monotonic() - _interrupts[-1] < JUST_NOW_S:
-            return _tell(args, "interrupted", INTERRUPTED)
+            return _tell(name, "interrupted", INTERRUPTED)
         if OUT_OF_MEMORY in str(error):
-            return _tell(args, _device_memory(error))
-        return _tell(args, _own_fault(error), INTERNAL)
+            return _tell(name, _device_memory(error))
+        return _tell(name, _own_fault(error), INTERNAL)
 
 
-def _tell(args: argparse.Namespace, text: str, status: int = 2) -> int:
-    whole = f"tulu {args.command}: {text}".encode(errors="backslashreplace")
+def _tell(name: str, text: str, status: int = 2) -> int:
+    whole = f"{name}: {text}".encode(errors="backslashreplace")
     print(whole.decode(), file=sys.stderr)
     return status
 

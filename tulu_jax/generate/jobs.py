@@ -37,6 +37,16 @@ class Piece(NamedTuple):
     """The prompt's scores, in the first piece."""
 
 
+def text_after(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What tokens say after a prompt.
+
+    Special ones are as if they were not there, as transformers has it: what a model writes after a
+    BOS of its own begins with the space that the next word brings.
+    """
+    plain = [token for token in tokens if token not in tokenizer.special_ids]
+    return tokenizer.decode(plain, after=True)
+
+
 class Job:
     """One request; `done` once its last token is there, or it was cancelled."""
 
@@ -133,7 +143,7 @@ class Job:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         assert self._tokenizer is not None  # checked with the request
-        return self._tokenizer.decode(tokens, after=True)
+        return text_after(tokens, self._tokenizer)
 
     def _send(self) -> None:
         """Hands on what no later token can change."""

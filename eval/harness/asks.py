@@ -1,0 +1,122 @@
+"""What a benchmark asks of a model, and what it gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tulu_jax.files import json_sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """The exact text that is asked, and its tokens where a model of ours reads it."""
+
+    text: str
+    ids: tuple[int, ...] | None = None
+    """BOS included; None where the other side tokenizes."""
+
+    @property
+    def content(self) -> Any:
+        """What tells this prompt from others: the tokens, or the text."""
+        return self.text if self.ids is None else list(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """A continuation of the prompt."""
+
+    prompt: Prompt
+    max_new_tokens: int
+    stops: tuple[str, ...] = ()
+    """Texts that end it; it ends before them."""
+    stop_tokens: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that end it likewise (quirk `stop_by_tokens`)."""
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    sample: int = 0
+    """Which of the independent draws this is; each has its own stream of random numbers."""
+
+    def key(self, model: str) -> str:
+        """A SHA-256 (hex) of all that decides the answer."""
+        parts = [model, "generate", self.prompt.content, self.max_new_tokens, sorted(self.stops)]
+        parts += [sorted(map(list, self.stop_tokens))]
+        if self.temperature > 0:
+            parts += [self.temperature, self.top_p, self.sample]
+        return json_sha256(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choose:
+    """How likely each of some next tokens is after the prompt."""
+
+    prompt: Prompt
+    choices: tuple[int, ...] = ()
+    """Token ids; none where the other side tokenizes, which then answers in words."""
+
+    def key(self, model: str) -> str:
+        """A SHA-256 (hex) of all that decides the answer."""
+        return json_sha256([model, "choose", self.prompt.content, list(self.choices)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Weigh:
+    """How likely each of some continuations is: the sum of its tokens' log-probabilities."""
+
+    prompt: Prompt
+    """What results show; what is weighed are the pairs."""
+    pairs: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    """Token ids before each continuation, and of it; an empty one has weight 0."""
+
+    def key(self, model: str) -> str:
+        """A SHA-256 (hex) of all that decides the answer."""
+        content = [[list(before), list(after)] for before, after in self.pairs]
+        return json_sha256([model, "weigh", content or self.prompt.text])
+
+
+Ask = Generate | Choose | Weigh
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model gave; `error` says why it gave nothing."""
+
+    output: str | None = None
+    stop_reason: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Of each choice, or the sum over each continuation."""
+    capped: bool = False
+    """Whether the model's length left less room than was asked for."""
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that say something."""
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if value not in (None, False)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Answer:
+        """The answer that `to_json` gave these fields of."""
+        logprobs = fields.get("logprobs")
+        fields = {**fields, "logprobs": None if logprobs is None else tuple(logprobs)}
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """One question of a benchmark."""
+
+    id: str
+    ask: Ask
+    gold: Any
+    """What is right."""
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of the question that are kept with the answer, enough to grade it again."""
+    group: str | None = None
+    """Subject, language or task that it belongs to."""
+    cluster: str | None = None
+    """What makes instances depend on each other: they share a passage, a problem, a subject."""

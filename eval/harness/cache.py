@@ -1,0 +1,98 @@
+"""Answers that are kept: a file of JSON lines that only grows, keyed by what was asked.
+
+A line is on the disk as soon as its answer is there. A process that is killed while it writes
+leaves half a line at most, which the next one cuts off; what came before is never asked again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+from eval.harness.asks import Answer
+from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.files import advice, parse_json
+from tulu_jax.processes import try_lock
+
+
+class AnswerCache:
+    """The answers in a file, by key; a context manager that holds the file for this process."""
+
+    def __init__(self, path: Path) -> None:
+        """The cache in this file, which is made where there is none."""
+        self.path = path
+        self._answers: dict[str, Answer] = {}
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> AnswerCache:
+        """Reads what is there.
+
+        Raises:
+          ConfigError: another process writes it, or the folder cannot be written.
+          DataError: a line is damaged.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b")
+        except OSError as error:
+            raise ConfigError(
+                "results cannot be written", got=error.strerror or error, at=self.path,
+                do="choose another --save_dir",
+            ) from error  # fmt: skip
+        if try_lock(self._file.fileno()) is False:
+            self._file.close()
+            raise ConfigError(
+                "another process is writing these results", at=self.path,
+                do="wait for it, or choose another --save_dir",
+            )  # fmt: skip
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data.rfind(b"\n") + 1
+        self._file.truncate(whole)
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            self._read(line, number)
+        return self
+
+    def _read(self, line: bytes, number: int) -> None:
+        try:
+            fields = parse_json(line)
+            self._answers[fields["key"]] = Answer.from_json(fields["answer"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                "kept answer is damaged",
+                got=f"{type(error).__name__}: {error}",
+                at=f"{self.path} line {number}",
+                do="remove this line; its question will be asked again",
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: str) -> Answer | None:
+        """The answer to what has this key, if it was asked."""
+        return self._answers.get(key)
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keeps an answer, for good unless it is an error.
+
+        Raises:
+          DataError: the disk is full, or the like.
+        """
+        if answer.error is not None:
+            return
+        assert self._file is not None, "the cache is not open"
+        self._answers[key] = answer
+        line = json.dumps({"key": key, "answer": answer.to_json()}) + "\n"
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+        except OSError as error:
+            raise DataError(
+                "answer cannot be kept", got=error.strerror or error, at=self.path,
+                do=advice(error) or "make room; what is kept already is not asked again",
+            ) from error  # fmt: skip

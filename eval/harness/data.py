@@ -1,0 +1,155 @@
+"""Readers of benchmark files, with an error for every way a download goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import random
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tulu_jax.errors import DataError
+from tulu_jax.files import kind_of, parse_json, whole_file
+
+DOWNLOAD = "download it again: tulu data download --eval"
+GZIP = b"\x1f\x8b"
+POINTER = b"version https://git-lfs"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, unpacked if it is gzip.
+
+    Raises:
+      DataError: it is missing, empty, truncated, a web page, a Git LFS pointer or no UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("benchmark file is missing", at=path, do=DOWNLOAD) from None
+    except OSError as error:
+        raise DataError(
+            "benchmark file cannot be read", got=error.strerror or error, at=path
+        ) from error
+    if data.startswith(GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                "benchmark file is truncated or damaged", got=error, at=path, do=DOWNLOAD
+            ) from error
+    return _as_text(data, path)
+
+
+def _as_text(data: bytes, path: Path) -> str:
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise DataError("benchmark file is empty", at=path, do=DOWNLOAD)
+    if data.startswith(POINTER):
+        raise DataError(
+            "benchmark file is a Git LFS pointer, not the file", at=path, do="git lfs pull"
+        )
+    if data.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise DataError("benchmark file is a web page", got="HTML", at=path, do=DOWNLOAD)
+    if (kind := kind_of(data)) is not None:
+        raise DataError("benchmark file is not text", got=kind, at=path, do=DOWNLOAD)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "benchmark file is not UTF-8", got=f"byte {data[error.start]:#04x} at {error.start}",
+            at=path, do=DOWNLOAD,
+        ) from error  # fmt: skip
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      DataError: see `read_text`; it is no JSON, as when its end is missing.
+    """
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(
+            "benchmark file is no JSON", got=error, at=path, expected="one JSON value", do=DOWNLOAD
+        ) from error
+
+
+def read_jsonl(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, each with at least these fields; blank lines are none.
+
+    Raises:
+      DataError: see `read_text`; a line is no JSON object or lacks a field.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        at = f"{path} line {number}"
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError("line is no JSON", got=error, at=at, do=DOWNLOAD) from error
+        check_fields(row, fields, at)
+        rows.append(row)
+    return rows
+
+
+def check_fields(row: Any, fields: Sequence[str], at: object) -> None:
+    """Passes for an object that has all of the fields.
+
+    Raises:
+      DataError: it is none, or lacks one.
+    """
+    lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
+    if lacking or not isinstance(row, dict):
+        raise DataError(
+            "object lacks a field" if isinstance(row, dict) else "line is no JSON object",
+            got=sorted(row)[:8] if isinstance(row, dict) else json.dumps(row)[:60],
+            at=at,
+            expected=", ".join(fields),
+            do=DOWNLOAD,
+        )
+
+
+def read_csv(path: Path, *, columns: int) -> list[list[str]]:
+    """The rows of a CSV file, every field as text; blank lines are none.
+
+    Raises:
+      DataError: see `read_text`; a row has another number of columns, or a quote is not closed.
+    """
+    rows = []
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != columns:
+                raise DataError(
+                    "row has another number of columns", got=len(row),
+                    at=f"{path} line {reader.line_num}", expected=columns, do=DOWNLOAD,
+                )  # fmt: skip
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(
+            "benchmark file is no CSV", got=error, at=f"{path} line {reader.line_num}", do=DOWNLOAD
+        ) from error
+    return rows
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> None:
+    """Writes JSON lines, whole or not at all; a lone surrogate as JSON spells it."""
+    with whole_file(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def take(items: Sequence[Any], count: int | None, rng: random.Random) -> list[Any]:
+    """`count` of the items as `random.sample` draws them; all, in order, where there are fewer."""
+    if count is None or count >= len(items):
+        return list(items)
+    return rng.sample(list(items), count)

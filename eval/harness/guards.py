@@ -1,0 +1,168 @@
+"""Checks that run by themselves before a model is asked, and after it answered."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from eval.harness.asks import Choose, Generate, Instance, Weigh
+from eval.harness.benchmark import Row
+from eval.harness.context import Context
+from tulu_jax.errors import GuardError
+
+FEW = 4
+"""Of fewer instances nothing is said about how much they are alike."""
+MANY_ALIKE = 10
+
+
+def check_prompts(instances: Sequence[Instance], context: Context) -> list[str]:
+    """What is to be said of the prompts.
+
+    Raises:
+      GuardError: there are none, two instances have one id, most prompts are one and the same, or
+        a prompt has not exactly one BOS.
+    """
+    if not instances:
+        raise GuardError("no instance to evaluate", at=context.data_dir, expected="at least one")
+    _check_ids(instances)
+    notes = _check_distinct(instances)
+    if context.tokenizer is not None:
+        notes += _check_bos(instances, context)
+    return notes
+
+
+def _check_ids(instances: Sequence[Instance]) -> None:
+    name, count = Counter(instance.id for instance in instances).most_common(1)[0]
+    if count > 1:
+        raise GuardError("instances share an id", got=f"{count} times {name!r}", expected="once")
+
+
+def _check_distinct(instances: Sequence[Instance]) -> list[str]:
+    """Different questions must be asked in different words (open-instruct's PR #99)."""
+    asked: dict[str, set[str]] = {}
+    for instance in instances:
+        content = json.dumps(instance.data, sort_keys=True, default=str)
+        asked.setdefault(_text(instance), set()).add(content)
+    questions = len(set().union(*asked.values()))
+    text, most = max(asked.items(), key=lambda item: len(item[1]))
+    if questions >= FEW and len(most) > questions / 2:
+        raise GuardError(
+            "different questions have one and the same prompt",
+            got=f"{len(most)} of {questions} questions as {text[-60:]!r}",
+            expected="a prompt of its own for each",
+            do="see how the benchmark builds its prompts",
+        )
+    same = questions - len(asked)
+    return [f"{same} of {questions} questions share a prompt with another"] if same > 0 else []
+
+
+def _text(instance: Instance) -> str:
+    return instance.ask.prompt.text
+
+
+def _check_bos(instances: Sequence[Instance], context: Context) -> list[str]:
+    tokenizer = context.tokenizer
+    assert tokenizer is not None
+    wanted = len(context.start_ids())
+    if tokenizer.bos_id is None or tokenizer.bos_id == tokenizer.eos_id:
+        return []
+    doubled = []
+    for instance in instances:
+        for ids in _sequences(instance):
+            front = sum(1 for token in ids[: wanted + 1] if token == tokenizer.bos_id)
+            if front != wanted:
+                raise GuardError(
+                    "prompt does not begin with exactly one BOS" if wanted else
+                    "prompt begins with a BOS that is not wanted",
+                    got=list(ids[:3]), at=instance.id, expected=[tokenizer.bos_id] * wanted,
+                    do="see --add_bos and the chat format: the tokenizer adds BOS, not the format",
+                )  # fmt: skip
+            if ids.count(tokenizer.bos_id) > wanted:
+                doubled.append(instance.id)
+                break
+    return [
+        f"{len(doubled)} prompts have a BOS in their middle, first {doubled[0]}"
+        for _ in doubled[:1]
+    ]
+
+
+def _sequences(instance: Instance) -> list[tuple[int, ...]]:
+    if isinstance(instance.ask, Weigh):
+        return [before for before, _ in instance.ask.pairs]
+    return [] if instance.ask.prompt.ids is None else [instance.ask.prompt.ids]
+
+
+def check_format(context: Context, *, model_chats: bool | None, chats: bool) -> list[str]:
+    """Warns of a chat format on a base model, and of none on a tuned one.
+
+    Args:
+      context: the run.
+      model_chats: whether the model has a chat format; None where that is unknown.
+      chats: whether the benchmark asks tuned models in chat format.
+    """
+    if context.chat and model_chats is False:
+        return [
+            "chat format on a model that has none: base models are evaluated without it "
+            "(open-instruct's issue #26)"
+        ]
+    if not context.chat and model_chats and chats and not context.endpoint:
+        return ["no chat format on a model that was tuned with one: add --use_chat_format"]
+    return []
+
+
+def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
+    """Counts over answered rows, and what is to be said of them.
+
+    Returns:
+      counts: `n`, `failures`, `truncated_prompts`, `capped`, `stop_reasons`, `not_extracted`,
+        `distinct_outputs`.
+      notes: sentences, for those that need a look.
+    """
+    n = len(rows)
+    failed = [row["id"] for row in rows if "error" in row]
+    cut = [row["id"] for row in rows if row.get("truncated")]
+    capped = [row["id"] for row in rows if row.get("capped")]
+    lost = [row["id"] for row in rows if row.get("extracted") is False]
+    outputs = [row["output"] for row in rows if row.get("output") is not None]
+    reasons = Counter(row["stop_reason"] for row in rows if row.get("stop_reason"))
+    counts = {
+        "n": n,
+        "failures": failed,
+        "truncated_prompts": cut,
+        "capped": capped,
+        "not_extracted": len(lost),
+        "stop_reasons": dict(sorted(reasons.items())),
+        "distinct_outputs": len(set(outputs)),
+    }
+    notes = [
+        f"{len(ids)} of {n} {what}, first {ids[0]}"
+        for ids, what in (
+            (failed, "instances failed: they are in no metric; run again to ask them"),
+            (cut, "prompts were cut at their beginning to fit the model's length (--max_length)"),
+            (capped, "answers had less room than asked for (--max_length)"),
+        )
+        if ids
+    ]
+    if len(lost) > n / 2:
+        notes.append(f"no answer was found in {len(lost)} of {n} outputs")
+    if reasons and reasons.get("length", 0) > n / 2:
+        notes.append(f"{reasons['length']} of {n} outputs did not end by themselves")
+    notes += _alike(outputs)
+    return counts, notes
+
+
+def _alike(outputs: Sequence[str]) -> list[str]:
+    if len(outputs) < MANY_ALIKE:
+        return []
+    text, count = Counter(outputs).most_common(1)[0]
+    if count <= len(outputs) / 2:
+        return []
+    return [f"{count} of {len(outputs)} outputs are one and the same: {text[:60]!r}"]
+
+
+def can_answer(instance: Instance, can: frozenset[str]) -> bool:
+    """Whether a backend that can do this much can answer an instance."""
+    kinds = {Generate: "generate", Choose: "choose", Weigh: "weigh"}
+    return kinds[type(instance.ask)] in can

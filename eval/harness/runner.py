@@ -1,0 +1,215 @@
+"""A task from its data to its result folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.harness import guards
+from eval.harness.asks import Answer, Instance
+from eval.harness.backends import Backend, fit
+from eval.harness.benchmark import Benchmark, Row
+from eval.harness.cache import AnswerCache
+from eval.harness.context import Context
+from eval.harness.data import read_jsonl, write_jsonl
+from tulu_jax.errors import ConfigError
+from tulu_jax.files import sha256, write_json
+
+
+@dataclasses.dataclass
+class Task:
+    """A benchmark with its options on one model, its instances loaded."""
+
+    name: str
+    benchmark: Benchmark
+    context: Context
+    instances: list[Instance]
+    notes: list[str]
+    cut: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Tokens cut off a prompt, by instance, where it was too long."""
+
+
+def load_task(
+    name: str, benchmark: Benchmark, context: Context, *, limit: int | None = None,
+    ids: Sequence[str] = (),
+) -> Task:  # fmt: skip
+    """The task with its instances, checked.
+
+    Args:
+      name: of the task.
+      benchmark: what it is of.
+      context: the setting.
+      limit: at most so many instances, the same ones whatever else is chosen.
+      ids: only these instances.
+
+    Raises:
+      ConfigError: an id that is none.
+      DataError, GuardError: see `Benchmark.load` and `guards.check_prompts`.
+    """
+    instances = benchmark.load(context)
+    if ids:
+        unknown = sorted(set(ids) - {instance.id for instance in instances})
+        if unknown:
+            raise ConfigError(
+                "no such instance", got=unknown[:4], at=f"--ids of {name}",
+                expected=f"such as {instances[0].id}",
+            )  # fmt: skip
+        instances = [instance for instance in instances if instance.id in set(ids)]
+    notes = guards.check_prompts(instances, context)
+    notes += benchmark.notes(instances, context)
+    return Task(name, benchmark, context, limited(instances, limit), notes)
+
+
+def limited(instances: Sequence[Instance], limit: int | None) -> list[Instance]:
+    """At most `limit` instances, in order: those whose ids have the smallest hashes.
+
+    So a smaller limit takes some of those that a larger one takes, in every task.
+    """
+    if limit is None or limit >= len(instances):
+        return list(instances)
+    ranked = sorted(instances, key=lambda instance: sha256(instance.id))
+    kept = {instance.id for instance in ranked[:limit]}
+    return [instance for instance in instances if instance.id in kept]
+
+
+def fit_task(task: Task, max_length: int) -> None:
+    """Cuts prompts that the model has no room for, and notes which."""
+    for index, instance in enumerate(task.instances):
+        ask, cut = fit(instance.ask, max_length)
+        if cut:
+            task.cut[instance.id] = cut
+            task.instances[index] = dataclasses.replace(instance, ask=ask)
+
+
+def ask_all(
+    task: Task,
+    backend: Backend,
+    cache: AnswerCache,
+    on_answer: Callable[[Answer], None] = lambda _: None,
+) -> list[Answer]:
+    """The answer to every instance; what the cache has is not asked, and equal asks only once.
+
+    Raises:
+      ConfigError: the backend cannot answer such a question.
+    """
+    for instance in task.instances:
+        if not guards.can_answer(instance, backend.can):
+            raise ConfigError(
+                f"task {task.name} asks what this model cannot tell",
+                got="log-probabilities of given text",
+                expected=f"a backend that can {type(instance.ask).__name__.lower()}",
+                do="evaluate a folder (--model), or leave the task out",
+            )
+    keys = [instance.ask.key(backend.fingerprint) for instance in task.instances]
+    wanted: dict[str, Instance] = {}
+    for key, instance in zip(keys, task.instances, strict=True):
+        if cache.get(key) is None:
+            wanted.setdefault(key, instance)
+        else:
+            on_answer(cache.get(key) or Answer())
+    new = list(wanted)
+    failed: dict[str, Answer] = {}
+
+    def keep(index: int, answer: Answer) -> None:
+        cache.put(new[index], answer)
+        if answer.error is not None:
+            failed[new[index]] = answer
+        for key in keys:
+            if key == new[index]:
+                on_answer(answer)
+
+    backend.answer([wanted[key].ask for key in new], keep)
+    return [cache.get(key) or failed[key] for key in keys]
+
+
+def rows_of(task: Task, answers: Sequence[Answer]) -> list[Row]:
+    """Rows of predictions.jsonl before they are graded."""
+    rows = []
+    for instance, answer in zip(task.instances, answers, strict=True):
+        row: Row = {"id": instance.id, "prompt": instance.ask.prompt.text}
+        row |= {**instance.data, "gold": instance.gold}
+        found = answer.to_json()
+        if "logprobs" in found:
+            found["choice_logprobs"] = found.pop("logprobs")
+        row |= {"output": None, **found}
+        for name in ("group", "cluster"):
+            if (value := getattr(instance, name)) is not None:
+                row[name] = value
+        if instance.id in task.cut:
+            row["truncated"] = task.cut[instance.id]
+        rows.append(row)
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A graded task."""
+
+    rows: list[Row]
+    metrics: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def failures(self) -> int:
+        """Instances that nobody could answer or grade."""
+        return len(self.run["guards"]["failures"])
+
+
+def grade(name: str, benchmark: Benchmark, context: Context, rows: Sequence[Row]) -> Result:
+    """Grades answered rows; those that failed are in no metric."""
+    answered = [row for row in rows if "error" not in row]
+    grades = iter(benchmark.grade_all(answered, context))
+    graded = [row if "error" in row else {**row, **next(grades)} for row in rows]
+    counted = [row for row in graded if "error" not in row]
+    metrics = dict(benchmark.metrics(counted, context)) if counted else {}
+    headline = benchmark.headline(counted, context)
+    errors = {headline.metric: headline.stderr, **benchmark.stderr(counted)}
+    metrics |= {"stderr": {key: _number(value) for key, value in errors.items()}, "n": len(counted)}
+    counts, notes = guards.look_at_answers(graded)
+    run = {
+        "task": name,
+        "benchmark": benchmark.name,
+        "metric": headline.metric,
+        "value": _number(headline.value),
+        "stderr": _number(headline.stderr),
+        "n": headline.n,
+        "unit": headline.unit,
+        "higher_is_better": benchmark.higher_is_better,
+        "quirks": dict(context.quirks),
+        "settings": dataclasses.asdict(context.options),
+        "chat": context.chat,
+        "guards": counts,
+        "warnings": notes,
+    }
+    return Result(graded, metrics, run)
+
+
+def _number(value: float) -> float | None:
+    """A number that JSON can hold: None where there is none."""
+    return value if math.isfinite(value) else None
+
+
+def ungraded(path: Path) -> list[Row]:
+    """The rows of predictions.jsonl, to be graded anew: grading replaces what it added.
+
+    Raises:
+      DataError: the file is missing or damaged.
+    """
+    rows = read_jsonl(path, "id", "gold", "output")
+    for row in rows:
+        for name in ("correct", "score", "extracted"):
+            row.pop(name, None)
+    return rows
+
+
+def write_result(result: Result, benchmark: Benchmark, context: Context, folder: Path) -> None:
+    """Writes a result folder: the reference's own files first, `run.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counted = [row for row in result.rows if "error" not in row]
+    benchmark.write(counted, result.metrics, folder, context)
+    write_jsonl(folder / "predictions.jsonl", result.rows)
+    write_json(folder / "metrics.json", result.metrics)
+    write_json(folder / "run.json", result.run)

@@ -1,0 +1,1 @@
+"""TydiQA-GoldP: questions in nine languages."""

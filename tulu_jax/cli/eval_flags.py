@@ -1,0 +1,211 @@
+"""Flags of `tulu eval` and of `python -m eval.<benchmark>.run_eval`.
+
+The latter have open-instruct's names and defaults; both mean the same here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from tulu_jax.cli.flags import path_argument, whole
+from tulu_jax.errors import ConfigError
+from tulu_jax.fields import LARGEST
+
+SLOTS = 16
+"""Instances that run side by side, where nobody says."""
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what every evaluation takes: who answers, how it is asked, and how it is scored."""
+    _add_model(parser)
+    _add_others(parser)
+    _add_format(parser)
+    _add_running(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a model of ours")
+    group.add_argument(
+        "--model", "--model_name_or_path", dest="model", type=path_argument, metavar="PATH",
+        help="Hugging Face or run folder",
+    )  # fmt: skip
+    group.add_argument(
+        "--tokenizer", "--tokenizer_name_or_path", dest="tokenizer", type=path_argument,
+        metavar="PATH", help="tokenizer (default: the model's own)",
+    )  # fmt: skip
+    group.add_argument("--step", type=int, help="checkpoint of a run folder (default: newest)")
+    group.add_argument(
+        "--base", type=path_argument, metavar="DIR", help="where the base of a run's adapters lies"
+    )
+    group.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
+    )
+    group.add_argument(
+        "--max_length", type=whole(2), metavar="N",
+        help="longest prompt and answer together (default: the model's; more where its positions "
+        "are rotary)",
+    )  # fmt: skip
+    group.add_argument(
+        "--batch_size", "--eval_batch_size", dest="batch_size", type=whole(1), default=SLOTS,
+        metavar="N", help=f"instances side by side (default {SLOTS}; fewer where memory ends)",
+    )  # fmt: skip
+    group.add_argument("--load_in_8bit", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--gptq", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--use_vllm", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument(
+        "--use_slow_tokenizer", action="store_true", help="the same as --quirk slow_tokenizer=paper"
+    )
+
+
+def _add_others(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("or somebody else")
+    group.add_argument(
+        "--engine", "--openai_engine", dest="engine", metavar="NAME",
+        help="model of an OpenAI-compatible endpoint; its key stands in OPENAI_API_KEY",
+    )  # fmt: skip
+    group.add_argument(
+        "--base_url", metavar="URL",
+        help="the endpoint (default: OPENAI_BASE_URL, or OpenAI's own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--api", choices=("chat", "completions"), default="chat",
+        help="how the endpoint is asked: by messages (default), or with the exact prompt",
+    )  # fmt: skip
+    group.add_argument(
+        "--concurrency", type=whole(1, 1000), default=8, metavar="N",
+        help="requests to the endpoint at once (default 8)",
+    )  # fmt: skip
+    group.add_argument(
+        "--requests_per_minute", type=whole(1), metavar="N", help="most requests a minute"
+    )
+    group.add_argument(
+        "--replay", type=path_argument, metavar="FILE",
+        help="answers from a file of JSON lines with prompt (or prompt_sha256) and output",
+    )  # fmt: skip
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is asked")
+    group.add_argument(
+        "--use_chat_format", action="store_true", default=None, dest="chat",
+        help="ask in chat format (tulu eval: the default for models that have one)",
+    )  # fmt: skip
+    group.add_argument(
+        "--no_chat_format", action="store_false", dest="chat", help="ask in plain text"
+    )
+    group.add_argument(
+        "--chat_formatting_function", metavar="MODULE.FUNCTION",
+        help="writes the chat format (default: the model's own template)",
+    )  # fmt: skip
+    group.add_argument(
+        "--add_bos", choices=("auto", "true", "false"), default="auto",
+        help="BOS before every prompt (default: as the tokenizer does)",
+    )  # fmt: skip
+    group.add_argument(
+        "--compat", choices=("paper", "fixed"), default="fixed",
+        help="the reference's behaviour with all its quirks, or what is right (default)",
+    )  # fmt: skip
+    group.add_argument(
+        "--quirk", action="append", default=[], metavar="NAME=paper|fixed",
+        help="one quirk otherwise than --compat says; see tulu eval quirks; repeatable",
+    )  # fmt: skip
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument(
+        "--limit", type=whole(1), metavar="N", help="at most so many instances of each task"
+    )
+    group.add_argument("--ids", nargs="+", default=[], metavar="ID", help="only these instances")
+    group.add_argument(
+        "--seed", type=whole(0, LARGEST), default=0, help="of sampled outputs (default 0)"
+    )
+    group.add_argument(
+        "--cache", type=path_argument, metavar="FILE",
+        help="where answers are kept (default: answers.jsonl in the folder of results)",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow_code_execution", action="store_true",
+        help="run programs that the model wrote, in a sandbox (Codex-Eval)",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow_unsafe_execution", action="store_true",
+        help="run them without a sandbox where the kernel gives none",
+    )  # fmt: skip
+
+
+def check_run_flags(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be followed, or that leave open who answers.
+
+    Raises:
+      ConfigError: see above.
+    """
+    if args.gptq:
+        raise ConfigError(
+            "GPTQ models cannot be loaded", at="--gptq",
+            do="evaluate the model it was made from, or serve it and give --base_url",
+        )  # fmt: skip
+    given = [name for name in ("model", "engine", "replay") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "who answers is not clear", got=", ".join(f"--{name}" for name in given) or "nobody",
+            expected="one of --model, --engine and --replay",
+        )  # fmt: skip
+    if args.base_url and not args.engine:
+        raise ConfigError("--base_url goes with --engine", got=args.base_url)
+
+
+def notes_on_flags(args: argparse.Namespace) -> list[str]:
+    """What is to be said of flags of other programs."""
+    notes = []
+    if args.load_in_8bit:
+        notes.append(f"--load_in_8bit is not done: weights are {args.dtype}, which is more exact")
+    if args.use_vllm:
+        notes.append("--use_vllm does nothing here: the engine is our own")
+    return notes
+
+
+def add_options(parser: Any, options: type) -> None:
+    """Adds a flag for every field of a benchmark's options."""
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        kind, many = _kind(hints[field.name])
+        text = field.metadata.get("help") or ""
+        if kind is bool:
+            parser.add_argument(f"--{field.name}", action="store_true", help=text)
+            continue
+        default = field.default
+        said = "" if default in (None, ()) else f" (default {_words(default)})"
+        extra: dict[str, Any] = {"nargs": "*"} if many else {}
+        parser.add_argument(
+            f"--{field.name}", type=kind, default=default, help=text + said, **extra
+        )
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """The type of a field's values, and whether it takes several."""
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    if typing.get_origin(hint) is typing.Literal:
+        return str, False
+    return hint, False
+
+
+def read_options(args: argparse.Namespace, options: type) -> Any:
+    """The options that the flags say.
+
+    Raises:
+      ConfigError: one is out of its range.
+    """
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(options)}
+    return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,61 @@
+"""`tulu eval score`: saved outputs graded again, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from eval.harness.runner import Result
+
+
+def score(args: argparse.Namespace) -> int:
+    """Grades result folders, or all in a folder of them; the exit status."""
+    from tulu_jax.cli.eval_run import print_table
+
+    results = []
+    for folder in args.folders:
+        found = sorted(path.parent for path in folder.glob("**/run.json"))
+        if not found:
+            raise ConfigError("no results", at=folder, expected="a folder with run.json in it")
+        results += [_score_one(args, one) for one in found]
+    print_table(results)
+    return int(any(result.failures for result in results))
+
+
+def _score_one(args: argparse.Namespace, folder: Path) -> Result:
+    from eval.harness.context import Context
+    from eval.harness.quirks import Quirks, read_overrides
+    from eval.harness.registry import all_quirks, find_benchmark
+    from eval.harness.runner import grade, ungraded, write_result
+    from tulu_jax.files import read_json
+
+    old = read_json(folder / "run.json", DataError)
+    benchmark = find_benchmark(old["benchmark"])
+    known: dict[str, Any] = old["quirks"] if args.compat is None else {}
+    overrides = known | read_overrides(args.quirk, all_quirks())
+    compat = args.compat or old["compat"]
+    context = Context(
+        data_dir=Path(old["data"]),
+        options=_options(benchmark, old["settings"]),
+        quirks=Quirks(benchmark.quirks, compat, overrides),
+        endpoint=old.get("endpoint", False),
+        allow_code=args.allow_code_execution,
+        allow_unsafe=args.allow_unsafe_execution,
+    )
+    benchmark.check(context)
+    result = grade(old["task"], benchmark, context, ungraded(folder / "predictions.jsonl"))
+    kept = {key: value for key, value in old.items() if key not in result.run}
+    result.run.update(kept | {"compat": compat, "chat": old["chat"]})
+    result.run["scored_again"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_result(result, benchmark, context, folder)
+    return result
+
+
+def _options(benchmark: Any, settings: dict[str, Any]) -> Any:
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return benchmark.options(**values)
