@@ -1,44 +1,21 @@
 """The report in a real browser, without a screen: keys, filters, themes, hostile text."""
 
-import shutil
-
 import pytest
 
+from tests.in_browser import contrasts, find, in_browser, open_browser, press, texts, wait
 from tests.inspect.report_page import ARABIC, CONTROL, EMOJI, HEBREW, MARKUP, make_report
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-         "disable-background-networking", "disable-component-update", "disable-sync",
-         "disable-dev-shm-usage", "window-size=1200,900")  # fmt: skip
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: install both to run this"
-    ),
-]
+pytestmark = in_browser
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.implicitly_wait(0)
-    yield driver
-    driver.quit()
+    yield from open_browser(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +36,8 @@ def page(browser, address):
     ]
 
 
-def press(page, keys):
-    ActionChains(page).send_keys(keys).perform()
-
-
-VISIBLE = "[...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())"
-
-
-def find(page, selector):
-    return page.execute_script(f"return {VISIBLE}", selector)
-
-
-def texts(page, selector):
-    return page.execute_script(f"return {VISIBLE}.map((e) => e.innerText.trim())", selector)
-
-
 def entries(page):
     return texts(page, ".list .id b")
-
-
-def wait(page, condition):
-    WebDriverWait(page, 10, poll_frequency=0.05).until(lambda _: condition())
 
 
 def search(page, words):
@@ -256,29 +214,10 @@ def test_help_lists_the_keys(page):
 def test_contrast(page):
     """Text stands out from its ground by 4.5 at least, in both themes."""
     press(page, "2")
-    script = """
-      const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-      const level = (colour) => {
-        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
-          .map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-        return .2126 * r + .7152 * g + .0722 * b;
-      };
-      const ground = (e) => {
-        for (; e; e = e.parentElement) {
-          const colour = getComputedStyle(e).backgroundColor;
-          if (colour !== "rgba(0, 0, 0, 0)") return colour;
-        }
-      };
-      return arguments[0].map((selector) => {
-        const e = document.querySelector(selector);
-        const [a, b] = [level(getComputedStyle(e).color), level(ground(e))].sort((x, y) => y - x);
-        return (a + .05) / (b + .05);
-      });"""
     selectors = ["h1", "dt", ".detail .on [data-i]", ".detail .off [data-i]", ".detail .sp"]
     selectors += [".list .start", '.list [aria-selected="true"] .start', ".filters label"]
     for _ in range(2):
-        ratios = dict(zip(selectors, page.execute_script(script, selectors), strict=True))
+        ratios = contrasts(page, selectors)
         assert all(ratio >= 4.5 for ratio in ratios.values()), ratios
         press(page, "d")
 

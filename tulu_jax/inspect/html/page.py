@@ -16,8 +16,15 @@ from tulu_jax.files import advice, write_whole
 from tulu_jax.inspect.html.sections import Section, check_sections
 
 HERE = Path(__file__).parent
-SCRIPTS = ("base.js", "charts.js", "tokens.js", "overview.js", "browse.js", "app.js")
-"""The page's scripts in the order in which they run, joined into one."""
+FRAME = tuple(HERE / name for name in ("base.js", "text.js", "list.js", "charts.js"))
+"""The scripts that every page begins with."""
+
+SHELL = HERE / "shell.js"
+"""The one that every page ends with."""
+
+_OWN = ("tokens.js", "overview.js", "browse.js", "app.js")
+SCRIPTS = (*FRAME, *(HERE / name for name in _OWN), SHELL)
+"""The scripts of a mixture's page."""
 
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -38,34 +45,56 @@ def write_report(
     Raises: DataError for a section that cannot be shown, or a file that cannot be written.
     """
     check_sections(sections)
-    payload = {
-        "title": title,
-        "version": __version__,
-        "settings": [[label, str(text)] for label, text in (settings or {}).items()],
-        "sections": list(sections),
-        **(data or {}),
-    }
-    path = Path(path)
+    content = {"sections": list(sections), **(data or {})}
+    return write_page(Path(path), page_data(title, settings or {}, content))
+
+
+def page_data(
+    title: str, settings: Mapping[str, str], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a page shows: its title, the settings under it, and the content of its tabs."""
+    lines = [[label, str(text)] for label, text in settings.items()]
+    return {"title": title, "version": __version__, "settings": lines, **content}
+
+
+def write_page(path: Path, data: Mapping[str, Any], **parts: Any) -> Path:
+    """The page of `data` at `path`; `parts` are as `render_page` takes them.
+
+    Raises: DataError for a file that cannot be written.
+    """
     try:
-        write_whole(path, render_page(payload))
+        write_whole(path, render_page(data, **parts))
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("cannot write the report", got=got, at=path, do=advice(error)) from error
     return path
 
 
-def render_page(payload: Mapping[str, Any]) -> str:
-    """The page's HTML. The payload is text to it, never markup or code."""
-    style = (HERE / "report.css").read_text(encoding="utf-8")
-    scripts = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{scripts}\n}})();\n'
+def render_page(
+    data: Mapping[str, Any],
+    *,
+    kind: str = "tulu data",
+    scripts: Sequence[Path] = SCRIPTS,
+    styles: Sequence[Path] = (HERE / "report.css",),
+) -> str:
+    """The page's HTML. The data is text to it, never markup or code.
+
+    Args:
+      data: from `page_data`; what its scripts show.
+      kind: what stands behind the title in a browser's tab.
+      scripts: joined into one, in this order.
+      styles: the same.
+    """
+    style = "\n".join(path.read_text(encoding="utf-8") for path in styles)
+    joined = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
+    script = f'"use strict";\n(() => {{\n{joined}\n}})();\n'
     parts = {
         "policy": f"default-src 'none'; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'",
-        "title": html.escape(f"{payload['title']} - tulu data"),
+        "title": html.escape(f"{data['title']} - {kind}"),
         "style": style,
         "script": script,
-        "data": embed_json(payload),
+        "data": embed_json(data),
     }
     template = (HERE / "report.html").read_text(encoding="utf-8")
     pieces = template.split("%%")  # text, name, text, name, ... text

@@ -4,11 +4,6 @@ const SPECIAL = new Set(DATA.special ?? []);
 const ROLE_NAMES = { s: "system", u: "user", a: "assistant" };
 const ROLE_MARKER = /^<\|(?:system|user|assistant)\|>$/gm;
 
-// Characters that would be invisible or turn the text around are shown by name. Joiners stay:
-// Persian and emoji need them.
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/;
-const SPLIT = /([\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb])/;
-
 /** Token positions by piece: [{start, size, text, on, special}], made when first asked for. */
 function piecesOf(conversation) {
   if (conversation.pieces) return conversation.pieces;
@@ -59,15 +54,6 @@ function piecesWithin(pieces, ranges) {
   return found;
 }
 
-function rangesOf(text, pattern) {
-  const ranges = [];
-  for (const match of text.matchAll(pattern)) {
-    if (match[0].length) ranges.push([match.index, match.index + match[0].length]);
-    if (ranges.length >= 5000) break;
-  }
-  return ranges;
-}
-
 /** The role markers. Special tokens count as line breaks, so that the one behind BOS is found. */
 function markersOf(pieces) {
   const text = pieces.map((p) => (p.special ? "\n".repeat(p.text.length) : p.text)).join("");
@@ -94,25 +80,6 @@ function drawTokens(conversation, number, found = null) {
   return block;
 }
 
-/** Puts text into an element, with line breaks marked and invisible characters named. */
-function fill(element, text) {
-  if (!CONTROL.test(text) && !/[\n\t]/.test(text)) {
-    element.append(text);
-    return;
-  }
-  for (const part of text.split(SPLIT)) {
-    if (part === "\n") element.append(make("span", { class: "nl", "aria-hidden": "true" }, "⏎"), "\n");
-    else if (part === "\t" || !CONTROL.test(part)) element.append(part);
-    else element.append(make("span", { class: "ctl" }, controlName(part)));
-  }
-}
-
-function controlName(character) {
-  const code = character.codePointAt(0);
-  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  return `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
-}
-
 /** What the tooltip says of a piece: which tokens it is, and whether they are trained. */
 function tokenTip(span) {
   const conversation = DATA.conversations[span.closest("[data-c]").dataset.c];
@@ -128,11 +95,6 @@ function describe(conversation, piece) {
   if (piece.size > 1) lines.push(`together: ${visible(piece.text)}`);
   lines.push(piece.on ? "trained: counts in the loss" : "not trained: context only");
   return lines.join("\n");
-}
-
-function visible(text) {
-  return text.split(SPLIT).map((part) => (part === "\n" ? "⏎" : part === "\t" ? "⇥"
-    : CONTROL.test(part) ? controlName(part) : part)).join("");
 }
 
 /** A strip of all positions: trained ones green, borders of conversations as lines. */
