@@ -49,7 +49,7 @@ MAY_IMPORT = {
         {"jax", "gin"},
     ),
     "tasks": ({"chat", "data"}, {"sentencepiece"}),
-    "eval": ({"chat", "generate"}, set()),
+    "eval": ({"chat", "generate", "inspect"}, set()),
 }  # fmt: skip
 """Room -> (rooms of tulu_jax, heavy packages) that its files may import, besides its own."""
 

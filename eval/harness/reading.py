@@ -18,6 +18,7 @@ from tulu_jax.errors import DataError
 from tulu_jax.files import HEAD_BYTES, instead, kind_of, parse_json, read_json, sha256
 
 RUN, PREDICTIONS = "run.json", "predictions.jsonl"
+OWN_FILES = (RUN, PREDICTIONS, "metrics.json")
 AGAIN = "run `tulu eval` again with the same --save_dir: it goes on where it stopped"
 
 
@@ -164,6 +165,16 @@ def read_suite(folder: Path) -> tuple[list[Result], list[str]]:
                             do="name one of the folders alone")  # fmt: skip
         seen[result.task] = result.folder
     return results, left_out
+
+
+def refuse_own_file(path: Path | None, flag: str) -> None:
+    """Refuses a flag that names a file to write by the name of a result's own.
+
+    Raises: DataError naming the file.
+    """
+    if path is not None and path.name in OWN_FILES:
+        raise DataError(f"{flag} would replace a file of a result", at=path,
+                        do="name another file")  # fmt: skip
 
 
 _KINDS = {str: "text", int: "a whole number", bool: "true or false", dict: "an object"}

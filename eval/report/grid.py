@@ -75,8 +75,7 @@ def make_grid(board: Board, *, layout: Layout = "auto", by_dataset: bool = False
 
     Raises: DataError, with `by_dataset`, for a model that does not say it.
     """
-    shown = [*board.tasks, *(task for row in board.paper for task in row.numbers)]
-    lines = [*in_order([task for task in shown if task not in TITLES]), *board.averages]
+    lines = table_lines(board)
     sources: list[tuple[str, Callable[[str], Cell]]] = [
         (_label(model, by_dataset), _cells(model)) for model in board.models
     ]
@@ -97,7 +96,13 @@ def make_grid(board: Board, *, layout: Layout = "auto", by_dataset: bool = False
     else:
         columns, rows = titles, [*zip(names, table, strict=True)]
     corner = "benchmark" if transposed else ("dataset" if by_dataset else "model")
-    return Grid(corner, columns, rows, counts, transposed, len(board.models), _notes(board))
+    return Grid(corner, columns, rows, counts, transposed, len(board.models), notes(board))
+
+
+def table_lines(board: Board) -> list[str]:
+    """The tasks that a model here or of the paper has, in order, then the averages."""
+    shown = [*board.tasks, *(task for row in board.paper for task in row.numbers)]
+    return [*in_order([task for task in shown if task not in TITLES]), *board.averages]
 
 
 def _label(model: Model, by_dataset: bool) -> str:
@@ -146,15 +151,15 @@ def _without_n(cell: Cell, n: int | None) -> Cell:
     return Cell(cell.number, own, cell.tied, cell.difference)
 
 
-def _notes(board: Board) -> list[str]:
+def notes(board: Board) -> list[str]:
     """What the marks of the table mean."""
-    notes = ["±: standard error; shares in per cent; n: instances"]
+    said = ["±: standard error; shares in per cent; n: instances"]
     if any(model.tied for model in board.models):
-        notes.append(
+        said.append(
             "†: statistically tied with the best, which is in the set (paired tests at 5 %, Holm)"
         )
     if board.base is not None:
-        notes.append(f"(+/-): points more or less than {board.base}; *: beyond chance (5 %, Holm)")
+        said.append(f"(+/-): points more or less than {board.base}; *: beyond chance (5 %, Holm)")
     lower = sorted(
         {
             task_of(t).title
@@ -164,11 +169,11 @@ def _notes(board: Board) -> list[str]:
         }
     )
     if lower:
-        notes.append(f"lower is better: {', '.join(lower)}")
+        said.append(f"lower is better: {', '.join(lower)}")
     for average in AVERAGES:
         lacking = [average.lacking(model.numbers) for model in board.models]
         if average.name in board.averages and any(lacking):
             names = ", ".join(task_of(task).title for task in min(filter(None, lacking), key=len))
-            notes.append(f"{average.title}: not without {names}")
-    notes += [f"paper: {row.title}: {'; '.join(row.sources)}" for row in board.paper]
-    return notes
+            said.append(f"{average.title}: not without {names}")
+    said += [f"paper: {row.title}: {'; '.join(row.sources)}" for row in board.paper]
+    return said

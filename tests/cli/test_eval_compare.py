@@ -54,6 +54,13 @@ def test_command_names_a_place_it_cannot_write(write, tmp_path):
         command(a, b, "--json", tmp_path)
 
 
+def test_command_does_not_replace_results(write):
+    a, b = write("a", rows([1, 0])), write("b", rows([1, 1]))
+    with pytest.raises(DataError, match=r"--json would replace a file of a result - at .*run.json"):
+        command(a, b, "--json", a / "run.json")
+    assert "task" in json.loads((a / "run.json").read_text())
+
+
 def test_p_values_as_text():
     assert [p_text(p) for p in (1, 0.0499, 0.001, 0.0009, 0, math.nan)] == [
         "1.000", "0.050", "0.001", "<0.001", "<0.001", "–"]  # fmt: skip

@@ -117,6 +117,17 @@ def test_hostile_names(report, tmp_path, kind):
         assert r"a\|b\_\<i\>\&$%\#{}\\^~␛\[31m⟨U+202E⟩\[bold\]␊" in head
 
 
+def test_html(report, suites, tmp_path):
+    shown = report(suites, "--html", tmp_path / "new" / "report.html", "--format", "csv")
+    assert shown.err == f"{tmp_path / 'new' / 'report.html'}: open it with a browser\n"
+    assert shown.out.startswith("model,dataset,")
+    page = (tmp_path / "new" / "report.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>") and "tulu-7b" in page
+    refused = report(suites, "--html", suites / "tulu-7b" / "gsm_cot" / "run.json", status=2)
+    assert "--html would replace a file of a result - at" in refused.err
+    report(suites / "tulu-7b" / "gsm_cot")  # is as it was
+
+
 def test_results_that_cannot_be_read(report, suites, tmp_path):
     folder = write_result(tmp_path / "m" / "gsm_cot", [row("x", 1)])
     (folder / "predictions.jsonl").write_text('{"id": "x", "corr')

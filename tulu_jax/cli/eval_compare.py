@@ -51,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compares and prints; the exit status."""
     from eval.harness.compare import compare
+    from eval.harness.reading import refuse_own_file
     from tulu_jax.console import plain_console, print_line
 
+    refuse_own_file(args.json, "--json")
     comparison = compare(args.a, args.b)
     if args.json:
         _write(args.json, comparison)

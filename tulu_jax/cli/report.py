@@ -73,13 +73,20 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table, writes the page; the exit status."""
+    from eval.harness.reading import refuse_own_file
     from eval.report.board import read_board
     from eval.report.grid import make_grid
     from tulu_jax.console import plain_console, print_line
 
+    refuse_own_file(args.html, "--html")
     board = read_board(args.results, paper=args.paper or ["auto"], base=args.base)
     grid = make_grid(board, layout=args.rows, by_dataset=args.datasets)
     _print(args.format, board, grid)
+    if args.html:
+        from eval.report.page import write_html
+
+        path = write_html(args.html, board)
+        print_line(plain_console(stderr=True), f"{path}: open it with a browser")
     errors = plain_console(stderr=True)
     for line in board.warnings:
         print_line(errors, _clean(line), "yellow")
