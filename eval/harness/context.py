@@ -121,8 +121,12 @@ class Context:
         return [self.tokenizer.bos_id]
 
     def stops(self, *strings: str) -> dict[str, Any]:
-        """Stop strings of the base model as fields of `Generate`, as the quirks have them."""
-        if not strings or (self.chat and not self.paper("chat_stops")):
+        """Stop strings of the base model as fields of `Generate`, as the quirks have them.
+
+        A chat endpoint gets none, of the reference neither: its answers are a chat model's.
+        """
+        in_chat = self.chat and not self.paper("chat_stops")
+        if self.endpoint or in_chat or not strings:
             return {}
         if self.tokenizer is None or not self.paper("stop_by_tokens"):
             return {"stops": strings}

@@ -195,6 +195,8 @@ def _number(value: float) -> float | None:
 def ungraded(path: Path) -> list[Row]:
     """The rows of predictions.jsonl, to be graded anew: grading replaces what it added.
 
+    An error of grading goes, that of an answer stays: there is nothing to grade.
+
     Raises:
       DataError: the file is missing or damaged.
     """
@@ -202,6 +204,8 @@ def ungraded(path: Path) -> list[Row]:
     for row in rows:
         for name in ("correct", "score", "extracted"):
             row.pop(name, None)
+        if row["output"] is not None or "choice_logprobs" in row:
+            row.pop("error", None)
     return rows
 
 

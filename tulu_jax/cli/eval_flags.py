@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from tulu_jax.cli.flags import path_argument, whole
@@ -138,6 +139,15 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_option_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--option`, by which tasks are asked for by name and yet have settings of their own."""
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="BENCHMARK.NAME=VALUE",
+        help="a setting of a benchmark otherwise than its task has it, such as "
+        "toxigen.classifier=DIR; repeatable",
+    )  # fmt: skip
+
+
 def check_run_flags(args: argparse.Namespace) -> None:
     """Refuses flags that cannot be followed, or that leave open who answers.
 
@@ -209,3 +219,43 @@ def read_options(args: argparse.Namespace, options: type) -> Any:
     """
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(options)}
     return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def override_options(options: Any, benchmark: str, texts: Sequence[str]) -> Any:
+    """The options with what `--option` says of this benchmark.
+
+    Raises:
+      ConfigError: no such benchmark or setting, or a value that it cannot have.
+    """
+    from eval.harness.registry import find_benchmark
+
+    hints = typing.get_type_hints(type(options))
+    values = {}
+    for text in texts:
+        place, mark, value = text.partition("=")
+        name, _, field = place.partition(".")
+        known = [one.name for one in dataclasses.fields(find_benchmark(name).options)]
+        if not mark or field not in known:
+            raise ConfigError(
+                "unknown setting of a benchmark", got=repr(text), at="--option",
+                expected=" or ".join(f"{name}.{one}=..." for one in known) or "none: it has none",
+            )  # fmt: skip
+        if name == benchmark:
+            values[field] = _value(hints[field], value, f"--option {place}")
+    return dataclasses.replace(options, **values)
+
+
+def _value(hint: Any, text: str, at: str) -> Any:
+    """What a text says, for a field of this type."""
+    kind, many = _kind(hint)
+    if text == "none" and types.NoneType in typing.get_args(hint):
+        return None
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return tuple(map(kind, text.split(","))) if many else kind(text)
+    except (KeyError, ValueError):
+        words = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise ConfigError(
+            "value cannot be read", got=repr(text), at=at, expected=words.get(kind)
+        ) from None

@@ -32,6 +32,7 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     from eval.harness.quirks import Quirks, read_overrides
     from eval.harness.registry import all_quirks, find_benchmark
     from eval.harness.runner import grade, ungraded, write_result
+    from tulu_jax.cli.eval_flags import override_options
     from tulu_jax.files import read_json
 
     old = read_json(folder / "run.json", DataError)
@@ -39,9 +40,10 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     known: dict[str, Any] = old["quirks"] if args.compat is None else {}
     overrides = known | read_overrides(args.quirk, all_quirks())
     compat = args.compat or old["compat"]
+    options = _options(benchmark, old["settings"])
     context = Context(
         data_dir=Path(old["data"]),
-        options=_options(benchmark, old["settings"]),
+        options=override_options(options, benchmark.name, args.option),
         quirks=Quirks(benchmark.quirks, compat, overrides),
         endpoint=old.get("endpoint", False),
         allow_code=args.allow_code_execution,

@@ -70,7 +70,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(words: Sequence[str]) -> int:
     from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
-    from tulu_jax.cli.eval_flags import add_run_flags, check_run_flags
+    from tulu_jax.cli import eval_flags as flags
     from tulu_jax.cli.eval_run import Wanted, evaluate
 
     parser = _parser("", DESCRIPTION)
@@ -81,9 +81,10 @@ def _evaluate(words: Sequence[str]) -> int:
         "--save_dir", type=path_argument, default=RESULTS, metavar="DIR",
         help=f"where results go, a folder for each task (default {RESULTS})",
     )  # fmt: skip
-    add_run_flags(parser)
+    flags.add_option_flag(parser)
+    flags.add_run_flags(parser)
     args = parser.parse_args(words)
-    check_run_flags(args)
+    flags.check_run_flags(args)
     names = list(dict.fromkeys([*args.tasks, *(suites()[args.suite] if args.suite else ())]))
     if not names:
         raise ConfigError("no task to evaluate", expected="TASK... or --suite NAME",
@@ -93,6 +94,7 @@ def _evaluate(words: Sequence[str]) -> int:
     wanted = []
     for name in names:
         benchmark, options = find_task(name)
+        options = flags.override_options(options, benchmark.name, args.option)
         wanted.append(
             Wanted(name, benchmark, options, args.data_dir / benchmark.data, args.save_dir / name)
         )
@@ -164,26 +166,30 @@ def _list(words: Sequence[str]) -> int:
 
 def _show(words: Sequence[str]) -> int:
     from eval.harness.registry import find_task
-    from tulu_jax.cli.eval_flags import add_run_flags
+    from tulu_jax.cli.eval_flags import add_option_flag, add_run_flags, override_options
     from tulu_jax.cli.eval_run import show
 
     parser = _parser("show", "Shows prompts as the model reads them; no model is needed.")
     parser.add_argument("task", metavar="TASK")
     parser.add_argument("--n", type=whole(1), default=1, help="so many prompts (default 1)")
     _add_data(parser)
+    add_option_flag(parser)
     add_run_flags(parser)
     args = parser.parse_args(words)
     benchmark, options = find_task(args.task)
+    options = override_options(options, benchmark.name, args.option)
     return show(args, args.task, benchmark, options, args.data_dir / benchmark.data)
 
 
 def _score(words: Sequence[str]) -> int:
+    from tulu_jax.cli.eval_flags import add_option_flag
     from tulu_jax.cli.eval_score import score
 
     parser = _parser("score", "Grades saved outputs again, without a model.")
     parser.add_argument("folders", nargs="+", type=path_argument, metavar="RESULTS")
     parser.add_argument("--compat", choices=("paper", "fixed"), help="default: as it was run")
     parser.add_argument("--quirk", action="append", default=[], metavar="NAME=paper|fixed")
+    add_option_flag(parser)
     parser.add_argument("--allow_code_execution", action="store_true", help="run programs again")
     parser.add_argument("--allow_unsafe_execution", action="store_true")
     return score(parser.parse_args(words))
