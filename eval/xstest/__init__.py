@@ -1,0 +1,1 @@
+"""XSTest: safe prompts that sound unsafe, and unsafe ones beside them."""
