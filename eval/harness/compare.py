@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -285,6 +285,7 @@ def _pairing(
         if result.failed:
             said.append(f"{result.model}: {len(result.failed):,} failed in the machinery, left out")
     (a, b), (left, right) = results, sides
+    said += unlike({"A": a, "B": b})
     if len(pairs) < max(len(left), len(right)):
         said.append(
             f"only the {len(pairs):,} instances that both have are compared: {a.model} has "
@@ -302,6 +303,29 @@ def _pairing(
                 f"in its run.json {result.scale * result.value:.1f}"
             )
     return said
+
+
+def unlike(results: Mapping[str, Result]) -> list[str]:
+    """How results of one task, by a name, were not run the same, so that they compare badly."""
+    said = []
+    for name, word in (("compat", "--compat"), ("data_sha256", "data"), ("metric", "metrics")):
+        found = {who: str(result.run.get(name))[:16] for who, result in results.items()}
+        if len(set(found.values())) > 1:
+            said.append(f"run with other {word} - {_each(found)}")
+    quirks = {who: _mapping(result.run.get("quirks")) for who, result in results.items()}
+    for quirk in dict.fromkeys(name for one in quirks.values() for name in one):
+        found = {who: str(one.get(quirk)) for who, one in quirks.items()}
+        if len(set(found.values())) > 1:
+            said.append(f"run with another quirk {quirk} - {_each(found)}")
+    return said
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _each(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{who}: {value}" for who, value in found.items())
 
 
 def _adjust(tasks: Iterable[TaskComparison]) -> tuple[TaskComparison, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from eval.harness import statistics
-from eval.harness.compare import compare_results
+from eval.harness.compare import compare_results, unlike
 from eval.harness.reading import RUN, Result, read_suite
 from eval.report.paper import PaperRow, chosen_rows
 from eval.report.tasks import AVERAGES, Number, in_order, number_of
@@ -87,7 +87,8 @@ def read_board(
             if number is not None:
                 model.numbers[average.name] = number
     for task in tasks:
-        warnings += _mark_ties(models, task) + _unlike(models, task)
+        results = {model.name: model.results[task] for model in models if task in model.results}
+        warnings += _mark_ties(models, task) + [f"{task}: {text}" for text in unlike(results)]
     if base is not None:
         warnings += _add_differences(models, _named(models, base), tasks)
     rows = chosen_rows(paper, [m.name for m in models], [m.dataset for m in models])
@@ -107,7 +108,7 @@ def suite_folders(folder: Path) -> list[Path]:
 
 
 def _models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
-    models: dict[str, Model] = {}
+    models: list[tuple[Path, Model]] = []
     warnings: list[str] = []
     seen: set[Path] = set()
     for folder in (suite for named in folders for suite in suite_folders(named)):
@@ -118,26 +119,42 @@ def _models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
                 raise DataError("one result is named twice", at=result.folder, do="name it once")
             seen.add(result.folder)
             _model_of(models, result, folder).results[result.task] = result
-            if result.failed:
-                warnings.append(
-                    f"{result.task}: {result.model}: {len(result.failed):,} of "
-                    f"{len(result.instances):,} failed in the machinery and have no score"
-                )
-            said = result.run.get("warnings")
-            for text in said if isinstance(said, list) else []:
-                warnings.append(f"{result.task}: {result.model}: {text}")
-    return list(models.values()), warnings
+            warnings += _said(result)
+    _tell_apart(models)
+    return [model for _, model in models], warnings
 
 
-def _model_of(models: dict[str, Model], result: Result, suite: Path) -> Model:
-    """The model that a result belongs to; two of one name are told apart by their folders."""
-    for name in (result.model, f"{result.model} [{suite.name}]", f"{result.model} [{suite}]"):
-        model = models.setdefault(name, Model(name, {}))
+def _model_of(models: list[tuple[Path, Model]], result: Result, suite: Path) -> Model:
+    """The model that a result belongs to: same name and fingerprint, and nothing of that task."""
+    for _, model in models:
         prints = {other.fingerprint for other in model.results.values()}
-        if result.task not in model.results and prints <= {result.fingerprint}:
+        known = model.name == result.model and prints == {result.fingerprint}
+        if known and result.task not in model.results:
             return model
-    name = f"{result.model} [{result.folder}]"
-    return models.setdefault(name, Model(name, {}))
+    models.append((suite, Model(result.model, {})))
+    return models[-1][1]
+
+
+def _tell_apart(models: list[tuple[Path, Model]]) -> None:
+    """Puts the folder behind names that several have, the whole path where that is one too."""
+    for place in (lambda suite: suite.name, str):
+        names = Counter(model.name for _, model in models)
+        for suite, model in models:
+            if names[model.name] > 1:
+                own = next(iter(model.results.values())).model
+                model.name = f"{own} [{place(suite)}]"
+
+
+def _said(result: Result) -> list[str]:
+    """What is to know of a result, its own warnings among it."""
+    said = result.run.get("warnings")
+    texts = [str(text) for text in said] if isinstance(said, list) else []
+    if result.failed:
+        texts.append(
+            f"{len(result.failed):,} of {len(result.instances):,} failed in the machinery and have "
+            "no score"
+        )
+    return [f"{result.task}: {result.model}: {text}" for text in texts]
 
 
 def _named(models: list[Model], name: str) -> Model:
@@ -212,25 +229,3 @@ def _unpaired(a: Number, b: Number, up: bool) -> Difference:
     """The difference of two numbers taken as independent, by the normal distribution."""
     value, stderr = b.value - a.value, math.hypot(a.stderr, b.stderr)
     return Difference(value, stderr, statistics.difference_p(value, stderr), (value > 0) == up)
-
-
-def _unlike(models: list[Model], task: str) -> list[str]:
-    """What was not the same for all models of a task, so that their numbers do not compare."""
-    said = []
-    for name, word in (("compat", "--compat"), ("quirks", "quirks"), ("data_sha256", "data"),
-                       ("metric", "metrics")):  # fmt: skip
-        found: dict[str, Any] = {
-            model.name: model.results[task].run.get(name)
-            for model in models
-            if task in model.results
-        }
-        if len({repr(value) for value in found.values()}) > 1:
-            short = [f"{who}: {_words(value)}" for who, value in found.items()]
-            said.append(f"{task}: run with other {word} - {'; '.join(short)[:400]}")
-    return said
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={one}" for key, one in value.items()) or "none"
-    return str(value)[:40]

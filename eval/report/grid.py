@@ -10,7 +10,7 @@ from typing import Literal
 
 from eval.report.board import Board, Difference, Model
 from eval.report.paper import PaperRow, paper_data
-from eval.report.tasks import AVERAGES, Number, in_order, task_of
+from eval.report.tasks import AVERAGES, Number, task_of
 from tulu_jax.errors import DataError
 
 TITLES = {average.name: average.title for average in AVERAGES}
@@ -100,9 +100,8 @@ def make_grid(board: Board, *, layout: Layout = "auto", by_dataset: bool = False
 
 
 def table_lines(board: Board) -> list[str]:
-    """The tasks that a model here or of the paper has, in order, then the averages."""
-    shown = [*board.tasks, *(task for row in board.paper for task in row.numbers)]
-    return [*in_order([task for task in shown if task not in TITLES]), *board.averages]
+    """The tasks that a model here has, then the averages, also those of the paper alone."""
+    return [*board.tasks, *board.averages]
 
 
 def _label(model: Model, by_dataset: bool) -> str:

@@ -148,10 +148,10 @@ def _sides(task: TaskComparison, name: str) -> Iterator[str]:
     yield f"  gold: {shown(_text(rows[0].get('gold')), 200)}"
     for letter, row, unit in zip("AB", rows, pair, strict=True):
         many = f" over {len(unit.instances)} samples" if len(unit.instances) > 1 else ""
-        yield (
-            f"  {letter} {unit.value:g}{many}, answer {shown(_text(row.get('prediction')), 100)}: "
-            f"{shown(_text(row.get('output')), LONGEST)}"
-        )
+        output = row.get("output")
+        said = "no output" if output is None else shown(_text(output), LONGEST)
+        answer = shown(_text(row.get("prediction")), 100)
+        yield f"  {letter} {unit.value:g}{many}, answer {answer}: {said}"
 
 
 def _telling(result: Any, unit: Unit) -> dict[str, Any]:

@@ -118,6 +118,7 @@ function instanceItem(one) {
       make("div", { class: "id" }, make("b", { dir: "auto" }, visible(one.id)),
         make("span", { class: "dots", "aria-hidden": "true" }, ...marks())),
       make("div", { class: "start", dir: "auto" },
+        `${visible(LINES.get(one.task).title)} · `,
         visible(promptOf(asked)[1].slice(0, 160).replace(/\s+/g, " ")))],
     draw: (found) => drawInstance(one, found),
   };
@@ -143,7 +144,9 @@ function drawPrompt(answer, found) {
   const [shared, own] = promptOf(answer);
   const folded = shared ? make("details", {}, make("summary", {},
     `${plural(shared.length, "character")} that prompts of this group begin with`), text(shared, found)) : null;
-  return [make("h3", {}, "Prompt"), ...(folded ? [folded] : []), text(own, found, "prompt")];
+  const box = text(own, found, "prompt");
+  requestAnimationFrame(() => { box.scrollTop = box.scrollHeight; }); // the question comes last
+  return [make("h3", {}, "Prompt"), ...(folded ? [folded] : []), box];
 }
 
 function drawAnswer(task, answer, model, found, prompt) {

@@ -147,6 +147,17 @@ def test_what_does_not_fit_is_said(write):
     )
 
 
+def test_other_ways_of_running_are_said(write):
+    a = write("a", rows([1, 0]), quirks={"x": "paper", "y": "fixed"}, data_sha256="0")
+    b = write("b", rows([1, 1]), quirks={"x": "fixed", "y": "fixed"}, compat="paper")
+    (task,) = compare(a, b).tasks
+    assert task.warnings == (
+        "run with other --compat - A: fixed, B: paper",
+        "run with other data - A: 0, B: None",
+        "run with another quirk x - A: paper, B: fixed",
+    )
+
+
 def test_equal_results_have_no_effect_to_find(write):
     (task,) = compare(write("a", rows([1, 0, 1])), write("b", rows([1, 0, 1]))).tasks
     assert (task.difference, task.stderr, task.p) == (0, 0, 1)
