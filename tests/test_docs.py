@@ -1,5 +1,6 @@
 """What README, docs, recipes and help texts show: commands that parse, files that exist."""
 
+import argparse
 import ast
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tulu_jax.cli import exporter, generate, importer, train
+from tulu_jax.cli import eval_compare, exporter, generate, importer, train
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
 from tulu_jax.cli.main import make_parser
 
@@ -58,6 +59,10 @@ def test_command_parses(where, words):
         overrides = parse_overrides(rest)
         config = load_train_config(args.gin_file, args.gin_bindings + overrides)
         assert config.model_dir and config.data.mixture and config.data.tokenizer
+    elif rest[:1] == ["compare"]:
+        parser = argparse.ArgumentParser()
+        eval_compare.add_arguments(parser)
+        parser.parse_args(rest[1:])
     else:
         assert not rest
 

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -98,13 +101,14 @@ def test_a_narrow_terminal_gets_the_table_in_parts(suites):
 def test_hostile_names(report, tmp_path, kind):
     model = {"name": HOSTILE, "dataset": HOSTILE}
     for name in ("a", "b"):
+        model |= {"fingerprint": name}
         written = [row("x", 1), row("y", 0)]
         write_result(tmp_path / name / "t", written, task=f"my_{HOSTILE}", model=model,
                      warnings=[HOSTILE])  # fmt: skip
     shown = report(tmp_path, "--format", kind)
     if kind == "csv":
         records = list(csv.DictReader(io.StringIO(shown.out)))
-        assert records[0]["model"] == HOSTILE.replace("\ud800", "\\ud800")
+        assert records[0]["model"] == HOSTILE.replace("\ud800", "\\ud800") + " [a]"
         return
     for text in (shown.out, shown.err):
         assert "\x1b" not in text and "\u202e" not in text
@@ -144,3 +148,21 @@ def test_warnings_do_not_get_into_what_is_piped(report, tmp_path):
     write_result(tmp_path / "gsm_cot", [row("x", 1)], warnings=["cut prompts"])
     shown = report(tmp_path, "--format", "csv")
     assert "cut prompts" in shown.err and "cut prompts" not in shown.out
+
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "report.md"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def test_the_docs_show_what_is_printed(report, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fences = [found.groups() for found in FENCE.finditer(PAGE.read_text("utf-8"))]
+    assert [language for language, _ in fences] == ["python", "sh", "", "sh", "", "sh"]
+    exec(fences[0][1], {})
+    shown = [(fences[1][1], fences[2][1]), (fences[3][1], fences[4][1]), (fences[5][1], None)]
+    for command, printed in shown:
+        assert main(shlex.split(command)[1:]) == 0
+        found = capsys.readouterr().out.replace(str(tmp_path), "...")
+        if printed is not None:
+            assert [line.rstrip() for line in found.splitlines()] == printed.splitlines()
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
