@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tulu_jax.cli import eval_compare, exporter, generate, importer, train
+from tulu_jax.cli import eval_compare, evaluate, exporter, generate, importer, train
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
 from tulu_jax.cli.main import make_parser
 
@@ -63,6 +63,12 @@ def test_command_parses(where, words):
         parser = argparse.ArgumentParser()
         eval_compare.add_arguments(parser)
         parser.parse_args(rest[1:])
+    elif args.command == "eval" and rest[0] not in ("list", "quirks"):
+        parsers = {"score": evaluate.score_parser, "show": evaluate.show_parser}
+        part = parsers.get(rest[0])
+        assert (part or evaluate.evaluate_parser)().parse_args(rest[1:] if part else rest)
+    elif args.command == "eval":
+        assert not rest[1:]
     else:
         assert not rest
 

@@ -68,10 +68,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _evaluate(words: Sequence[str]) -> int:
-    from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
-    from tulu_jax.cli import eval_flags as flags
-    from tulu_jax.cli.eval_run import Wanted, evaluate
+def evaluate_parser() -> argparse.ArgumentParser:
+    """What reads `tulu eval TASK...`."""
+    from eval.harness.registry import suites
+    from tulu_jax.cli.eval_flags import add_option_flag, add_run_flags
 
     parser = _parser("", DESCRIPTION)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks; see tulu eval list")
@@ -81,10 +81,18 @@ def _evaluate(words: Sequence[str]) -> int:
         "--save_dir", type=path_argument, default=RESULTS, metavar="DIR",
         help=f"where results go, a folder for each task (default {RESULTS})",
     )  # fmt: skip
-    flags.add_option_flag(parser)
-    flags.add_run_flags(parser)
-    args = parser.parse_args(words)
-    flags.check_run_flags(args)
+    add_option_flag(parser)
+    add_run_flags(parser)
+    return parser
+
+
+def _evaluate(words: Sequence[str]) -> int:
+    from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
+    from tulu_jax.cli.eval_flags import check_run_flags, override_options
+    from tulu_jax.cli.eval_run import Wanted, evaluate
+
+    args = evaluate_parser().parse_args(words)
+    check_run_flags(args)
     names = list(dict.fromkeys([*args.tasks, *(suites()[args.suite] if args.suite else ())]))
     if not names:
         raise ConfigError("no task to evaluate", expected="TASK... or --suite NAME",
@@ -94,7 +102,7 @@ def _evaluate(words: Sequence[str]) -> int:
     wanted = []
     for name in names:
         benchmark, options = find_task(name)
-        options = flags.override_options(options, benchmark.name, args.option)
+        options = override_options(options, benchmark.name, args.option)
         wanted.append(
             Wanted(name, benchmark, options, args.data_dir / benchmark.data, args.save_dir / name)
         )
@@ -164,10 +172,9 @@ def _list(words: Sequence[str]) -> int:
     return 0
 
 
-def _show(words: Sequence[str]) -> int:
-    from eval.harness.registry import find_task
-    from tulu_jax.cli.eval_flags import add_option_flag, add_run_flags, override_options
-    from tulu_jax.cli.eval_run import show
+def show_parser() -> argparse.ArgumentParser:
+    """What reads `tulu eval show`."""
+    from tulu_jax.cli.eval_flags import add_option_flag, add_run_flags
 
     parser = _parser("show", "Shows prompts as the model reads them; no model is needed.")
     parser.add_argument("task", metavar="TASK")
@@ -175,15 +182,23 @@ def _show(words: Sequence[str]) -> int:
     _add_data(parser)
     add_option_flag(parser)
     add_run_flags(parser)
-    args = parser.parse_args(words)
+    return parser
+
+
+def _show(words: Sequence[str]) -> int:
+    from eval.harness.registry import find_task
+    from tulu_jax.cli.eval_flags import override_options
+    from tulu_jax.cli.eval_run import show
+
+    args = show_parser().parse_args(words)
     benchmark, options = find_task(args.task)
     options = override_options(options, benchmark.name, args.option)
     return show(args, args.task, benchmark, options, args.data_dir / benchmark.data)
 
 
-def _score(words: Sequence[str]) -> int:
+def score_parser() -> argparse.ArgumentParser:
+    """What reads `tulu eval score`."""
     from tulu_jax.cli.eval_flags import add_option_flag
-    from tulu_jax.cli.eval_score import score
 
     parser = _parser("score", "Grades saved outputs again, without a model.")
     parser.add_argument("folders", nargs="+", type=path_argument, metavar="RESULTS")
@@ -192,7 +207,13 @@ def _score(words: Sequence[str]) -> int:
     add_option_flag(parser)
     parser.add_argument("--allow_code_execution", action="store_true", help="run programs again")
     parser.add_argument("--allow_unsafe_execution", action="store_true")
-    return score(parser.parse_args(words))
+    return parser
+
+
+def _score(words: Sequence[str]) -> int:
+    from tulu_jax.cli.eval_score import score
+
+    return score(score_parser().parse_args(words))
 
 
 def _compare(words: Sequence[str]) -> int:
