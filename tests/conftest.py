@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ os.environ.setdefault("TULU_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 NO_BROWSER = "no chromium and chromedriver"
+NO_BWRAP = "no bubblewrap, and code that models write is not run without"
 _TORCH = re.compile(r"^(import|from) (torch|transformers|parity)\b", re.MULTILINE)
 # Newest Pythons and libraries are tried without torch, whose builds for them are huge.
 collect_ignore = [
@@ -41,6 +43,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         left_out.append(f"torch: {files} files and {more} tests that compare with it - make test")
     if any(NO_BROWSER in reason for reason in skipped):
         left_out.append("web pages: no browser - apt-get install chromium chromium-driver")
+    if any(NO_BWRAP in reason for reason in skipped):
+        left_out.append("the sandbox and HumanEval: no bwrap - apt-get install bubblewrap")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
 
@@ -60,6 +64,15 @@ def shared() -> Path:
     if not path:
         pytest.skip("TULU_SHARED is unset: it names the folder of real data and reference outputs")
     return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> str:
+    """The path of bubblewrap; without it tests that run code are skipped, as the end says."""
+    path = shutil.which("bwrap")
+    if path is None:
+        pytest.skip(NO_BWRAP)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""What runs within the sandbox: it imports the standard library alone, and none of our own."""
