@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,26 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import statistics
-from eval.harness.reading import Instance, Result, read_suite
+from eval.harness.reading import Result, Unit, read_suite
 from tulu_jax.errors import DataError
 
 SEED = 0
 """Of the bootstrap: the same two results always give the same p."""
-
-_PASS = re.compile(r"pass@(\d+)")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is paired: an instance, or a problem with its samples. `value` in 0..1 or run's unit."""
-
-    id: str
-    value: float
-    binary: bool
-    cluster: str
-    group: str | None
-    prompt: str
-    instances: tuple[Instance, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -137,8 +121,7 @@ def compare_results(a: Result, b: Result) -> TaskComparison:
         raise DataError(f"the two results of {a.task} do not measure the same",
                         got=f"{a.metric} ({a.unit}) and {b.metric} ({b.unit})",
                         at=f"{a.folder} and {b.folder}")  # fmt: skip
-    warnings: list[str] = []
-    left, right = units(a, warnings), units(b, warnings)
+    left, right = a.units, b.units
     pairs = {name: (left[name], right[name]) for name in left if name in right}
     if not pairs:
         raise NothingInCommon(
@@ -146,7 +129,7 @@ def compare_results(a: Result, b: Result) -> TaskComparison:
             got=f"{len(left):,} and {len(right):,} with scores", at=f"{a.folder} and {b.folder}",
         )  # fmt: skip
     groups = _groups(pairs) if is_macro(a, left.values()) else None
-    warnings += _pairing((a, b), (left, right), pairs, groups)
+    warnings = _pairing((a, b), (left, right), pairs, groups)
     unpaired = len(left.keys() ^ right.keys())
     return _measured(a, b, pairs, groups, unpaired=unpaired, warnings=tuple(warnings))
 
@@ -232,47 +215,6 @@ def _mean_and_error(
     return statistics.mean(means), math.hypot(*errors) / len(errors)
 
 
-def units(result: Result, warnings: list[str]) -> dict[str, Unit]:
-    """What is paired, by id: the scored instances; samples of one problem are one unit.
-
-    The value of a problem is the chance that one of k samples is right where the metric is pass@k,
-    the mean of its samples otherwise. What is noteworthy is added to `warnings`.
-    """
-    problems: dict[str, list[Instance]] = defaultdict(list)
-    for one in result.scored:
-        problems[one.problem].append(one)
-    found = {name: _unit(name, samples, result.metric) for name, samples in problems.items()}
-    asked = _PASS.fullmatch(result.metric)
-    fewest = min((len(samples) for samples in problems.values()), default=0)
-    if asked and 0 < fewest < int(asked[1]):
-        warnings.append(
-            f"{result.model}: {result.metric} with {fewest} samples of a problem: "
-            f"compared by pass@{fewest} there"
-        )
-    return found
-
-
-def _unit(name: str, samples: list[Instance], metric: str) -> Unit:
-    first = samples[0]
-    scores = [one.value for one in samples if one.value is not None]
-    asked = _PASS.fullmatch(metric)
-    binary = all(one.binary for one in samples)
-    if asked and binary:
-        k = min(int(asked[1]), len(scores))
-        value = statistics.pass_at_k(int(sum(scores)), len(scores), k)
-    else:
-        value = statistics.mean(scores)
-    return Unit(
-        id=name,
-        value=value,
-        binary=binary and len(samples) == 1,
-        cluster=first.cluster or name,
-        group=first.group,
-        prompt=first.prompt,
-        instances=tuple(samples),
-    )
-
-
 def _pairing(
     results: tuple[Result, Result],
     sides: tuple[dict[str, Unit], dict[str, Unit]],
@@ -284,6 +226,12 @@ def _pairing(
     for result in results:
         if result.failed:
             said.append(f"{result.model}: {len(result.failed):,} failed in the machinery, left out")
+        fewest = min((len(unit.instances) for unit in result.units.values()), default=0)
+        if result.k is not None and fewest < result.k:
+            said.append(
+                f"{result.model}: {result.metric} with {fewest} samples of a problem: "
+                f"compared by pass@{fewest} there"
+            )
     (a, b), (left, right) = results, sides
     said += unlike({"A": a, "B": b})
     if len(pairs) < max(len(left), len(right)):

@@ -7,18 +7,22 @@ in memory: `texts` reads them where they lie in the file.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from eval.harness import statistics
 from tulu_jax.errors import DataError
 from tulu_jax.files import HEAD_BYTES, instead, kind_of, parse_json, read_json, sha256
 
 RUN, PREDICTIONS = "run.json", "predictions.jsonl"
 OWN_FILES = (RUN, PREDICTIONS, "metrics.json")
+_PASS = re.compile(r"pass@(\d+)")
 AGAIN = "run `tulu eval` again with the same --save_dir: it goes on where it stopped"
 
 
@@ -46,6 +50,22 @@ class Instance:
         """The id without the number of the sample: `HumanEval/0` of `HumanEval/0#3`."""
         stem, mark, number = self.id.rpartition("#")
         return stem if mark and number.isdecimal() else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is paired with another model's: a scored instance, or a problem with its samples.
+
+    `value` is in the unit of the result; `binary` says that it is right or wrong.
+    """
+
+    id: str
+    value: float
+    binary: bool
+    cluster: str
+    group: str | None
+    prompt: str
+    instances: tuple[Instance, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,24 @@ class Result:
         """Those whose machinery failed: no score of the model's."""
         return [one for one in self.instances if one.error is not None]
 
+    @property
+    def k(self) -> int | None:
+        """The k of a metric pass@k; None of any other."""
+        asked = _PASS.fullmatch(self.metric)
+        return int(asked[1]) if asked else None
+
+    @functools.cached_property
+    def units(self) -> dict[str, Unit]:
+        """What is paired, by id. Samples of one problem are one unit.
+
+        Its value is the chance that one of k samples is right where the metric is pass@k, or of as
+        many as there are where those are fewer; the mean of its samples otherwise.
+        """
+        problems: dict[str, list[Instance]] = {}
+        for one in self.scored:
+            problems.setdefault(one.problem, []).append(one)
+        return {name: _unit(name, samples, self.k) for name, samples in problems.items()}
+
     def texts(self, instances: Sequence[Instance]) -> Iterator[dict[str, Any]]:
         """The whole lines of these instances.
 
@@ -99,6 +137,25 @@ class Result:
                         f"{PREDICTIONS} has changed while it was read", at=path, do="try again"
                     )
                 yield row
+
+
+def _unit(name: str, samples: list[Instance], k: int | None) -> Unit:
+    first = samples[0]
+    scores = [one.value for one in samples if one.value is not None]
+    binary = all(one.binary for one in samples)
+    if k is not None and binary:
+        value = statistics.pass_at_k(int(sum(scores)), len(scores), min(k, len(scores)))
+    else:
+        value = math.fsum(scores) / len(scores)
+    return Unit(
+        id=name,
+        value=value,
+        binary=binary and len(samples) == 1,
+        cluster=first.cluster or name,
+        group=first.group,
+        prompt=first.prompt,
+        instances=tuple(samples),
+    )
 
 
 def read_result(folder: Path) -> Result:

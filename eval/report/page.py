@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eval.harness import statistics
-from eval.harness.compare import units
-from eval.harness.reading import Result
+from eval.harness.reading import Result, Unit
 from eval.report.board import Board, Difference, Model
 from eval.report.grid import TITLES, notes, table_lines
 from eval.report.sample import Sample
@@ -138,18 +135,20 @@ def _groups(board: Board, task: str) -> list[dict[str, Any]]:
 
 
 def _means(result: Result) -> dict[str, Number]:
-    values: dict[str, list[float]] = {}
-    for unit in units(result, []).values():
+    """The mean of each group; where a group is one cluster (MMLU), its instances are counted."""
+    inside: dict[str, list[Unit]] = {}
+    for unit in result.units.values():
         if unit.group is not None:
-            values.setdefault(unit.group, []).append(unit.value)
-    return {
-        group: Number(
-            result.scale * float(np.mean(of)),
-            result.scale * statistics.standard_error(of),
-            len(of),
-        )
-        for group, of in values.items()
-    }
+            inside.setdefault(unit.group, []).append(unit)
+    numbers = {}
+    for group, members in inside.items():
+        values = [unit.value for unit in members]
+        clusters = [unit.cluster for unit in members]
+        alone = len(set(clusters)) == 1
+        stderr = statistics.standard_error(values, None if alone else clusters)
+        mean = statistics.mean(values)
+        numbers[group] = Number(result.scale * mean, result.scale * stderr, len(members))
+    return numbers
 
 
 def _known(value: float) -> float | None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.harness.compare import Unit, units
-from eval.harness.reading import Instance, Result
+from eval.harness.reading import Instance, Result, Unit
 from eval.report.board import Board
 from tulu_jax.files import sha256
 from tulu_jax.inspect.html.page import embed_json
@@ -109,7 +108,7 @@ class Sample:
 
 def _by_problem(result: Result) -> dict[str, tuple[Unit | None, Instance]]:
     """Each problem with its unit, where it has a score, and the sample that is shown."""
-    scored = units(result, [])
+    scored = result.units
     found: dict[str, tuple[Unit | None, Instance]] = {}
     for one in result.instances:
         unit = scored.get(one.problem)

@@ -150,6 +150,28 @@ def test_warnings_do_not_get_into_what_is_piped(report, tmp_path):
     assert "cut prompts" in shown.err and "cut prompts" not in shown.out
 
 
+TEXTS = ["", " ", "nothing/here", "junk", "empty", "gs://bucket/x", "/dev/null", "[1]", "-1",
+         "\x00", "\ud800", "--", "é 😀,b [1]", "~nobody_of_that_name/x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["", "--base", "--paper", "--rows", "--format", "--html"])
+def test_wrong_values_end_with_words(capsys, one_parser, tmp_path, monkeypatch, flag):
+    monkeypatch.chdir(tmp_path)
+    write_result(tmp_path / "here" / "gsm_cot", [row("x", 1), row("y", 0)])
+    (tmp_path / "junk").write_bytes(bytes(range(256)))
+    (tmp_path / "empty").mkdir()
+    found = set()
+    for text in TEXTS:
+        given = ["here", f"{flag}={text}"] if flag else [text]
+        try:
+            found.add(main(["report", *given]))
+        except SystemExit as end:
+            found.add(end.code)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err and (said.out or said.err), text
+    assert 2 in found and found <= {0, 2}
+
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "report.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

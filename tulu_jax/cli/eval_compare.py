@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from eval.harness.compare import Comparison, TaskComparison, Unit
+    from eval.harness.compare import Comparison, TaskComparison
+    from eval.harness.reading import Unit
 
 DESCRIPTION = """\
 Pairs the instances of two results, or of two suites task by task, and says how much better B is
