@@ -23,6 +23,8 @@ from tulu_jax.files import HEAD_BYTES, instead, kind_of, parse_json, read_json, 
 RUN, PREDICTIONS = "run.json", "predictions.jsonl"
 OWN_FILES = (RUN, PREDICTIONS, "metrics.json")
 _PASS = re.compile(r"pass@(\d+)")
+LARGEST = 1e12
+"""No score is larger."""
 AGAIN = "run `tulu eval` again with the same --save_dir: it goes on where it stopped"
 
 
@@ -179,7 +181,7 @@ def read_result(folder: Path) -> Result:
         unit=_of(run, "unit", str, at),
         higher_is_better=_of(run, "higher_is_better", bool, at),
         model=_of(model, "name", str, f"{at}, model"),
-        fingerprint=model.get("fingerprint"),
+        fingerprint=_label(model, "fingerprint", f"{at}, model"),
         run=run,
         instances=instances,
     )
@@ -240,7 +242,10 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false", dict: "an o
 def _of(record: dict[str, Any], name: str, kind: type, at: object) -> Any:
     """The field of this type."""
     value = record.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or value == "":
+    fits = isinstance(value, kind) and value != ""
+    if kind is int:
+        fits = fits and not isinstance(value, bool) and 0 <= value <= LARGEST
+    if not fits:
         got = repr(value)[:80] if name in record else "nothing"
         raise DataError(f"{RUN}: wrong field {name!r}", got=got, at=at, expected=_KINDS[kind],
                         do=AGAIN)  # fmt: skip
@@ -251,10 +256,16 @@ def _number(record: dict[str, Any], name: str, at: object) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
         raise DataError(f"{RUN}: wrong field {name!r}", got=repr(value)[:80], at=at,
                         expected="a finite number or null", do=AGAIN)  # fmt: skip
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that can be reckoned with: no true, NaN or 1e300."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return real and abs(value) <= LARGEST
 
 
 def _instances(path: Path) -> Iterator[Instance]:
@@ -327,7 +338,7 @@ def _value(row: dict[str, Any], at: str) -> float | None:
                         expected="true, false or null", do=AGAIN)  # fmt: skip
     if score is None:
         return None
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not _is_number(score):
         raise DataError(f"{PREDICTIONS}: wrong field 'score'", got=repr(score)[:80], at=at,
                         expected="a finite number or null", do=AGAIN)  # fmt: skip
     return float(score)
@@ -336,7 +347,8 @@ def _value(row: dict[str, Any], at: str) -> float | None:
 def _label(row: dict[str, Any], name: str, at: str) -> str | None:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{PREDICTIONS}: wrong field {name!r}", got=repr(value)[:80], at=at,
+        file = RUN if name == "fingerprint" else PREDICTIONS
+        raise DataError(f"{file}: wrong field {name!r}", got=repr(value)[:80], at=at,
                         expected="text or null", do=AGAIN)  # fmt: skip
     return value
 

@@ -18,6 +18,9 @@ from tulu_jax.inspect.html import page
 LARGEST = 2_000_000
 """Of a page, in bytes."""
 
+MOST = 200
+"""So many groups of a task are drawn, and so many warnings told."""
+
 HERE = Path(__file__).parent / "page"
 PARTS = {
     "kind": "tulu report",
@@ -51,13 +54,20 @@ def page_content(board: Board) -> dict[str, Any]:
             *({"name": r.title, "paper": True, "dataset": r.data} for r in board.paper),
         ],
         "lines": [_line(board, task) for task in table_lines(board)],
-        "groups": {task: found for task in board.tasks if (found := _groups(board, task))},
-        "notes": notes(board),
-        "warnings": board.warnings,
+        "most": MOST,
+        "groups": {task: found[:MOST] for task in board.tasks if (found := _groups(board, task))},
+        "notes": _some(notes(board)),
+        "warnings": _some(board.warnings),
         "texts": [],
         "instances": [],
         "totals": {},
     }
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The first of many lines, none very long: the page has its limit."""
+    more = [f"and {len(lines) - MOST:,} more"] if len(lines) > MOST else []
+    return [line if len(line) <= 600 else f"{line[:600]}…" for line in lines[:MOST]] + more
 
 
 def _title(board: Board) -> str:

@@ -93,7 +93,7 @@ class Sample:
             "value": unit.value if unit else None,
             "samples": samples,
             "stop": _cut(_text(row.get("stop_reason")), LONGEST_VALUE),
-            "tokens": [row.get("prompt_tokens"), row.get("output_tokens")],
+            "tokens": [_count(row.get(name)) for name in ("prompt_tokens", "output_tokens")],
             "error": None if instance.error is None else _cut(instance.error, LONGEST_VALUE),
         }
 
@@ -186,6 +186,10 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else str(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= 10**9 else None
 
 
 def _cut(text: str, most: int) -> str:

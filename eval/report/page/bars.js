@@ -84,6 +84,7 @@ function drawGroups(panel) {
     const groups = DATA.groups[task];
     panel.append(make("section", { class: "card" }, words("h2", "", title),
       colours(DATA.models.map((_, i) => i)),
+      groups.length < DATA.most ? "" : line("note", `Of many groups the first ${DATA.most}.`),
       barChart(groups.map(({ name, cells }) => ({ title: name, cells })), `${title}, bars by group`)));
   }
 }

@@ -157,7 +157,7 @@ function drawAnswer(task, answer, model, found, prompt) {
     ...prompt,
     make("div", { class: "facts" }, answer.prediction ? words("span", "", `answer: ${answer.prediction}`) : null,
       answer.stop ? words("span", "", `stopped: ${answer.stop}`) : null,
-      said === null || said === undefined ? null : make("span", {}, `${asked} + ${said} tokens`),
+      said === null ? null : make("span", {}, `${asked ?? "?"} + ${said} tokens`),
       answer.samples > 1 ? make("span", {}, `one of ${answer.samples} samples`) : null,
       answer.error ? words("span", "badge", answer.error) : null),
     answer.output === null ? make("p", { class: "note" }, "no output") : text(answer.output, found));

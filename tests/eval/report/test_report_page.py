@@ -115,6 +115,16 @@ def test_a_page_is_no_larger_than_it_may_be(suites, tmp_path, largest):
     assert path.stat().st_size > 0.6 * largest
 
 
+def test_what_there_is_much_of_is_cut(tmp_path):
+    written = [row(f"q{n}", 1, group=f"g{n}", prompt_tokens=float("nan")) for n in range(300)]
+    write_result(tmp_path, written, warnings=[f"{n}: {'x' * 9000}" for n in range(300)])
+    data = payload(write_html(tmp_path / "r.html", read_board([tmp_path])))
+    assert len(data["groups"]["gsm_cot"]) == 200
+    assert len(data["warnings"]) == 201 and data["warnings"][-1] == "and 100 more"
+    assert max(map(len, data["warnings"])) == 601
+    assert data["instances"][0]["answers"][0]["tokens"] == [None, 5]
+
+
 def test_half_of_a_sample_are_those_that_differ(tmp_path):
     for name, wrong in (("a", 0), ("b", 30)):
         written = [row(f"q{n}", int(n >= wrong)) for n in range(3000)]
