@@ -36,6 +36,7 @@ MAY_IMPORT = {
         {"models", "parallel", "chat"}, {"jax", "orbax", "safetensors"},
     ),
     "tulu_jax/generate": ({"models", "chat", "ops"}, {"jax"}),
+    "tulu_jax/serve": ({"generate", "chat", "checkpoint"}, set()),
     "tulu_jax/interop": (
         {"chat", "data", "models", "checkpoint", "train"},
         {"jax", "flax", "optax", "orbax", "seqio"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     ),
     "tulu_jax/cli": (
         {"chat", "data", "download", "inspect", "ops", "models", "parallel", "train", "plan",
-         "checkpoint", "generate"},
+         "checkpoint", "generate", "serve"},
         {"jax", "gin"},
     ),
     "tasks": ({"chat", "data"}, {"sentencepiece"}),

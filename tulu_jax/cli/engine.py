@@ -1,4 +1,4 @@
-"""The model that `--model` names and the engine for it: what `generate` and `chat` share."""
+"""The model that `--model` names and its engine: what `generate`, `chat` and `serve` share."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LENGTH_STEP = 256
 """The cache is made for a multiple of so many tokens: few shapes, few compilations."""
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that `generate` and `chat` share."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, sampling: bool = True) -> None:
+    """Adds the arguments that `generate`, `chat` and `serve` share; how to draw, if wanted."""
     parser.add_argument(
         "--model",
         type=path_argument,
@@ -51,7 +51,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="how conversations are written (default: as the model was trained; else its folder's "
         "own chat template, or tulu where it has none)",
     )
-    _add_sampling_arguments(parser)
+    parser.add_argument(
+        "--max_length",
+        type=whole(1),
+        metavar="N",
+        help="longest prompt and answer together (default: the model's); more than the model was "
+        "trained on is possible with rotary positions",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
+    )
+    if sampling:
+        _add_sampling_arguments(parser)
 
 
 def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,17 +90,7 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "is reached",
     )
     parser.add_argument(
-        "--max_length",
-        type=whole(1),
-        metavar="N",
-        help="longest prompt and answer together (default: the model's); more than the model was "
-        "trained on is possible with rotary positions",
-    )
-    parser.add_argument(
         "--seed", type=whole(0, LARGEST), default=0, help="of the random draws (default 0)"
-    )
-    parser.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
     )
 
 
@@ -238,6 +239,6 @@ def _not_followed(args: argparse.Namespace, kept: dict[str, Any]) -> list[str]:
     """Says what the model's generation_config.json asks for and is not done here."""
     from tulu_jax.checkpoint.hf.generation import asked_for
 
-    found = asked_for(kept, sampled=args.temperature > 0)
+    found = asked_for(kept, sampled=getattr(args, "temperature", 1.0) > 0)
     said = ", ".join(f"{name}={value}" for name, value in found.items())
     return [f"generation_config.json asks for {said}: not followed here"] if found else []

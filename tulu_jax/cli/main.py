@@ -46,6 +46,7 @@ COMMANDS = (
     "generate",
     "chat",
     "evaluate",
+    "serve",
     "bench",
     "report",
 )
@@ -73,6 +74,7 @@ Instruction fine-tuning of language models in JAX.
   tulu train ...           fine-tune; the same command line resumes
   tulu generate ...        answer prompts with a checkpoint
   tulu eval ...            benchmark a checkpoint
+  tulu serve ...           answer OpenAI's clients with one
   tulu export ...          hand the result to Hugging Face tools
   tulu report ...          tables of evaluation results, the paper's beside
 

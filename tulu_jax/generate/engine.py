@@ -265,9 +265,19 @@ class Engine:
     # What follows serves many callers at once: the server hands requests over and takes turns.
 
     @property
+    def slots(self) -> int:
+        """Requests that run side by side."""
+        return self._worker.slots
+
+    @property
     def busy(self) -> bool:
         """Whether any request is not done."""
         return bool(self._queue or self._reading or self._running)
+
+    @property
+    def num_running(self) -> int:
+        """Rows that have a request."""
+        return len(self._running) + (self._reading is not None)
 
     def submit(
         self,

@@ -41,9 +41,11 @@ def text_after(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
     """What tokens say after a prompt.
 
     Special ones are as if they were not there, as transformers has it: what a model writes after a
-    BOS of its own begins with the space that the next word brings.
+    BOS of its own begins with the space that the next word brings. Nor do ids that a padded
+    vocabulary has beyond the tokenizer's stand for text.
     """
-    plain = [token for token in tokens if token not in tokenizer.special_ids]
+    special, size = tokenizer.special_ids, tokenizer.vocab_size
+    plain = [token for token in tokens if token not in special and token < size]
     return tokenizer.decode(plain, after=True)
 
 
