@@ -242,9 +242,10 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false", dict: "an o
 def _of(record: dict[str, Any], name: str, kind: type, at: object) -> Any:
     """The field of this type."""
     value = record.get(name)
-    fits = isinstance(value, kind) and value != ""
     if kind is int:
-        fits = fits and not isinstance(value, bool) and 0 <= value <= LARGEST
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    else:
+        fits = isinstance(value, kind) and value != ""
     if not fits:
         got = repr(value)[:80] if name in record else "nothing"
         raise DataError(f"{RUN}: wrong field {name!r}", got=got, at=at, expected=_KINDS[kind],

@@ -1,5 +1,6 @@
 """Statistics of scores: SciPy as the oracle, and examples worked by hand."""
 
+import doctest
 import math
 
 import numpy as np
@@ -201,6 +202,11 @@ def test_the_set_tied_with_the_best():
 def test_pass_at_k_is_the_hypergeometric_chance(correct, samples, k):
     oracle = 1 - stats.hypergeom.pmf(0, samples, correct, k)
     assert statistics.pass_at_k(correct, samples, k) == pytest.approx(oracle, **TIGHT)
+
+
+def test_its_examples():
+    found = doctest.testmod(statistics)
+    assert found.failed == 0 and found.attempted > 8
 
 
 def test_too_little_to_tell():

@@ -1,11 +1,13 @@
 """What stands in the tables: numbers, ties, differences, and what is said about them."""
 
+import doctest
 import json
 import shutil
 
 import pytest
 
 from eval.harness.compare import compare_results
+from eval.report import grid
 from eval.report.board import read_board, suite_folders
 from eval.report.grid import make_grid
 from tests.eval.report.suites import MODELS, SHARES, rows, write_suites
@@ -144,9 +146,14 @@ def test_what_has_no_score_is_a_dash(tmp_path):
     unscored = [row("x", 0, correct=None)]
     write_result(tmp_path / "a" / "t", unscored, task="toxigen", model="a", value=None)
     write_result(tmp_path / "b" / "t", [row("x", 0)], task="toxigen", model="b")
-    grid = make_grid(read_board([tmp_path], paper=["none"]))
-    ((title, cells),) = grid.rows
+    table = make_grid(read_board([tmp_path], paper=["none"]))
+    ((title, cells),) = table.rows
     assert title == "ToxiGen" and [cell.text for cell in cells] == ["–", "0.0"]
+
+
+def test_examples_of_the_grid():
+    found = doctest.testmod(grid)
+    assert found.failed == 0 and found.attempted > 0
 
 
 def test_layouts(suites):
@@ -164,13 +171,13 @@ def test_layouts(suites):
 
 
 def test_each_number_has_its_n(suites):
-    grid = make_grid(read_board([suites], paper=["tulu-7b"]))
-    counts = dict(zip((title for title, _ in grid.rows), grid.counts, strict=True))
+    table = make_grid(read_board([suites], paper=["tulu-7b"]))
+    counts = dict(zip((title for title, _ in table.rows), table.counts, strict=True))
     assert counts["MMLU 0-shot"] == 60 and counts["average v2"] == 17_191
-    cells = dict(grid.rows)["MMLU 0-shot"]
+    cells = dict(table.rows)["MMLU 0-shot"]
     own = [cell.text.partition("(")[2] for cell in cells]
     assert own == ["", "", "", "n 14,042)", "n 14,042)"]
-    for count, (_, cells) in zip(grid.counts, grid.rows, strict=True):
+    for count, (_, cells) in zip(table.counts, table.rows, strict=True):
         assert all(c.n is not None or count is not None for c in cells if c.number is not None)
 
 
@@ -178,8 +185,8 @@ def test_models_by_their_dataset(tmp_path):
     for name, dataset in (("a", "tulu_dolly"), ("b", "my own")):
         model = {"name": name, "dataset": dataset}
         write_result(tmp_path / name / "g", rows("gsm_cot", 0), model=model)
-    grid = make_grid(read_board([tmp_path]), by_dataset=True)
-    assert grid.columns == ["Dolly", "my own", "paper: Dolly"]
+    table = make_grid(read_board([tmp_path]), by_dataset=True)
+    assert table.columns == ["Dolly", "my own", "paper: Dolly"]
     write_result(tmp_path / "c" / "g", rows("gsm_cot", 0), model="c")
     with pytest.raises(DataError, match="a model does not say what it was trained on - got 'c' at "
                        r".*expected a dataset in run.json, model - leave --datasets"):  # fmt: skip
