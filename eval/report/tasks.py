@@ -31,6 +31,8 @@ TASKS = {
         Task("mmlu_5shot", "MMLU 5-shot", "knowledge", "mmlu_5shot", 14042),
         Task("gsm_direct", "GSM direct", "reasoning", "gsm_direct", 200),
         Task("gsm_cot", "GSM CoT", "reasoning", "gsm_cot", 200),
+        Task("gsm_direct_full", "GSM direct, all", "reasoning"),
+        Task("gsm_cot_full", "GSM CoT, all", "reasoning"),
         Task("gsm_chat", "GSM chat", "reasoning"),
         Task("bbh_direct", "BBH direct", "reasoning", "bbh_direct", 1080),
         Task("bbh_cot", "BBH CoT", "reasoning", "bbh_cot", 1080),

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from eval.harness.registry import suites
 from eval.report.paper import DATA, chosen_rows, paper_data, paper_rows, read_records
 from eval.report.tasks import AVERAGES, TASKS, Number, in_order, task_of
 from tulu_jax.errors import ConfigError
@@ -88,6 +89,12 @@ def test_average_by_hand():
 def test_tasks_are_in_the_order_of_the_tables():
     assert in_order(["mine", "gsm_cot", "mmlu_0shot", "mine"]) == ["mmlu_0shot", "gsm_cot", "mine"]
     assert task_of("mine").title == "mine" and task_of("gsm_cot").title == "GSM CoT"
+
+
+def test_every_task_of_the_papers_suites_is_a_column_of_its_tables():
+    suite = {*suites()["tulu1"], *suites()["tulu1_v2"]}
+    assert len(suite) > 7
+    assert [name for name in suite if task_of(name).column is None] == []
 
 
 def labels(*arguments):
