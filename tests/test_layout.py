@@ -61,8 +61,9 @@ EXCEPTIONS = {
     "tulu_jax/data/seqio_glue/": {"tensorflow", "seqio", "tensorflow_datasets"},
     "tulu_jax/data/to_device.py": {"jax"},
     "tulu_jax/checkpoint/transformers_model.py": {"torch", "transformers"},
+    "eval/toxigen/classifier.py": {"torch", "transformers"},
 }
-"""Files that see TF/SeqIO/TFDS, JAX, or torch (to compare with) in rooms that otherwise do not."""
+"""Files that see TF/SeqIO/TFDS, JAX or torch in rooms that otherwise do not."""
 
 
 def imported_modules(path):

@@ -1,0 +1,1 @@
+"""ToxiGen: whether a model goes on with hateful text."""
