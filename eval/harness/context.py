@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from eval.harness.asks import Prompt
 from eval.harness.quirks import Quirks
 from eval.templates import Formatter
 from tulu_jax.errors import ConfigError
+from tulu_jax.files import json_or_none
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -97,11 +99,41 @@ class Context:
         return [found[text] if text in found else self._with_special(text) for text in texts]
 
     def _with_special(self, text: str) -> list[int]:
-        """The tokens of a text that holds special ones, as transformers reads it."""
-        from tulu_jax.chat.paper import tokens_of
+        """The tokens of a text that holds special ones, as transformers' slow tokenizers read it.
 
+        What follows a special token is a new text to them where `legacy` is set, and else goes on.
+        """
         assert self.tokenizer is not None
-        return tokens_of(text, self.tokenizer)[len(self.tokenizer.start_ids) :]
+        special = self.tokenizer.special_strings
+        first, *rest = re.split(f"({'|'.join(map(re.escape, special))})", text)
+        after = self.tokenizer.encode_texts if self.legacy else self.tokenizer.encode_after_newline
+        tokens = self.tokenizer.encode_text(first) if first else []
+        for name, part in zip(rest[::2], rest[1::2], strict=True):
+            tokens += [special[name], *(after([part])[0] if part else [])]
+        return list(map(int, tokens))
+
+    @property
+    def legacy(self) -> bool:
+        """Whether transformers' slow tokenizer begins anew after a special token.
+
+        That is what its setting of this name says, and where it is missing.
+        """
+        assert self.tokenizer is not None
+        config = json_or_none(self.tokenizer.path.with_name("tokenizer_config.json"))
+        return (config or {}).get("legacy", True) is not False
+
+    def cut(self, text: str, most: int, *, bos: bool) -> tuple[str, int]:
+        """The text's first tokens as text, and how many tokens went; all of it where it is short.
+
+        With `bos` BOS counts, and is written in front as transformers writes it.
+        """
+        assert self.tokenizer is not None
+        start = self.start_ids() if bos else []
+        ids = [*start, *self.encode([text])[0]]
+        if len(ids) <= most:
+            return text, 0
+        kept = self.tokenizer.decode(ids[len(start) : most], after=bos and not self.legacy)
+        return "".join(map(self.tokenizer.piece, start)) + kept, len(ids) - most
 
     def start_ids(self) -> list[int]:
         """The tokens before every prompt: BOS, or nothing.

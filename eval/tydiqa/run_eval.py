@@ -251,13 +251,9 @@ def _cut_passages(rows: Sequence[Row], context: Context) -> None:
     most = context.options.max_context_length
     if not most or context.tokenizer is None:
         return
-    tokenizer, paper = context.tokenizer, context.paper("tydiqa_bos_in_passage")
-    start = context.start_ids() if paper else []
-    for row, ids in zip(rows, context.encode([row["context"] for row in rows]), strict=True):
-        ids = [*start, *ids]
-        if len(ids) > most:
-            row["context"] = tokenizer.decode(ids[:most], skip_special=not paper)
-            row["cut"] = len(ids) - most
+    bos = context.paper("tydiqa_bos_in_passage")
+    for row in rows:
+        row["context"], row["cut"] = context.cut(row["context"], most, bos=bos)
 
 
 def _prompt(

@@ -106,6 +106,7 @@ def make_context(
         seed=args.seed,
         allow_code=args.allow_code_execution,
         allow_unsafe=args.allow_unsafe_execution,
+        extras={"model": str(args.model or args.engine or args.replay)},
     )
 
 

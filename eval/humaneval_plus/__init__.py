@@ -1,0 +1,1 @@
+"""HumanEval+: HumanEval with many more tests."""

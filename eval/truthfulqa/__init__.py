@@ -1,0 +1,1 @@
+"""TruthfulQA: questions that some people answer falsely."""
