@@ -92,7 +92,8 @@ class Bbh(Benchmark):
     def load(self, context: Context) -> list[Instance]:
         """See `Benchmark`; instances are called `task/line`."""
         options: Options = context.options
-        stops = () if context.paper("bbh_never_stops") else ("\n\n",)
+        never = context.endpoint or context.paper("bbh_never_stops")
+        stops = () if never else ("\n\n",)
         instances = []
         for task, examples in _tasks(context.data_dir).items():
             # A task's draw depends on no other task, nor on the order of files in a folder.

@@ -1,6 +1,7 @@
 r"""Codex-Eval (HumanEval): programs that complete a function, run against its tests.
 
-    python -m eval.codex_humaneval.run_eval --data_file data/eval/codex_humaneval/HumanEval.jsonl.gz \
+    python -m eval.codex_humaneval.run_eval \
+        --data_file data/eval/codex_humaneval/HumanEval.jsonl.gz \
         --eval_pass_at_ks 1 5 10 20 --unbiased_sampling_size_n 20 --temperature 0.1 \
         --save_dir results/codex --model_name_or_path MODEL --allow_code_execution
 
@@ -27,6 +28,7 @@ from eval.codex_humaneval.scoring import (
     result_rows,
     run_rows,
 )
+
 from eval.harness.asks import Generate, Instance
 from eval.harness.benchmark import Benchmark, Headline, Metrics, Row
 from eval.harness.context import Context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,10 +73,16 @@ class Context:
         """
         if self.formatter is None:
             return question + plain
-        wrapped = self.formatter([{"role": "user", "content": question}], add_bos=False)
+        wrapped = self.conversation([{"role": "user", "content": question}])
         if not cue or wrapped[-1:] in ("\n", " "):
             return wrapped + cue
         return f"{wrapped} {cue}"
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Messages up to where the assistant answers next; in plain text, a line each."""
+        if self.formatter is None:
+            return "\n".join([*(message["content"] for message in messages), ""])
+        return self.formatter(messages, add_bos=False)
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """The texts with their tokens, BOS in front."""
@@ -152,13 +158,17 @@ class Context:
             )
         return [self.tokenizer.bos_id]
 
-    def stops(self, *strings: str) -> dict[str, Any]:
+    def stops(self, *strings: str, in_chat: bool = False) -> dict[str, Any]:
         """Stop strings of the base model as fields of `Generate`, as the quirks have them.
 
         A chat endpoint gets none, of the reference neither: its answers are a chat model's.
+
+        Args:
+          strings: the stops.
+          in_chat: whether they end an answer in chat format too, whatever the quirk.
         """
-        in_chat = self.chat and not self.paper("chat_stops")
-        if self.endpoint or in_chat or not strings:
+        left_out = self.chat and not in_chat and not self.paper("chat_stops")
+        if self.endpoint or left_out or not strings:
             return {}
         if self.tokenizer is None or not self.paper("stop_by_tokens"):
             return {"stops": strings}

@@ -46,8 +46,13 @@ def _digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-def data_sha256(path: Path) -> str:
-    """A SHA-256 (hex) of a benchmark's data folder or file: every name and content."""
+def data_sha256(path: Path) -> str | None:
+    """A SHA-256 (hex) of a benchmark's data folder or file: every name and content.
+
+    None where there is none, as of questions that are generated.
+    """
+    if not path.exists():
+        return None
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness import guards
-from eval.harness.asks import Answer, Instance
+from eval.harness.asks import Answer, Generate, Instance
 from eval.harness.backends import Backend, fit
 from eval.harness.benchmark import Benchmark, Row
 from eval.harness.cache import AnswerCache
@@ -66,26 +66,38 @@ def load_task(
 def limited(instances: Sequence[Instance], limit: int | None) -> list[Instance]:
     """At most `limit` instances, in order: those whose ids have the smallest hashes.
 
-    So a smaller limit takes some of those that a larger one takes, in every task.
+    So a smaller limit takes some of those that a larger one takes, in every task. Of samples, the
+    first one of many problems comes before the second of any.
     """
     if limit is None or limit >= len(instances):
         return list(instances)
-    ranked = sorted(instances, key=lambda instance: sha256(instance.id))
+
+    def rank(instance: Instance) -> tuple[int, str]:
+        sample = instance.ask.sample if isinstance(instance.ask, Generate) else 0
+        return sample, sha256(instance.id.partition("#")[0])
+
+    ranked = sorted(instances, key=rank)
     kept = {instance.id for instance in ranked[:limit]}
     return [instance for instance in instances if instance.id in kept]
 
 
-def fit_task(task: Task, max_length: int) -> None:
-    """Cuts prompts that the model has no room for, and notes which."""
-    for index, instance in enumerate(task.instances):
-        ask, cut = fit(instance.ask, max_length)
+def fit_all(
+    instances: Sequence[Instance], max_length: int | None
+) -> tuple[list[Instance], dict[str, int]]:
+    """The instances with prompts that the model has room for, and the tokens that were cut off."""
+    fitting, lost = [], {}
+    for instance in instances:
+        ask, cut = (instance.ask, 0) if max_length is None else fit(instance.ask, max_length)
         if cut:
-            task.cut[instance.id] = cut
-            task.instances[index] = dataclasses.replace(instance, ask=ask)
+            lost[instance.id] = cut
+            instance = dataclasses.replace(instance, ask=ask)
+        fitting.append(instance)
+    return fitting, lost
 
 
 def ask_all(
-    task: Task,
+    name: str,
+    instances: Sequence[Instance],
     backend: Backend,
     cache: AnswerCache,
     on_answer: Callable[[Answer], None] = lambda _: None,
@@ -95,17 +107,17 @@ def ask_all(
     Raises:
       ConfigError: the backend cannot answer such a question.
     """
-    for instance in task.instances:
+    for instance in instances:
         if not guards.can_answer(instance, backend.can):
             raise ConfigError(
-                f"task {task.name} asks what this model cannot tell",
+                f"task {name} asks what this model cannot tell",
                 got="log-probabilities of given text",
                 expected=f"a backend that can {type(instance.ask).__name__.lower()}",
                 do="evaluate a folder (--model), or leave the task out",
             )
-    keys = [instance.ask.key(backend.fingerprint) for instance in task.instances]
+    keys = [instance.ask.key(backend.fingerprint) for instance in instances]
     wanted: dict[str, Instance] = {}
-    for key, instance in zip(keys, task.instances, strict=True):
+    for key, instance in zip(keys, instances, strict=True):
         if cache.get(key) is None:
             wanted.setdefault(key, instance)
         else:

@@ -165,8 +165,6 @@ def check_run_flags(args: argparse.Namespace) -> None:
             "who answers is not clear", got=", ".join(f"--{name}" for name in given) or "nobody",
             expected="one of --model, --engine and --replay",
         )  # fmt: skip
-    if args.base_url and not args.engine:
-        raise ConfigError("--base_url goes with --engine", got=args.base_url)
 
 
 def notes_on_flags(args: argparse.Namespace) -> list[str]:

@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tulu_jax.cli.eval_flags import notes_on_flags
-from tulu_jax.cli.eval_models import Answerer, open_answerer
+from tulu_jax.cli.eval_models import Answerer, open_answerer, open_judge
 
 if TYPE_CHECKING:
+    from eval.harness.asks import Instance
     from eval.harness.benchmark import Benchmark
     from eval.harness.context import Context
     from eval.harness.runner import Result, Task
@@ -41,18 +42,24 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
     from tulu_jax.console import plain_console
 
     console = plain_console(stderr=True, soft_wrap=True)
-    _say(console, notes_on_flags(args))
+    say(console, notes_on_flags(args))
     answerer = open_answerer(args)
     with ExitStack() as stack:
         cache = stack.enter_context(AnswerCache(args.cache or save_dir / CACHE))
         tasks = [_load(args, one, answerer, console) for one in wanted]
-        backend = answerer.backend(_longest(tasks), sum(len(task.instances) for task in tasks))
+        for task in tasks:
+            task.context.extras["judge"] = open_judge(args, cache)
+        instances = [instance for task in tasks for instance in task.instances]
+        backend = answerer.backend(
+            longest_of(instance for task in tasks for instance in task.instances),
+            sum(len(task.instances) for task in tasks),
+        )
         results = []
         for task, one in zip(tasks, wanted, strict=True):
             start = time.perf_counter()
             result = _run(task, backend, cache, console)
             seconds = time.perf_counter() - start
-            _say(console, result.run["warnings"], task.name)
+            say(console, result.run["warnings"], task.name)
             finish(args, one, task.context, result, answerer.description(), task.notes, seconds)
             results.append(result)
     print_table(results)
@@ -64,18 +71,17 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
 
 def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: Any) -> Task:
     from eval.harness import guards
-    from eval.harness.runner import fit_task, load_task
+    from eval.harness.runner import fit_all, load_task
 
     context = make_context(args, one.benchmark, one.options, one.data, answerer)
     one.benchmark.check(context)
     with console.status(f"reading {one.name}"):
         task = load_task(one.name, one.benchmark, context, limit=args.limit, ids=args.ids)
-        if answerer.max_length is not None:
-            fit_task(task, answerer.max_length)
+        task.instances, task.cut = fit_all(task.instances, answerer.max_length)
     task.notes += guards.check_format(
         context, model_chats=answerer.chats, chats=one.benchmark.chats
     )
-    _say(console, task.notes, one.name)
+    say(console, task.notes, one.name)
     return task
 
 
@@ -110,28 +116,29 @@ def make_context(
     )
 
 
-def _longest(tasks: Sequence[Task]) -> int:
+def longest_of(instances: Iterable[Instance]) -> int:
     """Tokens of the longest prompt and answer together."""
     from eval.harness.asks import Generate, Weigh
 
     longest = 1
-    for task in tasks:
-        for instance in task.instances:
-            ask = instance.ask
-            size = len(ask.prompt.ids or ())
-            if isinstance(ask, Generate):
-                size += ask.max_new_tokens
-            elif isinstance(ask, Weigh):
-                size = max((len(a) + len(b) for a, b in ask.pairs), default=0)
-            longest = max(longest, size + 1)
+    for instance in instances:
+        ask = instance.ask
+        size = len(ask.prompt.ids or ())
+        if isinstance(ask, Generate):
+            size += ask.max_new_tokens
+        elif isinstance(ask, Weigh):
+            size = max((len(a) + len(b) for a, b in ask.pairs), default=0)
+        longest = max(longest, size + 1)
     return longest
 
 
 def _run(task: Task, backend: Any, cache: Any, console: Any) -> Result:
     from eval.harness.runner import ask_all, grade, rows_of
 
-    with _progress(task.name, len(task.instances)) as advance:
-        answers = ask_all(task, backend, cache, lambda done: advance(done.output_tokens or 0))
+    with progress(task.name, len(task.instances)) as advance:
+        answers = ask_all(
+            task.name, task.instances, backend, cache, lambda done: advance(done.output_tokens or 0)
+        )
     with console.status(f"grading {task.name}"):
         return grade(task.name, task.benchmark, task.context, rows_of(task, answers))
 
@@ -175,7 +182,8 @@ def _versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in ("jax", "flax", "numpy")}
 
 
-def _say(console: Any, notes: Sequence[str], task: str = "") -> None:
+def say(console: Any, notes: Sequence[str], task: str = "") -> None:
+    """Prints notes, a line each."""
     from tulu_jax.console import WARNING, print_line
 
     for note in notes:
@@ -198,7 +206,7 @@ def print_table(results: Sequence[Result]) -> None:
 
 
 @contextmanager
-def _progress(name: str, total: int) -> Iterator[Any]:
+def progress(name: str, total: int) -> Iterator[Any]:
     """A bar over instances with tokens a second; yields what to call with an answer's tokens."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from eval.harness.runner import Result
 
 
+JUDGED = "judged.jsonl"
+"""What judges say in a result folder that is graded again."""
+
+
 def score(args: argparse.Namespace) -> int:
     """Grades result folders, or all in a folder of them; the exit status."""
     from tulu_jax.cli.eval_run import print_table
@@ -28,11 +32,13 @@ def score(args: argparse.Namespace) -> int:
 
 
 def _score_one(args: argparse.Namespace, folder: Path) -> Result:
+    from eval.harness.cache import AnswerCache
     from eval.harness.context import Context
     from eval.harness.quirks import Quirks, read_overrides
     from eval.harness.registry import all_quirks, find_benchmark
     from eval.harness.runner import grade, ungraded, write_result
     from tulu_jax.cli.eval_flags import override_options
+    from tulu_jax.cli.eval_models import open_judge
     from tulu_jax.files import read_json
 
     old = read_json(folder / "run.json", DataError)
@@ -50,12 +56,24 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
         allow_unsafe=args.allow_unsafe_execution,
     )
     benchmark.check(context)
-    result = grade(old["task"], benchmark, context, ungraded(folder / "predictions.jsonl"))
+    with AnswerCache(folder / JUDGED) as cache:
+        context.extras.update(model=old["model"]["path"], judge=open_judge(_defaults(), cache))
+        rows = ungraded(folder / "predictions.jsonl")
+        result = grade(old["task"], benchmark, context, rows)
     kept = {key: value for key, value in old.items() if key not in result.run}
     result.run.update(kept | {"compat": compat, "chat": old["chat"]})
     result.run["scored_again"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_result(result, benchmark, context, folder)
     return result
+
+
+def _defaults() -> argparse.Namespace:
+    """The flags of a run that says nothing, for a judge that is opened."""
+    from tulu_jax.cli.eval_flags import add_run_flags
+
+    parser = argparse.ArgumentParser()
+    add_run_flags(parser)
+    return parser.parse_args([])
 
 
 def _options(benchmark: Any, settings: dict[str, Any]) -> Any:

@@ -119,6 +119,15 @@ def run_benchmark(name: str, argv: Sequence[str] | None = None) -> int:
     return guarded(f"eval.{name}.run_eval", lambda: _run_one(benchmark, argv))
 
 
+def run_predict(argv: Sequence[str] | None = None) -> int:
+    """`python -m eval.predict`; the exit status."""
+    from tulu_jax.cli.eval_predict import predict
+    from tulu_jax.cli.main import guarded
+
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded("eval.predict", lambda: predict(argv))
+
+
 def _run_one(benchmark: Any, argv: Sequence[str]) -> int:
     from tulu_jax.cli.eval_flags import add_options, add_run_flags, check_run_flags, read_options
     from tulu_jax.cli.eval_run import Wanted, evaluate

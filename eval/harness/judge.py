@@ -1,0 +1,68 @@
+"""Judges of answers: models that say how likely a word comes next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from eval.harness.asks import Answer, Choose, Prompt
+from eval.harness.backends import Backend
+from eval.harness.cache import AnswerCache
+from tulu_jax.errors import DataError
+
+Encode = Callable[[Sequence[str]], list[Prompt]]
+
+
+class Judge:
+    """How likely " yes" is after each prompt, 0 to 1; what was asked once is kept."""
+
+    def __init__(
+        self, backend: Backend, cache: AnswerCache, encode: Encode, yes: int | None
+    ) -> None:
+        """Asks a backend.
+
+        Args:
+          backend: the judge.
+          cache: where its answers are kept.
+          encode: prompts with the judge's own tokens.
+          yes: the token of " yes"; None where the other side tokenizes.
+        """
+        self._backend, self._cache = backend, cache
+        self._encode, self._choices = encode, () if yes is None else (yes,)
+
+    def __call__(self, prompts: Sequence[str]) -> list[float]:
+        """The probability after each prompt, in order.
+
+        Raises:
+          DataError: the judge did not answer.
+        """
+        asks = [Choose(prompt, self._choices) for prompt in self._encode(prompts)]
+        keys = [ask.key(self._backend.fingerprint) for ask in asks]
+        new = {
+            key: ask for key, ask in zip(keys, asks, strict=True) if self._cache.get(key) is None
+        }
+        failed: list[Answer] = []
+
+        def keep(index: int, answer: Answer) -> None:
+            self._cache.put(list(new)[index], answer)
+            if answer.error is not None:
+                failed.append(answer)
+
+        self._backend.answer(list(new.values()), keep)
+        if failed:
+            raise DataError(
+                "judge did not answer", got=f"{len(failed)} of {len(asks)}: {failed[0].error}",
+                do="run it again: what is judged already is kept",
+            )  # fmt: skip
+        return [probability(self._cache.get(key) or Answer()) for key in keys]
+
+
+def probability(answer: Answer) -> float:
+    """The probability of " yes" in a judge's answer; of one in words, 1 where it is yes.
+
+    >>> probability(Answer(output=" Yes")), probability(Answer(output="no"))
+    (1.0, 0.0)
+    """
+    if answer.logprobs is not None:
+        return math.exp(answer.logprobs[0])
+    return float((answer.output or "").strip().lower().startswith("yes"))
