@@ -6,9 +6,11 @@ leaves half a line at most, which the next one cuts off; what came before is nev
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 from pathlib import Path
-from typing import IO
 
 from eval.harness.asks import Answer
 from tulu_jax.errors import ConfigError, DataError
@@ -23,7 +25,7 @@ class AnswerCache:
         """The cache in this file, which is made where there is none."""
         self.path = path
         self._answers: dict[str, Answer] = {}
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
 
     def __enter__(self) -> AnswerCache:
         """Reads what is there.
@@ -34,7 +36,7 @@ class AnswerCache:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b")
+            self._file = open(self.path, "a+b", buffering=0)
         except OSError as error:
             raise ConfigError(
                 "results cannot be written", got=error.strerror or error, at=self.path,
@@ -46,13 +48,20 @@ class AnswerCache:
                 "another process is writing these results", at=self.path,
                 do="wait for it, or choose another --save_dir",
             )  # fmt: skip
-        self._file.seek(0)
-        data = self._file.read()
+        try:
+            self._read_all(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _read_all(self, file: io.FileIO) -> None:
+        file.seek(0)
+        data = file.read()
         whole = data.rfind(b"\n") + 1
-        self._file.truncate(whole)
+        file.truncate(whole)
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
             self._read(line, number)
-        return self
 
     def _read(self, line: bytes, number: int) -> None:
         try:
@@ -87,10 +96,10 @@ class AnswerCache:
             return
         assert self._file is not None, "the cache is not open"
         self._answers[key] = answer
-        line = json.dumps({"key": key, "answer": answer.to_json()}) + "\n"
+        line = (json.dumps({"key": key, "answer": answer.to_json()}) + "\n").encode()
         try:
-            self._file.write(line.encode())
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise DataError(
                 "answer cannot be kept", got=error.strerror or error, at=self.path,

@@ -50,10 +50,7 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
         for task in tasks:
             task.context.extras["judge"] = open_judge(args, cache)
         instances = [instance for task in tasks for instance in task.instances]
-        backend = answerer.backend(
-            longest_of(instance for task in tasks for instance in task.instances),
-            sum(len(task.instances) for task in tasks),
-        )
+        backend = answerer.backend(longest_of(instances), len(instances))
         results = []
         for task, one in zip(tasks, wanted, strict=True):
             start = time.perf_counter()

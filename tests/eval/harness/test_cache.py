@@ -1,0 +1,97 @@
+"""Answers that are kept."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from eval.harness.asks import Answer, Choose, Generate, Prompt, Weigh
+from eval.harness.cache import AnswerCache
+from tulu_jax.errors import ConfigError, DataError
+
+ANSWER = Answer("Yes. ♥", "eos", 7, 3, capped=True)
+
+
+def test_what_was_kept_is_there_again(tmp_path):
+    path = tmp_path / "deep" / "answers.jsonl"
+    with AnswerCache(path) as cache:
+        cache.put("a", ANSWER)
+        cache.put("b", Answer(logprobs=(-1.5, -0.1)))
+    with AnswerCache(path) as cache:
+        assert len(cache) == 2 and cache.get("a") == ANSWER and cache.get("c") is None
+        assert cache.get("b").logprobs == (-1.5, -0.1)
+
+
+def test_an_error_is_not_kept(tmp_path):
+    with AnswerCache(tmp_path / "a") as cache:
+        cache.put("a", Answer(error="busy"))
+        assert cache.get("a") is None
+    assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
+    path = tmp_path / "a"
+    with AnswerCache(path) as cache:
+        cache.put("a", ANSWER)
+    whole = path.read_bytes()
+    for size in range(1, len(whole)):
+        path.write_bytes(whole + whole[:size])
+        with AnswerCache(path) as cache:
+            assert cache.get("a") == ANSWER
+            cache.put("b", ANSWER)
+        with AnswerCache(path) as cache:
+            assert cache.get("b") == ANSWER
+
+
+@pytest.mark.parametrize("line", [b"{}", b"x", b'{"key": "a", "answer": {"other": 1}}', b"\xff"])
+def test_a_damaged_line_is_told_with_its_number(tmp_path, line):
+    path = tmp_path / "a"
+    with AnswerCache(path) as cache:
+        cache.put("a", ANSWER)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(DataError, match=r"kept answer is damaged .* line 2 - remove"):
+        AnswerCache(path).__enter__()
+
+
+def test_one_process_writes_at_a_time(tmp_path):
+    with (
+        AnswerCache(tmp_path / "a"),
+        pytest.raises(ConfigError, match="another process is writing these results"),
+    ):
+        AnswerCache(tmp_path / "a").__enter__()
+
+
+def test_a_place_that_cannot_be_written_is_told():
+    with pytest.raises(ConfigError, match=r"results cannot be written .* --save_dir"):
+        AnswerCache(Path("/proc/nowhere/a")).__enter__()
+
+
+def test_a_full_disk_is_told(tmp_path):
+    with AnswerCache(tmp_path / "a") as cache:
+        cache._file.close()
+        cache._file = io.FileIO("/dev/full", "wb")
+        with pytest.raises(DataError, match="answer cannot be kept - got No space left"):
+            cache.put("a", ANSWER)
+
+
+def test_keys_tell_all_apart_that_decides_an_answer():
+    prompt, other = Prompt("Q", (1, 2)), Prompt("Q", (1, 3))
+    asks = [
+        Generate(prompt, 5),
+        Generate(other, 5),
+        Generate(prompt, 6),
+        Generate(prompt, 5, stops=("\n",)),
+        Generate(prompt, 5, stop_tokens=((13,),)),
+        Generate(prompt, 5, temperature=0.5),
+        Generate(prompt, 5, temperature=0.5, sample=1),
+        Generate(prompt, 5, temperature=0.5, top_p=0.9),
+        Choose(prompt, (5, 6)),
+        Choose(prompt, (5, 7)),
+        Weigh(prompt, (((1,), (2,)),)),
+        Weigh(prompt, (((1, 2), (2,)),)),
+    ]
+    keys = {ask.key(model) for ask in asks for model in ("a", "b")}
+    assert len(keys) == 2 * len(asks)
+    # Greedy text is the same whatever the sample; the prompt's tokens count, not how it is shown.
+    assert Generate(prompt, 5, sample=1).key("a") == Generate(prompt, 5).key("a")
+    assert Generate(Prompt("shown", (1, 2)), 5).key("a") == Generate(prompt, 5).key("a")

@@ -1,0 +1,118 @@
+"""Checks that run by themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.harness import guards
+from eval.harness.asks import Choose, Generate, Instance, Prompt, Weigh
+from eval.harness.context import Context
+from eval.harness.quirks import SHARED, Quirks
+from eval.templates import create_prompt_with_tulu_chat_format as tulu
+from tasks.demo import TOKENIZER_DIR
+from tulu_jax.chat import load_tokenizer
+from tulu_jax.errors import GuardError
+
+
+def make(**fields):
+    return Context(Path("data"), None, Quirks(SHARED, "fixed"), **fields)
+
+
+def asked(texts, data=None, ids=None):
+    return [
+        Instance(str(i), Generate(Prompt(text, ids), 5), "g", data[i] if data else {"q": i})
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_no_instance_is_an_error():
+    with pytest.raises(GuardError, match="no instance to evaluate"):
+        guards.check_prompts([], make())
+
+
+def test_an_id_that_is_there_twice_is_an_error():
+    with pytest.raises(GuardError, match="instances share an id - got 2 times '0'"):
+        guards.check_prompts([*asked("ab"), *asked("c")], make())
+
+
+def test_one_prompt_for_different_questions_is_an_error():
+    """open-instruct's PR #99: a closure that made every prompt the last one."""
+    with pytest.raises(GuardError, match="different questions have one and the same prompt"):
+        guards.check_prompts(asked(["same"] * 5), make())
+
+
+def test_samples_of_one_question_share_its_prompt():
+    same = [{"q": 0}] * 5
+    assert guards.check_prompts(asked(["same"] * 5, same), make()) == []
+
+
+def test_a_few_equal_prompts_are_told():
+    notes = guards.check_prompts(asked(["a", "a", "b", "c", "d", "e"]), make())
+    assert notes == ["1 of 6 questions share a prompt with another"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(TOKENIZER_DIR)
+
+
+def test_two_bos_or_none_are_an_error(tokenizer):
+    bos = tokenizer.bos_id
+    context = make(tokenizer=tokenizer)
+    assert guards.check_prompts(asked("a", ids=(bos, 9)), context) == []
+    for ids in ((bos, bos, 9), (9, 10)):
+        with pytest.raises(GuardError, match="does not begin with exactly one BOS"):
+            guards.check_prompts(asked("a", ids=ids), context)
+    bare = make(tokenizer=tokenizer, add_bos="false")
+    with pytest.raises(GuardError, match="begins with a BOS that is not wanted"):
+        guards.check_prompts(asked("a", ids=(bos, 9)), bare)
+
+
+def test_a_bos_in_the_middle_is_told(tokenizer):
+    notes = guards.check_prompts(
+        asked("a", ids=(tokenizer.bos_id, 9, tokenizer.bos_id)), make(tokenizer=tokenizer)
+    )
+    assert notes == ["1 prompts have a BOS in their middle, first 0"]
+
+
+def test_chat_format_and_model_must_go_together():
+    chat = make(formatter=tulu)
+    (note,) = guards.check_format(chat, model_chats=False, chats=True)
+    assert "base models are evaluated without it" in note
+    (note,) = guards.check_format(make(), model_chats=True, chats=True)
+    assert "add --use_chat_format" in note
+    for context, has, asks in ((chat, True, True), (make(), False, True), (make(), True, False)):
+        assert guards.check_format(context, model_chats=has, chats=asks) == []
+
+
+def row(i, **fields):
+    return {"id": str(i), "output": f"out {i}", "stop_reason": "eos", **fields}
+
+
+def test_answers_are_counted_and_what_is_odd_is_told():
+    rows = [row(i) for i in range(8)]
+    counts, notes = guards.look_at_answers(rows)
+    assert notes == [] and counts["stop_reasons"] == {"eos": 8} and counts["distinct_outputs"] == 8
+    rows += [row(8, error="gone", output=None), row(9, truncated=3), row(10, capped=True)]
+    counts, notes = guards.look_at_answers(rows)
+    assert counts["failures"] == ["8"] and counts["truncated_prompts"] == ["9"]
+    assert counts["capped"] == ["10"] and [note.split()[0] for note in notes] == ["1", "1", "1"]
+
+
+def test_constant_endless_and_empty_answers_are_told():
+    rows = [row(i, output="same", stop_reason="length", extracted=False) for i in range(10)]
+    _, notes = guards.look_at_answers(rows)
+    assert notes == [
+        "no answer was found in 10 of 10 outputs",
+        "10 of 10 outputs did not end by themselves",
+        "10 of 10 outputs are one and the same: 'same'",
+    ]
+
+
+def test_kinds_of_asks_and_what_can_answer_them():
+    prompt = Prompt("a")
+    kinds = {"generate": Generate(prompt, 1), "choose": Choose(prompt), "weigh": Weigh(prompt, ())}
+    for name, ask in kinds.items():
+        instance = Instance("0", ask, None)
+        assert guards.can_answer(instance, frozenset({name}))
+        assert not guards.can_answer(instance, frozenset(kinds) - {name})
