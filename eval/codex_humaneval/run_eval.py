@@ -28,7 +28,6 @@ from eval.codex_humaneval.scoring import (
     result_rows,
     run_rows,
 )
-
 from eval.harness.asks import Generate, Instance
 from eval.harness.benchmark import Benchmark, Headline, Metrics, Row
 from eval.harness.context import Context

@@ -41,12 +41,13 @@ def _check_ids(instances: Sequence[Instance]) -> None:
 
 def _check_distinct(instances: Sequence[Instance]) -> list[str]:
     """Different questions must be asked in different words (open-instruct's PR #99)."""
-    asked: dict[str, set[str]] = {}
+    asked: dict[tuple[str, str], set[str]] = {}
     for instance in instances:
         content = json.dumps(instance.data, sort_keys=True, default=str)
-        asked.setdefault(_text(instance), set()).add(content)
+        kind, text = type(instance.ask).__name__, instance.ask.prompt.text
+        asked.setdefault((kind, text), set()).add(content)
     questions = len(set().union(*asked.values()))
-    text, most = max(asked.items(), key=lambda item: len(item[1]))
+    (_, text), most = max(asked.items(), key=lambda item: len(item[1]))
     if questions >= FEW and len(most) > questions / 2:
         raise GuardError(
             "different questions have one and the same prompt",
@@ -56,10 +57,6 @@ def _check_distinct(instances: Sequence[Instance]) -> list[str]:
         )
     same = questions - len(asked)
     return [f"{same} of {questions} questions share a prompt with another"] if same > 0 else []
-
-
-def _text(instance: Instance) -> str:
-    return instance.ask.prompt.text
 
 
 def _check_bos(instances: Sequence[Instance], context: Context) -> list[str]:
