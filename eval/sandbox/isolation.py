@@ -21,7 +21,13 @@ _MAIN = (
     " main({1}, {2!r}); sys.exit()"
 )
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "LD_LIBRARY_PATH": "/python/lib",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""All that a sandbox is started with: its libraries, and no threads of NumPy's."""
+_OWN_LIB = f"{sys.base_prefix}/lib"
 INSTALL = "apt-get install bubblewrap, or the same by your system's packages"
 
 
@@ -51,7 +57,9 @@ class Isolation:
             "isolated": self.bwrap is not None,
             "binds": [*sources, self.bwrap] if self.bwrap else [],
             "command": self._command(binds, control, preload),
-            "environment": {"LD_LIBRARY_PATH": _library_path(bool(self.bwrap)), **_ONE_THREAD},
+            "environment": ENVIRONMENT
+            if self.bwrap
+            else {**ENVIRONMENT, "LD_LIBRARY_PATH": _OWN_LIB},
         }
         command = [sys.executable, "-I", "-S", "-B", str(HERE / "launch.py"), json.dumps(settings)]
         try:
@@ -106,15 +114,11 @@ def _interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def _library_path(isolated: bool) -> str:
-    return "/python/lib" if isolated else f"{sys.base_prefix}/lib"
-
-
 def _binds(packages: Sequence[str]) -> list[tuple[str, str]]:
     """(path, place within) of the interpreter, its library, our modules, and of the packages."""
     binds = [
         (_interpreter(), "/python/bin/python"),
-        (f"{sys.base_prefix}/lib", "/python/lib"),
+        (_OWN_LIB, "/python/lib"),
         (str(HERE / "inside"), "/code/inside"),
     ]
     for name in packages:
@@ -149,7 +153,7 @@ def choose(*, allow_unsafe_execution: bool = False) -> Isolation:
     """
     bwrap = shutil.which("bwrap")
     if bwrap is not None:
-        name = f"{_version(bwrap)}: namespaces of user, mounts, processes, IPC and network; nobody"
+        name = f"{_version(bwrap)}: namespaces of user, mounts, processes, IPC and network"
         return Isolation(name, bwrap)
     if allow_unsafe_execution:
         return WITHOUT

@@ -23,13 +23,20 @@ def main(settings: dict[str, Any]) -> None:
     """Replaces this process by the command; `{0}`, `{1}` ... in it are where the binds are seen."""
     namespaces.new_keyring()
     paths = settings["binds"]
-    if settings["isolated"] and os.geteuid() == 0:
+    if settings["isolated"] and _is_root():
         paths = _bind_for_all(paths)
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     command = [part.format(*paths) if "{" in part else part for part in settings["command"]]
     os.execve(command[0], command, settings["environment"])
+
+
+def _is_root() -> bool:
+    """Whether this is root; one that a user namespace alone calls so is a plain user already."""
+    with open("/proc/self/uid_map") as stream:
+        called, real, count = stream.readline().split()
+    return os.geteuid() == 0 and not (count == "1" and called == "0" and real != "0")
 
 
 def _bind_for_all(paths: list[str]) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import re
-import secrets
 import socket
 import tempfile
 import threading
@@ -13,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.sandbox import worker
-from eval.sandbox.isolation import WITHOUT, Isolation, choose
+from eval.sandbox.isolation import ENVIRONMENT, WITHOUT, Isolation, choose
 from eval.sandbox.programs import MODES, Limits, Mode, Outcome, Program, SandboxError
 from tulu_jax.errors import ConfigError
 from tulu_jax.processes import all_cores
@@ -109,8 +107,11 @@ class _Pool:
                 raise
             self._isolation = WITHOUT
             probed = self._start()
-        threads = [threading.Thread(target=self._work, args=(probed,))]
-        threads += [threading.Thread(target=self._work, args=(None,)) for _ in range(workers - 1)]
+        threads = [threading.Thread(target=self._work, args=(probed,), daemon=True)]
+        threads += [
+            threading.Thread(target=self._work, args=(None,), daemon=True)
+            for _ in range(workers - 1)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -198,19 +199,14 @@ def check_isolation(sandbox: worker.Sandbox) -> None:
     isolation = sandbox.isolation
     if isolation.bwrap is None:
         return
-    secret = secrets.token_hex(16)
     with tempfile.NamedTemporaryFile() as file, socket.create_server(("127.0.0.1", 0)) as server:
-        os.environ["TULU_SANDBOX_PROBE"] = secret
         job: dict[str, Any] = {
-            "secret": secret,
+            "environment": [*ENVIRONMENT, "PWD", "LC_CTYPE"],
             "file": file.name,
             "port": server.getsockname()[1],
         }
-        try:
-            told = worker.settings(isolation, Limits(), job, 10.0)
-            said, _ = worker.run_job({"probe": sandbox}, {"probe": told}, 60.0)
-        finally:
-            del os.environ["TULU_SANDBOX_PROBE"]
+        told = worker.settings(isolation, Limits(), job, 10.0)
+        said, _ = worker.run_job({"probe": sandbox}, {"probe": told}, 60.0)
     if said is None or said.get("reached") != []:
         reached = "nothing was said" if said is None else ", ".join(map(str, said["reached"]))
         raise SandboxError(

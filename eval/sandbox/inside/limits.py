@@ -18,21 +18,23 @@ class OutOfTime(Exception):
     """The program has used up its time. An `Exception`, as in the reference."""
 
 
-def own_time() -> float:
+class _OwnTime:
     """Seconds that this process ran or slept of its own accord.
 
     That is the time on the clock less the time it waited for a core, so that a busy machine takes
     nothing away from a program, and one that sleeps runs out of time all the same.
     """
-    return time.monotonic() - _waited()
 
+    def __init__(self) -> None:
+        self._file = -1
+        with contextlib.suppress(OSError):  # a kernel without: then the clock alone counts
+            self._file = os.open("/proc/self/schedstat", os.O_RDONLY)
+        self._waited, self._clock, self._read = 0.0, time.monotonic, os.pread
 
-def _waited() -> float:
-    try:
-        with open("/proc/self/schedstat", "rb") as stream:
-            return int(stream.read().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
+    def __call__(self) -> float:
+        with contextlib.suppress(OSError, IndexError, ValueError):  # the program may close files
+            self._waited = int(self._read(self._file, 100, 0).split()[1]) / 1e9
+        return self._clock() - self._waited
 
 
 class TimeLimit:
@@ -41,6 +43,7 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         """All of it is left."""
         self.left = seconds
+        self._own_time = _OwnTime()
         self._started = 0.0
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -50,7 +53,7 @@ class TimeLimit:
         """
         if self.left <= 0:
             raise OutOfTime("Timed out!")
-        self._started = own_time()
+        self._started = self._own_time()
         signal.signal(signal.SIGALRM, self._rung)
         signal.setitimer(signal.ITIMER_REAL, self.left)
         try:
@@ -58,10 +61,10 @@ class TimeLimit:
         finally:
             with contextlib.suppress(TypeError):  # where the program took setitimer away
                 _setitimer(signal.ITIMER_REAL, 0)
-            self.left -= own_time() - self._started
+            self.left -= self._own_time() - self._started
 
     def _rung(self, *_: object) -> None:
-        left = self.left - (own_time() - self._started)
+        left = self.left - (self._own_time() - self._started)
         if left <= 0.001:
             raise OutOfTime("Timed out!")
         _setitimer(signal.ITIMER_REAL, left)

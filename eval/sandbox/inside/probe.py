@@ -31,10 +31,9 @@ def _succeeds(attempt: Any) -> bool:
 
 
 def _attempts(job: dict[str, Any]) -> list[tuple[str, Any]]:
-    secret = job["secret"]
     return [
         ("a file of the caller", lambda: os.path.exists(job["file"])),
-        ("the caller's environment", lambda: secret in _environments()),
+        ("the caller's environment", lambda: not _names() <= set(job["environment"])),
         ("other processes", lambda: len(_processes()) > 2),
         ("the network", lambda: _connects(job["port"])),
         ("a nested user namespace", lambda: _returns(namespaces.unshare, namespaces.NEW_USER)),
@@ -53,12 +52,13 @@ def _processes() -> list[str]:
     return [name for name in os.listdir("/proc") if name.isdigit()]
 
 
-def _environments() -> str:
-    found = str(dict(os.environ))
+def _names() -> set[str]:
+    """The names in the environments of all processes that are seen, as they were started with."""
+    found = "\0".join(os.environ)
     for process in _processes():
         with contextlib.suppress(OSError), open(f"/proc/{process}/environ", "rb") as stream:
-            found += stream.read().decode(errors="replace")
-    return found
+            found += "\0" + stream.read().decode(errors="replace")
+    return {line.partition("=")[0] for line in found.split("\0") if line}
 
 
 def _connects(port: int) -> bool:

@@ -103,6 +103,27 @@ def test_time_is_the_programs_own(bwrap):
     assert {outcome.result for outcome in outcomes} == {"passed"}
 
 
+def test_where_memory_runs_out_it_is_the_program_that_ends(bwrap):
+    code = "def double(x): return int(open('/proc/self/oom_score_adj').read())"
+    test = "def check(c):\n    assert c(0) == 1000\n"
+    assert results([program(code, test)]) == ["passed"]
+
+
+def test_the_root_of_a_user_namespace_is_a_plain_user(bwrap, tmp_path):
+    """There is nobody to become there, as in a container without root."""
+    tmp_path.chmod(0o755)
+    code = (
+        "from eval.sandbox import Program, run_programs\n"
+        "print(run_programs([Program('def f(): return 1', 'def check(c): assert c()', 'f')]))"
+    )
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if os.geteuid() == 0:  # still root outside: it must not go on with those rights
+        assert "SandboxError" in found.stderr
+    else:
+        assert "passed=True" in found.stdout
+
+
 def test_limits_are_kept(bwrap):
     limits = Limits(
         memory_bytes=2**29, file_bytes=10**5, tmp_bytes=10**6, tmp_files=20, processes=8
@@ -226,6 +247,14 @@ def test_the_probe_names_what_is_reached(bwrap, monkeypatch):
 
     monkeypatch.setattr(isolation.Isolation, "_command", leaky)
     with pytest.raises(SandboxError, match=r"does not isolate - got the network .*none of it"):
+        run_programs([program("def double(x): return 4")])
+
+
+def test_the_probe_finds_an_environment(bwrap, monkeypatch):
+    monkeypatch.setitem(isolation.ENVIRONMENT, "SECRET", "1")
+    monkeypatch.setattr(run, "ENVIRONMENT", {k: v for k, v in isolation.ENVIRONMENT.items()
+                                             if k != "SECRET"})  # fmt: skip
+    with pytest.raises(SandboxError, match="does not isolate - got the caller's environment at"):
         run_programs([program("def double(x): return 4")])
 
 
