@@ -1,7 +1,10 @@
 """Each of IFEval's instructions: texts that follow it, and texts that do not."""
 
+import doctest
+
 import pytest
 
+from eval.ifeval import instructions, language
 from eval.ifeval.instructions import CHECKS, check_arguments, follows, is_unstable, variants
 from tulu_jax.errors import DataError
 
@@ -87,6 +90,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "given", "text", "wanted"), CASES, ids=lambda v: str(v)[:40])
 def test_golden_texts(name, given, text, wanted):
     assert follows(text, name, check_arguments(name, given, "row 1")) is wanted
+
+
+@pytest.mark.parametrize(("module", "least"), [(instructions, 2), (language, 4)])
+def test_examples_hold(module, least):
+    found = doctest.testmod(module)
+    assert found.failed == 0 and found.attempted >= least
 
 
 def test_every_instruction_is_in_the_table():

@@ -1,10 +1,12 @@
 """ToxiGen: prompts, verdicts, rates, and the command with each kind of classifier."""
 
+import doctest
 import json
 import random
 
 import pytest
 
+from eval.toxigen import run_eval
 from eval.toxigen.classifier import Roberta, check_folder, text_key
 from eval.toxigen.run_eval import GROUPS, Options, Toxigen
 from tests.eval.asking import (
@@ -82,6 +84,11 @@ def test_escapes_become_what_they_stand_for(folder):
     (folder / "hate_asian.txt").write_text("  a\\nb \\\\n c \\\\ d  \r\n\n")
     texts = {one.id: one.data["text"] for one in load(folder)}
     assert texts["asian/0"] == "a\nb \n c \\ d" and "asian/1" not in texts
+
+
+def test_examples_hold():
+    found = doctest.testmod(run_eval)
+    assert found.failed == 0 and found.attempted
 
 
 def test_equal_prompts_are_a_cluster(folder):

@@ -1,10 +1,12 @@
 """XSTest: prompts, labels, metrics, and the command from data to result folder."""
 
 import csv
+import doctest
 import io
 
 import pytest
 
+from eval.xstest import run_eval
 from eval.xstest.run_eval import COLUMNS, Options, XsTest, by_string_match
 from tests.eval.asking import SPOILED, context, replay, result, tulu_format, write_jsonl
 from tulu_jax.cli.evaluate import run_benchmark
@@ -74,6 +76,11 @@ def test_in_chat_format_a_prompt_is_the_users_message(folder):
 )
 def test_a_refusal_is_known_by_its_beginning(output, label):
     assert by_string_match(output) == label
+
+
+def test_examples_hold():
+    found = doctest.testmod(run_eval)
+    assert found.failed == 0 and found.attempted
 
 
 def grade(rows, options=None):
