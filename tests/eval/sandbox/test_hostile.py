@@ -28,7 +28,7 @@ TELL = "def check(candidate):\n    raise ValueError(f'told: {candidate(1)!r}')\n
 HONEST = Program("def attack(x): return x", "def check(c):\n    assert c(1) == 1\n", "attack")
 
 
-def run_beside_honest_ones(programs, test):
+def run_beside_honest_ones(programs, test, mode="fixed"):
     """The outcomes by name; an honest program after each fifth, which must pass."""
     names = list(programs)
     listed = []
@@ -36,7 +36,7 @@ def run_beside_honest_ones(programs, test):
         listed.append(Program(programs[name], test, "attack"))
         if number % 5 == 4:
             listed.append(HONEST)
-    outcomes = run_programs(listed, timeout_s=1.0, limits=LIMITS)
+    outcomes = run_programs(listed, mode=mode, timeout_s=1.0, limits=LIMITS)
     told = zip(listed, outcomes, strict=True)
     honest = [outcome for program, outcome in told if program is HONEST]
     assert honest and all(outcome.passed for outcome in honest), honest
@@ -130,13 +130,18 @@ def test_no_false_passes(bwrap, nothing_left):
     assert not any(RIGHT in outcome.result for outcome in outcomes.values())
 
 
-def test_no_secret_is_found(bwrap, planted, nothing_left):
-    outcomes = run_beside_honest_ones(filled(attacks.LOOKING, planted), TELL)
+@pytest.mark.parametrize("mode", ["fixed", "paper"])
+def test_no_secret_is_found(bwrap, planted, nothing_left, mode):
+    programs = filled(attacks.LOOKING, planted)
+    if mode == "paper":  # there the test is in the candidate's own process
+        del programs["frames"], programs["objects"]
+    outcomes = run_beside_honest_ones(programs, TELL, mode)
     assert_nothing_found(outcomes, planted[0])
 
 
-def test_no_right_is_gained(bwrap, planted, nothing_left):
-    outcomes = run_beside_honest_ones(filled(attacks.BREAKING, planted), TELL)
+@pytest.mark.parametrize("mode", ["fixed", "paper"])
+def test_no_right_is_gained(bwrap, planted, nothing_left, mode):
+    outcomes = run_beside_honest_ones(filled(attacks.BREAKING, planted), TELL, mode)
     assert_nothing_found(outcomes, planted[0])
 
 

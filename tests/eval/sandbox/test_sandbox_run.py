@@ -303,18 +303,18 @@ def _alive(process):
 
 
 def test_signals_that_a_thread_blocks_are_not_inherited(bwrap):
+    code = "import signal\ndef double(x): return signal.pthread_sigmask(signal.SIG_BLOCK, [])"
+    test = "def check(c):\n    assert c(0) == set()\n"
     found = []
 
     def work():
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
-        loop = program("def double(x):\n    import time\n    time.sleep(30)")
-        found.extend(results([loop], timeout_s=0.3, limits=Limits(wall_s=20.0)))
+        found.extend(results([program(code, test)]))
 
     thread = threading.Thread(target=work)
-    started = time.monotonic()
     thread.start()
     thread.join()
-    assert found == ["timed out"] and time.monotonic() - started < 15
+    assert found == ["passed"]
 
 
 @pytest.mark.parametrize(
