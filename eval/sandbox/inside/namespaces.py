@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
+import time
 from typing import Any
 
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 NO_SUID, NO_DEV, NO_EXEC, BIND, RECURSIVE, PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
+_TRIES = 100
 _NO_NEW_PRIVILEGES, _CHILD_SUBREAPER = 38, 36
 _CAPABILITIES_VERSION = 0x20080522
 
@@ -43,12 +46,24 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 def new_keyring() -> None:
     """Gives this process an empty session keyring: the caller's would stay its own through exec.
 
-    Raises: OSError where a kernel without keyrings, or another machine, has no such call.
+    Where the call is refused (in a container, by a kernel without keyrings), it is to the programs
+    as well, and nothing is done.
+
+    Raises: OSError.
     """
     number = _KEYCTL.get(platform.machine())
     if number is None:
         raise OSError(f"the sandbox does not know this kind of machine: {platform.machine()}")
-    _call("syscall", ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None)
+    for attempt in range(_TRIES):
+        try:
+            _call("syscall", ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None)
+            return
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOSYS):
+                return
+            if error.errno != errno.EDQUOT or attempt == _TRIES - 1:
+                raise
+            time.sleep(0.02)  # keyrings of programs that have ended are still being cleared away
 
 
 def _write(path: str, text: str) -> None:
