@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.harness.asks import Answer, Ask, Generate
+from eval.harness.asks import Answer, Ask, Choose, Generate
 from eval.harness.backends import OnDone
 from eval.harness.data import read_jsonl
 from tulu_jax.errors import DataError
@@ -43,6 +43,9 @@ class ReplayBackend:
 
     def _find(self, ask: Ask) -> Answer:
         rows = self._lines.get(sha256(ask.prompt.text.encode("utf-8", "surrogatepass")), [])
+        if not isinstance(ask, Choose):  # which an output answers too
+            name = "output" if isinstance(ask, Generate) else "choice_logprobs"
+            rows = [row for row in rows if row.get(name) is not None]
         sample = ask.sample if isinstance(ask, Generate) else 0
         if sample >= len(rows):
             had = f"{len(rows)} outputs of this prompt" if rows else "no such prompt"

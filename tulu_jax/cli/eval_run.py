@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tulu_jax.cli import report
 from tulu_jax.cli.eval_flags import notes_on_flags
 from tulu_jax.cli.eval_models import Answerer, open_answerer, open_judge
 
@@ -59,7 +60,10 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
             say(console, result.run["warnings"], task.name)
             finish(args, one, task.context, result, answerer.description(), task.notes, seconds)
             results.append(result)
-    print_table(results)
+    if len(results) == 1:
+        print_table(results)
+    else:
+        report.print_tables([one.folder for one in wanted])
     failures = sum(result.failures for result in results)
     if failures:
         console.print(f"{failures} instances failed and are in no metric: run it again to ask them")

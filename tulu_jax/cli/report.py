@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import new_command, path_argument
@@ -91,6 +93,15 @@ def run(args: argparse.Namespace) -> int:
     for line in board.warnings:
         print_line(errors, _clean(line), "yellow")
     return 0
+
+
+def print_tables(folders: Sequence[Path]) -> None:
+    """Prints the table of these results, with rows of the paper beside."""
+    from eval.report.board import read_board
+    from eval.report.grid import make_grid
+
+    board = read_board(folders)
+    _print("terminal", board, make_grid(board))
 
 
 def _print(name: str, board: Board, grid: Grid) -> None:
