@@ -6,6 +6,7 @@ nothing. What an endpoint refuses for good is an error of that instance alone.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import random
@@ -13,9 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from eval.harness.asks import Answer, Ask, Choose, Generate
 from eval.harness.backends import OnDone
@@ -26,6 +31,8 @@ OPENAI = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 TRIES = 6
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+LONGEST_ASKED_S = 600.0
+"""Most that an endpoint may ask to wait; it is asked again then."""
 TIMEOUT_S = (10.0, 600.0)
 """To connect, and between two bytes of an answer."""
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
@@ -38,14 +45,34 @@ def address(base_url: str | None) -> str:
     """The endpoint's address: the one given, `OPENAI_BASE_URL`, or OpenAI's own.
 
     Raises:
-      ConfigError: it is no http address.
+      ConfigError: it is no http address, or holds a password, which results would show.
     """
     found = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
     if not found.startswith(("http://", "https://")):
         raise ConfigError(
             "endpoint is no address", got=found, at="--base_url", expected="http:// or https://"
         )
+    if "@" in urlsplit(found).netloc:
+        raise ConfigError(
+            "endpoint's address holds a password", at="--base_url",
+            do=f"leave out all up to the @, and put the key in {KEY}",
+        )  # fmt: skip
     return found
+
+
+def key_of_environment() -> str | None:
+    """The endpoint's key, or None.
+
+    Raises:
+      ConfigError: it has characters that no key has; it is not shown.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            "key of the endpoint is no key", got="blanks, line ends or other than ASCII in it",
+            at=KEY, do="set it anew",
+        )  # fmt: skip
+    return key or None
 
 
 class Passing(Exception):
@@ -55,6 +82,10 @@ class Passing(Exception):
         """Why, and how long."""
         super().__init__(text)
         self.wait_s = wait_s
+
+
+class Unheard(Passing):
+    """No reply came."""
 
 
 class EndpointBackend:
@@ -71,7 +102,7 @@ class EndpointBackend:
         concurrency: int = 8,
         requests_per_minute: int | None = None,
         seed: int = 0,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], Any] | None = None,
     ) -> None:
         """Reads the key from the environment; nothing is sent yet.
 
@@ -82,21 +113,33 @@ class EndpointBackend:
           concurrency: requests at once.
           requests_per_minute: most requests that are begun in a minute.
           seed: of samples.
-          sleep: how to wait.
+          sleep: how to wait; by default until the time is over or the run is.
+
+        Raises:
+          ConfigError: see `address` and `key_of_environment`.
         """
         self._model, self._api, self._seed = model, api, seed
-        self._base = address(base_url)
+        self._base, self._key = address(base_url), key_of_environment()
         self._concurrency = concurrency
         self._sleep = sleep
-        self._pace = Pace(requests_per_minute, sleep)
+        self._pace = Pace(requests_per_minute)
         self._jitter = random.Random()
+        self._heard = False
         self._session = requests.Session()
-        if key := os.environ.get(KEY):
-            self._session.headers["Authorization"] = f"Bearer {key}"
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
+        if self._key is not None:  # as `auth`, so that no .netrc takes its place
+            self._session.auth = self._authorize
         self.fingerprint = json_sha256(["endpoint", self._base, model, api, seed])
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
     def answer(self, asks: Sequence[Ask], on_done: OnDone) -> None:
         """See `Backend`; answers come back to this thread as they arrive.
+
+        Where it ends early, answers that were on their way come to `on_done` too.
 
         Raises:
           ConfigError: the endpoint does not know the key or the model, or is not there.
@@ -116,51 +159,73 @@ class EndpointBackend:
                     done.put((index, self._ask(asks[index], ended)))
                 except Exception as error:  # it is raised where the caller waits
                     done.put((index, error))
+                    ended.set()
 
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                for _ in range(min(self._concurrency, len(asks))):
-                    pool.submit(work)
-                for _ in range(len(asks)):
-                    index, found = done.get()
-                    if isinstance(found, Exception):
-                        raise found
+        try:
+            with ThreadPoolExecutor(self._concurrency) as pool:
+                try:
+                    for _ in range(min(self._concurrency, len(asks))):
+                        pool.submit(work)
+                    for _ in range(len(asks)):
+                        index, found = done.get()
+                        if isinstance(found, Exception):
+                            raise found
+                        on_done(index, found)
+                finally:
+                    ended.set()
+        except (ConfigError, KeyboardInterrupt):
+            while not done.empty():
+                index, found = done.get()
+                if isinstance(found, Answer) and found.error is None:
                     on_done(index, found)
-            finally:
-                ended.set()
+            raise
 
     def _ask(self, ask: Ask, ended: threading.Event) -> Answer:
-        said = ""
-        for attempt in range(TRIES):
-            self._pace.wait()
+        sleep, tries = self._sleep or ended.wait, 0
+        while True:
+            self._pace.wait(sleep)
+            if ended.is_set():
+                return Answer(error="not asked: the run ended")
+            tries += 1
             try:
                 return self._once(ask)
             except Passing as error:
-                said = str(error)
-                wait = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S)
-                wait = max(wait * self._jitter.uniform(0.5, 1.0), error.wait_s or 0.0)
-            if ended.is_set() or attempt == TRIES - 1:
+                failure = error
+            if ended.is_set() or tries == TRIES:
                 break
-            self._sleep(min(wait, LONGEST_WAIT_S))
-        return Answer(error=f"endpoint gave no answer in {TRIES} tries: {said}")
+            wait = min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S)
+            wait = max(wait * self._jitter.uniform(0.5, 1.0), failure.wait_s or 0.0)
+            sleep(min(wait, LONGEST_ASKED_S))
+        if isinstance(failure, Unheard) and not self._heard:
+            raise ConfigError(
+                "endpoint does not answer", got=failure, at=self._base,
+                expected=f"a reply to one of {tries} requests", do="see --base_url",
+            )  # fmt: skip
+        return Answer(error=f"endpoint gave no answer in {tries} tries: {failure}")
 
     def _once(self, ask: Ask) -> Answer:
         path = "/chat/completions" if self._api == "chat" else "/completions"
         try:
             reply = self._session.post(self._base + path, json=self._body(ask), timeout=TIMEOUT_S)
         except requests.RequestException as error:
-            raise Passing(f"{type(error).__name__}: {error}") from error
+            raise Unheard(self._secret(f"{type(error).__name__}: {error}")) from error
+        self._heard = True
         if reply.status_code in PASSING:
-            raise Passing(_reason(reply), _retry_after(reply))
+            raise Passing(self._secret(_reason(reply)), _retry_after(reply))
         if reply.status_code in (401, 403, 404):
             raise ConfigError(
-                "endpoint refuses", got=_reason(reply), at=self._base,
+                "endpoint refuses", got=self._secret(_reason(reply)), at=self._base,
                 expected=f"a key in {KEY}, and a model called {self._model!r}",
                 do="see --base_url and --engine",
             )  # fmt: skip
         if reply.status_code != 200:
-            return Answer(error=f"endpoint refuses: {_reason(reply)}")
-        return _read(reply, self._api)
+            return Answer(error=f"endpoint refuses: {self._secret(_reason(reply))}")
+        found = _read(reply, self._api)
+        return dataclasses.replace(found, error=found.error and self._secret(found.error))
+
+    def _secret(self, text: str) -> str:
+        """The text without the key: some endpoints repeat what they refuse."""
+        return text if self._key is None else text.replace(self._key, "***")
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self._model}
@@ -182,15 +247,14 @@ class EndpointBackend:
 class Pace:
     """At most so many requests a minute, over all threads."""
 
-    def __init__(self, per_minute: int | None, sleep: Callable[[float], None]) -> None:
+    def __init__(self, per_minute: int | None) -> None:
         """None sets no limit."""
         self._gap = 60.0 / per_minute if per_minute else 0.0
         self._next = 0.0
         self._lock = threading.Lock()
-        self._sleep = sleep
 
-    def wait(self) -> None:
-        """Returns when the next request may begin."""
+    def wait(self, sleep: Callable[[float], Any]) -> None:
+        """Returns when the next request may begin; `sleep` waits so many seconds."""
         if not self._gap:
             return
         with self._lock:
@@ -198,7 +262,7 @@ class Pace:
             start = max(now, self._next)
             self._next = start + self._gap
         if start > now:
-            self._sleep(start - now)
+            sleep(start - now)
 
 
 def _read(reply: requests.Response, api: str) -> Answer:
@@ -212,29 +276,42 @@ def _read(reply: requests.Response, api: str) -> Answer:
         if text is None:
             refusal = (choice.get("message") or {}).get("refusal") or reason
             return Answer(error=f"endpoint gave no text: {refusal}")
+        if not isinstance(reason, str | None):
+            raise TypeError(f"finish_reason is {type(reason).__name__}")
         if not isinstance(text, str):
             raise TypeError(f"text is {type(text).__name__}")
         return Answer(
             text,
-            {"stop": "eos"}.get(reason, reason),
-            usage.get("prompt_tokens"),
-            usage.get("completion_tokens"),
+            "eos" if reason == "stop" else reason,
+            _count(usage.get("prompt_tokens")),
+            _count(usage.get("completion_tokens")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Passing(f"reply is not what it should be: {type(error).__name__}: {error}") from error
+
+
+def _count(value: Any) -> int | None:
+    """Tokens as an endpoint counts them; None where it says no number."""
+    return value if type(value) is int else None
 
 
 def _reason(reply: requests.Response) -> str:
     """Status and the endpoint's own words."""
     try:
         words = reply.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         words = reply.text[:200]
     return f"{reply.status_code} {words}".strip()
 
 
 def _retry_after(reply: requests.Response) -> float | None:
+    """Seconds that the endpoint asks to wait: a number, or the time when it may be asked again."""
+    said = reply.headers.get("Retry-After", "")
     try:
-        return float(reply.headers.get("Retry-After", ""))
+        return float(said)
     except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
         return None

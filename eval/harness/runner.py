@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,15 @@ def ask_all(
             wanted.setdefault(key, instance)
         else:
             on_answer(cache.get(key) or Answer())
-    new = list(wanted)
+    new, alike = list(wanted), Counter(keys)
     failed: dict[str, Answer] = {}
 
     def keep(index: int, answer: Answer) -> None:
         cache.put(new[index], answer)
         if answer.error is not None:
             failed[new[index]] = answer
-        for key in keys:
-            if key == new[index]:
-                on_answer(answer)
+        for _ in range(alike[new[index]]):
+            on_answer(answer)
 
     backend.answer([wanted[key].ask for key in new], keep)
     return [cache.get(key) or failed[key] for key in keys]
