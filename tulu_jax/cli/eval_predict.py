@@ -32,6 +32,11 @@ def predict(argv: Sequence[str]) -> int:
 
     args = _parser().parse_args(argv)
     check_run_flags(args)
+    if args.limit is not None or args.ids:
+        raise ConfigError(
+            "every line is answered", at="--ids" if args.ids else "--limit",
+            do="leave it out, and give a file with fewer lines",
+        )  # fmt: skip
     console = plain_console(stderr=True, soft_wrap=True)
     say(console, notes_on_flags(args))
     lines = [line for file in args.input_files for line in read_prompts(file)]
@@ -83,13 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _context(args: argparse.Namespace, answerer: Any) -> Context:
     from eval.harness.context import Context
-    from eval.harness.quirks import SHARED, Quirks
+    from eval.harness.quirks import SHARED, Quirks, read_overrides
 
+    overrides = read_overrides(args.quirk, [quirk.name for quirk in SHARED])
     wraps = bool(args.chat) and not answerer.endpoint
     return Context(
         Path("."),
         None,
-        Quirks(SHARED, args.compat),
+        Quirks(SHARED, args.compat, overrides),
         formatter=answerer.formatter(args.chat_formatting_function) if wraps else None,
         tokenizer=answerer.tokenizer,
         endpoint=answerer.endpoint,

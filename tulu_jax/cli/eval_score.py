@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from eval.harness.runner import Result
 
 
+AGAIN = "run `tulu eval` again with the same --save_dir: it asks nothing twice"
+NEEDED = {
+    "task": str, "benchmark": str, "quirks": dict, "compat": str, "settings": dict, "data": str,
+    "model": dict, "chat": bool,
+}  # fmt: skip
 JUDGED = "judged.jsonl"
 """What judges say in a result folder that is graded again."""
 
@@ -39,14 +44,13 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     from eval.harness.runner import grade, ungraded, write_result
     from tulu_jax.cli.eval_flags import override_options
     from tulu_jax.cli.eval_models import open_judge
-    from tulu_jax.files import read_json
 
-    old = read_json(folder / "run.json", DataError)
+    old = _old_run(folder / "run.json")
     benchmark = find_benchmark(old["benchmark"])
     known: dict[str, Any] = old["quirks"] if args.compat is None else {}
     overrides = known | read_overrides(args.quirk, all_quirks())
     compat = args.compat or old["compat"]
-    options = _options(benchmark, old["settings"])
+    options = _options(benchmark, old["settings"], folder / "run.json")
     context = Context(
         data_dir=Path(old["data"]),
         options=override_options(options, benchmark.name, args.option),
@@ -76,6 +80,27 @@ def _defaults() -> argparse.Namespace:
     return parser.parse_args([])
 
 
-def _options(benchmark: Any, settings: dict[str, Any]) -> Any:
+def _old_run(path: Path) -> dict[str, Any]:
+    """What run.json says.
+
+    Raises:
+      DataError: it is damaged, or lacks what grading needs.
+    """
+    from tulu_jax.files import read_json
+
+    old = read_json(path, DataError)
+    lacking = [name for name, kind in NEEDED.items() if not isinstance(old.get(name), kind)]
+    if lacking or "path" not in old["model"]:
+        raise DataError(
+            "run.json is not whole", got=f"no {', '.join(lacking) or 'path of the model'}", at=path,
+            expected=", ".join(NEEDED), do=AGAIN,
+        )  # fmt: skip
+    return old
+
+
+def _options(benchmark: Any, settings: dict[str, Any], path: Path) -> Any:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return benchmark.options(**values)
+    try:
+        return benchmark.options(**values)
+    except TypeError as error:
+        raise DataError("settings are not this version's", got=error, at=path, do=AGAIN) from error
