@@ -44,7 +44,7 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 }
 STREAMS: dict[int | str, dict[str, Any]] = {
     **FAULTS,
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {}}},
 }
 
 

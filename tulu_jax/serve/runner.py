@@ -12,8 +12,9 @@ from functools import partial
 from tulu_jax.generate import Completion, Engine, Request
 from tulu_jax.generate.jobs import Job, Piece
 
-READ_AT_MOST = 8
-"""Pieces of prompts that are read between two dispatches: who decodes waits for no more."""
+READ_AT_MOST = 16
+"""Pieces of prompts that are read between two dispatches while somebody reads an answer as it is
+made; about as many as rows that get free ask for. Otherwise free rows are filled first."""
 RATE_SECONDS = 10.0
 """Tokens a second are those of so long."""
 
@@ -40,9 +41,11 @@ Event = tuple[int, Piece | Completion | StoppedError]
 class Ticket:
     """Requests of one client that are answered together."""
 
-    def __init__(self, requests: Sequence[Request], put: Callable[[Event], None]) -> None:
+    def __init__(
+        self, requests: Sequence[Request], put: Callable[[Event], None], stream: bool
+    ) -> None:
         """Nothing is begun."""
-        self.requests, self.put = requests, put
+        self.requests, self.put, self.stream = requests, put, stream
         self.jobs: list[Job] = []
         self.left = len(requests)
         self.cancelled = False
@@ -68,7 +71,7 @@ class Runner:
         self.engine, self.slots, self.max_queue = engine, engine.slots, max_queue
         self.failures = 0
         self._changed = threading.Condition()
-        self._inbox: list[tuple[Ticket, bool]] = []
+        self._inbox: list[Ticket] = []
         self._live: set[Ticket] = set()
         self._pending = 0
         self._mean_seconds = 1.0
@@ -117,14 +120,14 @@ class Runner:
           QueueFullError: there is no room; none is taken.
           StoppedError: the server is about to end.
         """
-        ticket = Ticket(requests, put)
+        ticket = Ticket(requests, put, stream)
         with self._changed:
             if not self.alive:
                 raise StoppedError("the server is ending")
             if self._pending + len(requests) > self.slots + self.max_queue:
                 raise QueueFullError(self._wait_seconds())
             self._pending += len(requests)
-            self._inbox.append((ticket, stream))
+            self._inbox.append(ticket)
             self._changed.notify()
         return ticket
 
@@ -147,23 +150,24 @@ class Runner:
                 while not (self._inbox or self._stopping or self.engine.busy):
                     self._changed.wait()
                 inbox, self._inbox = self._inbox, []
-            for ticket, stream in inbox:
-                self._begin(ticket, stream)
+            for ticket in inbox:
+                self._begin(ticket)
             if self._stopping:
                 self._end_all("the server is ending")
                 return
             try:
-                self.engine.turn(read_at_most=READ_AT_MOST)
+                watched = any(ticket.stream for ticket in self._live)
+                self.engine.turn(read_at_most=READ_AT_MOST if watched else None)
                 self._mark()
             except Exception:
                 self.failures += 1
                 log.exception("the engine failed; what it was doing is lost")
                 self._end_all("the engine failed; the server's log says why")
 
-    def _begin(self, ticket: Ticket, stream: bool) -> None:
+    def _begin(self, ticket: Ticket) -> None:
         self._live.add(ticket)
         for index, request in enumerate(ticket.requests):
-            on_piece = partial(self._tell, ticket, index) if stream else None
+            on_piece = partial(self._tell, ticket, index) if ticket.stream else None
             job = self.engine.submit(request, partial(self._done, ticket, index), on_piece)
             ticket.jobs.append(job)
             if ticket.cancelled:  # maybe while this loop runs
