@@ -12,6 +12,8 @@ from tulu_jax.files import json_sha256
 PIECE = 1 << 16
 PIECES = 64
 """So many pieces of a file are read, spread evenly from its first to its last byte."""
+RECORD, UNFINISHED = "checksums.json", ".download"
+"""What `tulu data download` writes into a folder of data beside the data."""
 
 
 def fingerprint(folders: Iterable[Path], **settings: Any) -> str:
@@ -49,11 +51,13 @@ def _digest(file: Path) -> str:
 def data_sha256(path: Path) -> str | None:
     """A SHA-256 (hex) of a benchmark's data folder or file: every name and content.
 
-    None where there is none, as of questions that are generated.
+    None where there is none, as of questions that are generated. What `tulu data download` notes of
+    where files came from is no data.
     """
     if not path.exists():
         return None
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [file for file in files if not {RECORD, UNFINISHED} & set(file.relative_to(path).parts)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(path.parent)).encode() + b"\0")

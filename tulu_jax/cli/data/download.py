@@ -17,18 +17,28 @@ if TYPE_CHECKING:
     from tulu_jax.data.specs import DatasetSpec
     from tulu_jax.download.probe import Expected
     from tulu_jax.download.run import Result
+    from tulu_jax.download.sources import HasSources
 
+RAW, EVAL = "raw", "data/eval"
+"""Where raw files of datasets go, and those of benchmarks, unless another folder is named."""
+
+BENCHMARK_NAMES = (
+    "mmlu, gsm, bbh, tydiqa, codex_humaneval, humanevalplus, toxigen, truthfulqa, ifeval, xstest"
+)
 DESCRIPTION = """\
 Fetches the raw files of datasets into RAW_DIR/<dataset>/. Run it again to go on where it stopped:
 files that are there are kept and held to their checksums (of the source, or in checksums.json,
 which records what was fetched first). A gated source wants an access token in the environment
-(HF_TOKEN); proxies are taken from http_proxy, https_proxy and no_proxy."""
+(HF_TOKEN); proxies are taken from http_proxy, https_proxy and no_proxy. With --eval it fetches the
+official files of benchmarks, as tulu eval reads them, into data/eval/<benchmark>/."""
 
 EPILOG = """\
 examples:
   tulu data download tulu_v1_human                   a mixture, into raw/
   tulu data download --only dolly,oasst1 --dry_run   what would be fetched, how large it is
-  tulu data download --from /mnt/mirror              or https://...: <root>/<dataset>/<file>"""
+  tulu data download --from /mnt/mirror              or https://...: <root>/<dataset>/<file>
+  tulu data download --eval                          the files of all benchmarks, into data/eval/
+  tulu data download --eval gsm mmlu                 of these benchmarks"""
 
 
 def add_parser(commands: Any) -> None:
@@ -42,10 +52,14 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="mixtures or datasets (default: every dataset)"
+        "names", nargs="*", metavar="NAME",
+        help="mixtures or datasets, with --eval benchmarks (default: every one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--eval", action="store_true", help="fetch the files of benchmarks: " + BENCHMARK_NAMES
     )
     parser.add_argument("--only", metavar="A,B", help="of these, only the named datasets")
-    add_flag(parser, "--raw_dir", default="raw", help="where raw files go (default raw)")
+    add_flag(parser, "--raw_dir", help=f"where files go (default {RAW}, with --eval {EVAL})")
     parser.add_argument(
         "--from",
         dest="mirror_root",
@@ -87,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         mirror_root=_mirror(args.mirror_root),
     )
-    downloads = plan(chosen_specs(args.names, args.only), args.raw_dir)
+    raw_dir = args.raw_dir or (EVAL if args.eval else RAW)
+    downloads = plan(_chosen(args), raw_dir)
     console = plain_console()
     if not downloads:
         console.print("nothing to fetch: the data comes with the code, or is your own")
@@ -97,9 +112,32 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with show_progress(console) as progress:
         results = fetch_all(downloads, progress=progress, options=options)
-    _print_results(console, results, args.raw_dir)
+    _print_results(console, results, raw_dir)
     raise_failures(results)
     return 0
+
+
+def _chosen(args: argparse.Namespace) -> Sequence[HasSources]:
+    """The datasets or benchmarks that are named.
+
+    Raises: ConfigError, DataError when a name does not exist or `--only` is of no use.
+    """
+    if not args.eval:
+        return chosen_specs(args.names, args.only)
+    from tulu_jax.data.specs import unknown_name
+    from tulu_jax.download.benchmarks import BENCHMARKS
+    from tulu_jax.errors import ConfigError
+
+    if args.only is not None:
+        raise ConfigError(
+            "--only is of datasets", got=repr(args.only),
+            do="name the benchmarks: tulu data download --eval NAME...",
+        )  # fmt: skip
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    for name in args.names:
+        if name not in known:
+            raise unknown_name("benchmark", name, known)
+    return [known[name] for name in dict.fromkeys(args.names or known)]
 
 
 def _mirror(named: str | None) -> str | None:
