@@ -13,7 +13,7 @@ import pytest
 
 from tulu_jax.cli import eval_compare, evaluate, exporter, generate, importer, train
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
-from tulu_jax.cli.main import make_parser
+from tulu_jax.cli.main import main, make_parser
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -152,3 +152,8 @@ def test_snippet_runs(page, body, playground):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_quirks_is_that_of_the_code(capsys):
+    assert main(["eval", "quirks", "--markdown"]) == 0
+    assert capsys.readouterr().out in (ROOT / "docs" / "evaluation.md").read_text()

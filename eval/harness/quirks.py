@@ -38,7 +38,7 @@ SHARED = (
     Quirk(
         "special_text",
         "text of a prompt that looks like a special token, such as </s>",
-        "becomes that token, and the whitespace around it goes",
+        "becomes that token",
         "stays text",
     ),
     Quirk(

@@ -104,5 +104,6 @@ def all_quirks() -> dict[str, tuple[str, Quirk]]:
     """Every quirk by name, with the benchmark that it concerns (or `all`)."""
     found = {quirk.name: ("all", quirk) for quirk in SHARED}
     for benchmark in benchmarks().values():
-        found |= {quirk.name: (benchmark.name, quirk) for quirk in benchmark.own_quirks}
+        for quirk in benchmark.own_quirks:
+            found.setdefault(quirk.name, (benchmark.name, quirk))
     return found

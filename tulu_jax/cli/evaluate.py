@@ -235,9 +235,17 @@ def _compare(words: Sequence[str]) -> int:
 
 def _quirks(words: Sequence[str]) -> int:
     from eval.harness.registry import all_quirks
-    from tulu_jax.console import plain_console
+    from tulu_jax.console import plain_console, write_verbatim
 
-    _parser("quirks", "Lists what the paper's evaluation code did otherwise.").parse_args(words)
+    parser = _parser("quirks", "Lists what the paper's evaluation code did otherwise.")
+    parser.add_argument("--markdown", action="store_true", help="as a table of Markdown")
+    if parser.parse_args(words).markdown:
+        write_verbatim("| quirk | of | paper | fixed |\n|---|---|---|---|")
+        for name, (benchmark, quirk) in all_quirks().items():
+            cells = (f"`{name}`: {quirk.line}", benchmark, quirk.paper, quirk.fixed)
+            plain = [cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells]
+            write_verbatim(f"| {' | '.join(plain)} |")
+        return 0
     console = plain_console(soft_wrap=True)
     for name, (benchmark, quirk) in all_quirks().items():
         console.print(f"{name} ({benchmark}): {quirk.line}")
