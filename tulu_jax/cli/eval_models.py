@@ -190,6 +190,8 @@ class FolderModel(Answerer):
             "dtype": self._args.dtype,
             "num_params": self._opened.config.num_params,
             "fingerprint": self._fingerprint(),
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.fingerprint,
+            "template": self._opened.tokenizer.template.name,
         }
 
 
