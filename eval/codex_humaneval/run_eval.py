@@ -184,9 +184,10 @@ class CodexEval(Benchmark):
         return {name: value for name, value in found.items() if not name.endswith("_stderr")}
 
     def headline(self, rows: Sequence[Row], context: Context) -> Headline:
-        """pass@10 of warm samples, pass@1 of cold ones."""
-        found = metrics(_results(rows), context.options.eval_pass_at_ks) if rows else {}
-        warm = context.options.temperature >= WARM and "pass@10" in found
+        """pass@10 of warm samples if it is asked for, else pass@1; none of too few samples."""
+        options: Options = context.options
+        found = metrics(_results(rows), options.eval_pass_at_ks) if rows else {}
+        warm = options.temperature >= WARM and 10 in options.eval_pass_at_ks
         name = "pass@10" if warm else self.metric
         nan = float("nan")
         error = found.get(f"{name}_stderr", nan)

@@ -1,6 +1,7 @@
 """Codex-Eval as a task: prompts, samples, pass@k, and the reference's files."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -113,6 +114,15 @@ def test_from_data_to_results(file, tmp_path):
     assert main(["eval", "score", str(tmp_path / "out")]) == 2
     assert main(["eval", "score", str(tmp_path / "out"), "--allow_code_execution"]) == 0
     assert json.loads((tmp_path / "out/metrics.json").read_text())["pass@1"] == metrics["pass@1"]
+
+
+def test_pass_at_10_is_not_told_of_fewer_samples(file):
+    row = {"task_id": "HumanEval/0", "correct": True, "result": "passed"}
+    options = Options(eval_pass_at_ks=(1, 10), temperature=0.8)
+    few = CodexEval().headline([row] * 9, context(CodexEval(), file, options))
+    assert few.metric == "pass@10" and math.isnan(few.value)
+    enough = CodexEval().headline([row] * 10, context(CodexEval(), file, options))
+    assert (enough.metric, enough.value, enough.n) == ("pass@10", 1.0, 1)
 
 
 @needs_bwrap

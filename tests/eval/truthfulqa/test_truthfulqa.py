@@ -128,6 +128,8 @@ def test_both_judges_must_agree(folder):
     assert found.metrics["GPT-judge acc"] == 0.5 and found.metrics["GPT-info acc"] == 1.0
     assert found.metrics["GPT-judge-info acc"] == found.run["value"] == 0.5
     assert (found.run["metric"], found.run["n"]) == ("GPT-judge-info acc", 2)
+    assert [row.get("correct") for row in found.rows] == [True, None, False, None]
+    assert not any("score" in row for row in found.rows)
 
 
 def test_without_a_judge_multiple_choice_is_what_counts(folder, tmp_path):
