@@ -309,6 +309,36 @@ def test_sharded_weights_give_the_same_tokens(engine):
     assert isinstance(spec, NamedSharding) and spec.spec != PartitionSpec()
 
 
+def test_other_weights_without_compiling_again(engine):
+    """What is answered is, to the bit, what an engine that never had others answers."""
+
+    def answers(engine):
+        found = engine.generate(PROMPTS, max_new_tokens=9)
+        scored = engine.score([(PROMPTS[5], [4]), (PROMPTS[6], [5, 6])])
+        logprobs = [one.logprobs.tobytes() for one in (*found, *scored)]
+        return [one.tokens for one in found], logprobs
+
+    used = Engine(CONFIG, random_params(CONFIG), slots=SLOTS, stop_ids=[])
+    before = answers(used)
+    compiled = [step._cache_size() for step in used._worker._steps]
+    used.load(None)
+    assert not jax.tree.leaves((used._worker._weights, used._worker._layers))
+    used.load(random_params(CONFIG, seed=1))
+    other = answers(used)
+    assert [step._cache_size() for step in used._worker._steps] == compiled and min(compiled) >= 0
+    assert other == answers(Engine(CONFIG, random_params(CONFIG, seed=1), slots=SLOTS, stop_ids=[]))
+    used.load(random_params(CONFIG))
+    assert answers(used) == before != other
+
+
+def test_weights_do_not_change_while_requests_run(engine):
+    engine.submit(Request([1], 2), lambda _: None)
+    with pytest.raises(DataError, match="weights cannot change while requests run - wait for the"):
+        engine.load(random_params(CONFIG))
+    engine.abandon()
+    assert not engine.busy
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [

@@ -168,6 +168,7 @@ def run(
     devices: int | None = 1,
     stop_at: int | None = None,
     bare: bool = True,
+    evaluate=None,
 ):
     """The result of a run and what it printed; `stop_at`: SIGTERM while that step is under way.
 
@@ -190,6 +191,7 @@ def run(
             settings="x = 1\n",
             console=console,
             show_data=lambda data: print_training_data(data, config.data, console),
+            evaluate=evaluate,
         )
     return result, console.file.getvalue()
 

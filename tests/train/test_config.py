@@ -112,3 +112,43 @@ def test_settings_that_do_nothing_are_refused(tmp_path, changes, reason):
 def test_settings_of_another_optimizer_are_refused(name, changes):
     with pytest.raises(ConfigError, match=rf"OptimizerConfig.{next(iter(changes))} has no effect"):
         OptimizerConfig(name=name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        ((), {}),
+        ("", {}),
+        ("tulu_demo", {"tulu_demo": 50}),
+        ("tulu_demo:7, mmlu_0shot", {"tulu_demo": 7, "mmlu_0shot": 50}),
+        (["gsm_cot", "codex_eval_temp_0.1:3"], {"gsm_cot": 50, "codex_eval_temp_0.1": 3}),
+    ],
+)
+def test_eval_tasks(tmp_path, given, limits):
+    config = run_config(tmp_path, eval_tasks=given, eval_period=5)
+    assert config.limits == limits
+    assert dataclasses.replace(config).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_tasks": "a:0"}, "EVAL_TASKS has a task that is not understood - got 'a:0' - "
+         "expected NAME, or NAME:LIMIT with a limit of 1 or more"),
+        ({"eval_tasks": "a:b"}, "not understood - got 'a:b'"),
+        ({"eval_tasks": "a:-3"}, "not understood - got 'a:-3'"),
+        ({"eval_tasks": "a:1:2"}, "not understood - got 'a:1:2'"),
+        ({"eval_tasks": "a b"}, "not understood - got 'a b'"),
+        ({"eval_tasks": ":5"}, "not understood - got ':5'"),
+        ({"eval_tasks": 5}, "TrainConfig.eval_tasks is not text, or a list, each item text"),
+        ({"eval_tasks": ["a:3", "a"]}, "EVAL_TASKS names a task twice - got a:3,a"),
+        ({"eval_tasks": "a", "eval_period": 0}, "EVAL_TASKS would never be asked - got "
+         "EVAL_PERIOD=0 and EVAL_TASKS_PERIOD=None - expected one of them above 0"),
+        ({"eval_tasks": "a", "eval_tasks_period": 0}, "eval_tasks_period is out of range"),
+        ({"eval_tasks_period": 4}, "TrainConfig.eval_tasks_period has no effect - "
+         "got 4 with no EVAL_TASKS"),
+    ],
+)  # fmt: skip
+def test_eval_tasks_that_cannot_be_asked(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        run_config(tmp_path, **({"eval_period": 5} | changes))

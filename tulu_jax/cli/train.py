@@ -16,6 +16,7 @@ examples:
   tulu train --gin_file=runs/demo.gin --gin.MODEL_DIR=runs/demo
   tulu train --gin_file=runs/alpaca_stories260k.gin --gin.MODEL_DIR=runs/alpaca \\
       --gin.INITIAL_CHECKPOINT_PATH=path/to/stories260k --gin.RAW_DIR=path/to/raw
+  tulu train --gin_file=runs/demo.gin --gin.MODEL_DIR=runs/demo --gin.EVAL_TASKS=tulu_demo:100
 
 The same command line resumes a run that was stopped, killed or pre-empted. Values that are not gin
 values are text: quotes are not needed. Fields below the macros can be set too, such as
@@ -81,12 +82,15 @@ def run(args: argparse.Namespace) -> int:
         bindings.append(f"PROFILE_STEPS = {args.profile}")
     config = load_train_config(args.gin_file, bindings)
     settings = to_gin(config)
-    from tulu_jax.console import plain_console
+    from tulu_jax.console import plain_console, print_line
 
     talks = args.print_config or join_hosts(args)
     console = plain_console(quiet=not talks)
     console.rule("settings")
     console.print(settings, soft_wrap=True)
+    from tulu_jax.cli.train_eval import open_tasks
+
+    evaluate = open_tasks(config, lambda line: print_line(console, line))
     if args.print_config:
         from tulu_jax.train.checks import check_before_data
 
@@ -102,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         console=console,
         spent_s=_process_age_s(),
         show_data=lambda data: print_training_data(data, config.data, console),
+        evaluate=evaluate,
     )
     return 0
 

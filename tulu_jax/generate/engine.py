@@ -191,11 +191,7 @@ class Engine:
           DataError: the prompt cannot be continued, or the engine has no tokenizer.
         """
         request = Request(
-            prompt,
-            max_new_tokens,
-            sampling or Sampling(),
-            seed=seed,
-            stop_strings=tuple(stop_strings),
+            prompt, max_new_tokens, sampling or Sampling(), seed=seed, stop_strings=(*stop_strings,)
         )
         if self.tokenizer is None:
             raise DataError("text needs a tokenizer", do="give one: Engine(tokenizer=...)")
@@ -261,6 +257,19 @@ class Engine:
         assert scores is not None
         score = Score(np.asarray(scores.logprobs), bool(scores.greedy.all()))
         return score, scores.top_tokens, scores.top_logprobs
+
+    def load(self, params: Any) -> None:
+        """Takes other weights of the same model, and an empty cache; None lets go of both.
+
+        Nothing is compiled again where they lie as those before them did.
+
+        Raises:
+          DataError: requests are not done.
+        """
+        if self.busy:
+            raise DataError("weights cannot change while requests run", do="wait for their end")
+        self._worker.load(params)
+        self._table.forget()
 
     # What follows serves many callers at once: the server hands requests over and takes turns.
 

@@ -71,13 +71,21 @@ class Worker:
         # that rows without a request write into.
         length = -(-(max_length + 1 + self.piece) // BLOCK) * BLOCK
         self._unused = length - 1
-        self._weights = split_weights(config, params, compute.dtype)
+        self._split = partial(split_weights, config, dtype=compute.dtype)
         self._new_cache = partial(init_layers, config, slots, length, compute.dtype)
-        self._layers = self._new_cache()
+        self.load(params)
         self._steps = compiled_steps(config, compute)
         self._stats = stats
         self._seen: set[tuple[Any, ...]] = set()
         self._rows, self._controls = self._idle_rows()
+
+    def load(self, params: Any) -> None:
+        """Takes weights, and makes the cache; with None it lets go of both."""
+        self._weights, self._layers = None, []  # first: there may be no room for two of each
+        if params is not None:
+            weights = self._split(params=params)
+            self._layers = self._new_cache()
+            self._weights = weights  # last: where there is no room, nothing is kept
 
     def _idle_rows(self) -> tuple[Any, Any]:
         """The host's copy of `Rows` and `Controls`, which it writes into between dispatches."""

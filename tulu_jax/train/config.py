@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from tulu_jax.data.config import DataConfig
 from tulu_jax.errors import ConfigError
@@ -23,6 +24,9 @@ from tulu_jax.models.lora import LoraConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.loss import NORMALIZATIONS
 from tulu_jax.train.terms import TERMS
+
+TASK_LIMIT = 50
+"""Instances of a task that are asked during training, where none are said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,19 @@ class TrainConfig:
     eval_period: int = setting(
         100, least(0), macro="EVAL_PERIOD", help="steps between held-out losses; 0 never"
     )
+    eval_tasks: str | Sequence[str] = setting(
+        (), macro="EVAL_TASKS",
+        help="tasks of `tulu eval list` to ask during training: a name, several by commas, or a "
+        "list; NAME:LIMIT asks so many instances in place of 50",
+    )  # fmt: skip
+    eval_tasks_period: int | None = setting(
+        None, above(0), macro="EVAL_TASKS_PERIOD",
+        help="steps between two times that EVAL_TASKS are asked; None takes EVAL_PERIOD",
+    )  # fmt: skip
+    eval_data_dir: str = setting(
+        "data/eval", path=True, macro="EVAL_DATA_DIR",
+        help="folder of the data of EVAL_TASKS, a folder each",
+    )  # fmt: skip
     log_period: int = setting(10, above(0), macro="LOG_PERIOD", help="steps between log lines")
     checkpoint_period: int = setting(
         500, above(0), macro="CHECKPOINT_PERIOD",
@@ -188,11 +205,40 @@ class TrainConfig:
                 expected=f"some of {', '.join(sorted(TERMS)) or 'none'} (docs/add_a_loss.md)",
             )
         self._check_start()
+        self._check_tasks()
         token = self.loss_normalization == "token"
         check_used(self, "LOSS_NORMALIZATION='token'", "paper_rows", unless=not token)
         check_used(self, "ON_BAD_STEP='stop'", "bad_steps_limit", unless=self.on_bad_step == "skip")
         watched = self.stall_factor > 0
         check_used(self, "STALL_FACTOR=0", "stall_minimum_s", "stall_ends", unless=watched)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many instances of each of `eval_tasks` are asked, by name."""
+        pairs = (name.partition(":") for name in self.eval_tasks)
+        return {name: int(limit) if colon else TASK_LIMIT for name, colon, limit in pairs}
+
+    def _check_tasks(self) -> None:
+        """Makes a list of the tasks; refuses what is no task's name, and what would do nothing."""
+        given = self.eval_tasks
+        parts = [given] if isinstance(given, str) else given
+        names = tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
+        object.__setattr__(self, "eval_tasks", names)
+        for name in names:
+            if not re.fullmatch(r"[^:\s]+(:0*[1-9][0-9]{0,8})?", name):
+                raise ConfigError(
+                    "EVAL_TASKS has a task that is not understood", got=repr(name),
+                    expected="NAME, or NAME:LIMIT with a limit of 1 or more",
+                )  # fmt: skip
+        if len(self.limits) < len(names):
+            raise ConfigError("EVAL_TASKS names a task twice", got=",".join(names))
+        if names and not (self.eval_tasks_period or self.eval_period):
+            raise ConfigError(
+                "EVAL_TASKS would never be asked",
+                got="EVAL_PERIOD=0 and EVAL_TASKS_PERIOD=None",
+                expected="one of them above 0",
+            )
+        check_used(self, "no EVAL_TASKS", "eval_tasks_period", unless=bool(names))
 
     def _check_start(self) -> None:
         """Refuses a run without weights to start from, or to train."""

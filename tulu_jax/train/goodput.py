@@ -21,6 +21,7 @@ PHASES: tuple[str, ...] = (
     "data wait",
     "checkpoint",
     "held-out",
+    "evaluation",
     "profile",
     "restart",
 )

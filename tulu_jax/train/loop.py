@@ -2,8 +2,8 @@
 
 What a run starts from, in order: its own newest complete checkpoint, INITIAL_CHECKPOINT_PATH,
 fresh weights. The host stays a few steps ahead of the devices: it starts a step, copies the next
-batch, and looks at the metrics of a log window while the step after it runs. Only held-out losses
-and checkpoints make the devices wait.
+batch, and looks at the metrics of a log window while the step after it runs. Only held-out losses,
+questions of benchmarks and checkpoints make the devices wait.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tulu_jax.console import plain_console, print_line
 from tulu_jax.data.ensure import TrainingData
 from tulu_jax.parallel import report_summary, sharding_report
 from tulu_jax.train.config import TrainConfig
+from tulu_jax.train.evaluation import Evaluate, Evaluation, check_evaluation
 from tulu_jax.train.feed import Feed
 from tulu_jax.train.flight import Flight
 from tulu_jax.train.goodput import Clock
@@ -55,6 +56,7 @@ def train(
     console: Console | None = None,
     spent_s: float = 0.0,
     show_data: Callable[[TrainingData], None] = lambda _: None,
+    evaluate: Evaluate | None = None,
 ) -> TrainResult:
     """Runs or resumes the training that `config` describes, to its last step or a signal.
 
@@ -64,10 +66,12 @@ def train(
       console: where to print; only process 0 does.
       spent_s: seconds the process has lived, counted as start-up.
       show_data: told what will be trained on, once it is open.
+      evaluate: asks tasks of the weights, every EVAL_TASKS_PERIOD steps.
 
     Raises:
       TuluError: bad settings, data or checkpoints, or a guard that refused to go on.
     """
+    check_evaluation(config, evaluate)
     clock = Clock(spent_s)
     console = console or plain_console()
     console.quiet = console.quiet or jax.process_index() != 0
@@ -89,12 +93,13 @@ def train(
             watching as watch,
             run.layout.activate(),
         ):
-            return _train(run, console, clock, checkpoints, stop, watch)
+            return _train(run, console, clock, checkpoints, stop, watch, evaluate)
 
 
 def _train(
-    run: Run, console: Console, clock: Clock, checkpoints: Checkpoints, stop: Stop, watch: Watch
-) -> TrainResult:
+    run: Run, console: Console, clock: Clock, checkpoints: Checkpoints, stop: Stop, watch: Watch,
+    evaluate: Evaluate | None,
+) -> TrainResult:  # fmt: skip
     """`train` in a folder that is this run's own, with data and model open."""
     # ---- what the loop works on ----------------------------------------------------------------
     # Restored first: which batch comes next, and which learning rate, depend on nothing but `step`.
@@ -106,6 +111,9 @@ def _train(
     _print_plan(run, console, first_step, peak.source)
     reporter = Reporter(run, console, clock, first_step=step, peak=peak)
     train_step, heldout = run.step(reporter.traced), HeldOut(run, frozen, clock, watch)
+    evaluation = Evaluation(
+        run, frozen, evaluate, clock=clock, watch=watch, stop=stop, reporter=reporter
+    )
     bad_steps, flight = BadSteps.of_run(config, checkpoints), Flight()
     feed = Feed(run, clock, first_step=step)
     profile = Profile(run, clock, reporter.say, first_step=step)
@@ -115,6 +123,8 @@ def _train(
         # Before anything is learnt, so that what training changes can be read off.
         if step == 0 and config.eval_period:
             reporter.heldout(step, heldout.measure(state.params))
+        if evaluation.due(step):
+            evaluation.measure(state.params, step)
         clock.switch("steps")
         while not last:
             # Start a step; while the devices work, copy the batch of the next one to them.
@@ -148,7 +158,13 @@ def _train(
                 with clock.phase("checkpoint"), watch.phase("checkpoint"):
                     checkpoints.save(state, run.meta() | bad_steps.meta())
                 reporter.saved(step)
-            if evaluating or saving:  # the devices waited: that is not the next step's time
+            # After the save, which must not wait for it nor be lost with it.
+            if asking := evaluation.due(step):
+                flight.restart()  # the step under way is not timed with it
+                evaluation.measure(state.params, step)
+            if (
+                evaluating or saving or asking
+            ):  # the devices waited: that is not the next step's time
                 flight.restart()
             reporter.advance(step)
         # Saving goes on in the background: a run has ended when its last checkpoint is whole.

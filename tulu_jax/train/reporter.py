@@ -6,6 +6,7 @@ import importlib
 import itertools
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -164,6 +165,19 @@ class Reporter:
             if self._metrics:
                 plot_losses(self._metrics.rows, self._run.folder / "loss.png")
 
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Tells what tasks came to and redraws the plot."""
+        shown = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+        self.say(f"step {step:,}  evaluation: {shown}")
+        self._keep({"step": step, "eval": dict(scores)})
+        if self._metrics:
+            plot_losses(self._metrics.rows, self._run.folder / "loss.png")
+
+    def has_scores(self, step: int) -> bool:
+        """Whether the run's metrics have those of this step, maybe from before it was resumed."""
+        rows = self._metrics.rows if self._metrics else []
+        return any(row["step"] == step and "eval" in row for row in rows)
+
     def saved(self, step: int) -> None:
         """Says that a checkpoint is being written, and keeps account of the time so far."""
         self.say(f"step {step:,}  checkpoint")
@@ -222,7 +236,8 @@ class Reporter:
             return
         self._metrics.add(line)
         flat = {name: value for name, value in line.items() if isinstance(value, float)}
-        flat |= {f"heldout/{name}": loss for name, loss in line.get("heldout", {}).items()}
+        for group in ("heldout", "eval"):
+            flat |= {f"{group}/{name}": value for name, value in line.get(group, {}).items()}
         for name, value in flat.items():
             self._writer.add_scalar(name, value, line["step"])
         if self._wandb:

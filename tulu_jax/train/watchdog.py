@@ -31,7 +31,7 @@ from tulu_jax.files import write_whole
 from tulu_jax.parallel.hosts import host_names, publish, published
 
 PHASE_LIMIT_S = 1800.0
-"""A first step (which compiles), a save or held-out losses may take this long."""
+"""A first step (which compiles), a save, held-out losses or an answer may take this long."""
 WINDOW = 64
 """Newest steps whose median is the usual."""
 LOST_CONNECTION = re.compile("gloo|nccl|unavailable|connection|socket|deadline|heartbeat", re.I)
@@ -98,6 +98,10 @@ class Watch:
             yield
         finally:
             self._at, self._phase, self._reported = time.monotonic(), after, False
+
+    def alive(self) -> None:
+        """A phase that takes long has come further."""
+        self._at, self._reported = time.monotonic(), False
 
     @property
     def limit_s(self) -> float:
