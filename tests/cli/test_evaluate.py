@@ -337,8 +337,8 @@ def test_predict_asks_nothing_twice(predict, monkeypatch):
     ("flags", "message"),
     [
         ((), "line has messages, which plain text cannot say - at "),
-        (("--use_chat_format", "--limit", "1"), "every line is answered - at --limit"),
-        (("--use_chat_format", "--ids", "a"), "every line is answered - at --ids"),
+        (("--use_chat_format", "--limit", "1"), "flag is of benchmarks alone - at --limit"),
+        (("--use_chat_format", "--ids", "a"), "flag is of benchmarks alone - at --ids"),
         (("--use_chat_format", "--quirk", "x=paper"), "unknown quirk - got 'x'"),
         (("--use_chat_format", "--engine", "m"), "who answers is not clear"),
     ],

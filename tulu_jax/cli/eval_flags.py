@@ -130,6 +130,10 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         help="where answers are kept (default: answers.jsonl in the folder of results)",
     )  # fmt: skip
     group.add_argument(
+        "--log_format", choices=("inspect",),
+        help="write a log that `inspect view` opens, too (extra inspect)",
+    )  # fmt: skip
+    group.add_argument(
         "--allow_code_execution", action="store_true",
         help="run programs that the model wrote, in a sandbox (Codex-Eval)",
     )  # fmt: skip
@@ -154,6 +158,10 @@ def check_run_flags(args: argparse.Namespace) -> None:
     Raises:
       ConfigError: see above.
     """
+    if args.log_format is not None:
+        from eval.harness.inspect_log import check_installed
+
+        check_installed()
     if args.gptq:
         raise ConfigError(
             "GPTQ models cannot be loaded", at="--gptq",

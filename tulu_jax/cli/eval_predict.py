@@ -32,11 +32,9 @@ def predict(argv: Sequence[str]) -> int:
 
     args = _parser().parse_args(argv)
     check_run_flags(args)
-    if args.limit is not None or args.ids:
-        raise ConfigError(
-            "every line is answered", at="--ids" if args.ids else "--limit",
-            do="leave it out, and give a file with fewer lines",
-        )  # fmt: skip
+    for name in ("limit", "ids", "log_format"):
+        if getattr(args, name):
+            raise ConfigError("flag is of benchmarks alone", at=f"--{name}", do="leave it out")
     console = plain_console(stderr=True, soft_wrap=True)
     say(console, notes_on_flags(args))
     lines = [line for file in args.input_files for line in read_prompts(file)]

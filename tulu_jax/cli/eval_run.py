@@ -171,6 +171,10 @@ def finish(
         warnings=[*notes, *result.run["warnings"]],
     )
     write_result(result, one.benchmark, context, one.folder)
+    if args.log_format is not None:
+        from eval.harness.inspect_log import write_inspect_log
+
+        write_inspect_log(result, one.folder)
 
 
 def _versions() -> dict[str, str]:

@@ -37,6 +37,7 @@ def score(args: argparse.Namespace) -> int:
 
 
 def _score_one(args: argparse.Namespace, folder: Path) -> Result:
+    from eval.harness import inspect_log
     from eval.harness.cache import AnswerCache
     from eval.harness.context import Context
     from eval.harness.quirks import Quirks, read_overrides
@@ -60,6 +61,9 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
         allow_unsafe=args.allow_unsafe_execution,
     )
     benchmark.check(context)
+    logged = (folder / inspect_log.FILE).exists()
+    if logged:
+        inspect_log.check_installed()
     with AnswerCache(folder / JUDGED) as cache:
         context.extras.update(model=old["model"]["path"], judge=open_judge(_defaults(), cache))
         rows = ungraded(folder / "predictions.jsonl")
@@ -68,6 +72,8 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     result.run.update(kept | {"compat": compat, "chat": old["chat"]})
     result.run["scored_again"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_result(result, benchmark, context, folder)
+    if logged:
+        inspect_log.write_inspect_log(result, folder)
     return result
 
 
