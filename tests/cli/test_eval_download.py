@@ -112,7 +112,7 @@ def test_everything_comes_as_it_is_read(published, tulu, server, tmp_path):
     assert code == 0, out
     found = tree(tmp_path / "data" / "eval")
     expected = {
-        "mmlu/dev/a_dev.csv", "mmlu/test/a_test.csv", "mmlu/val/deep/b.txt", "gsm/test.jsonl",
+        "mmlu/dev/a_dev.csv", "mmlu/test/a_test.csv", "mmlu/dev/deep/b.txt", "gsm/test.jsonl",
         "bbh/bbh/a_bbh.csv", "bbh/cot-prompts/deep/b.txt", "truthfulqa/TruthfulQA.csv",
         "tydiqa/tydiqa-goldp-v1.1-dev.json", "tydiqa/tydiqa-goldp-v1.1-train.json",
         "codex_humaneval/HumanEval.jsonl.gz", "humanevalplus/HumanEvalPlus-OriginFmt.jsonl.gz",
@@ -120,7 +120,7 @@ def test_everything_comes_as_it_is_read(published, tulu, server, tmp_path):
     }  # fmt: skip
     assert expected <= set(found) and found["mmlu/dev/a_dev.csv"] == b"1,2\n"
     assert f"{sum(len(b.sources) for b in PUBLISHED)} of" in out and "in data/eval" in out
-    assert len(server.gets("/mmlu/data.tar")) == 1  # one archive, three folders
+    assert len(server.gets("/mmlu/data.tar")) == 1  # one archive, two folders
     seen = len(server.seen)
     code, out = tulu()
     assert code == 0 and len(server.seen) == seen and "fetched" not in out
@@ -144,7 +144,7 @@ def test_names_that_do_not_exist(tulu):
 def test_dry_run(published, tulu, tmp_path):
     published()
     code, out = tulu("mmlu", "gsm", "--dry_run")
-    assert code == 0 and re.search(r"mmlu +dev, val, test +10.2 kB", out), out
+    assert code == 0 and re.search(r"mmlu +dev, test +10.2 kB", out), out
     assert not (tmp_path / "data").exists()
 
 

@@ -56,7 +56,7 @@ BENCHMARKS = (
         "mmlu",
         tuple(
             Source(_MMLU, part, packed="tar", member=f"data/{part}")
-            for part in ("dev", "val", "test")
+            for part in ("dev", "test")
         ),
     ),
     BenchmarkFiles(
