@@ -261,7 +261,7 @@ class Engine:
     def load(self, params: Any) -> None:
         """Takes other weights of the same model, and an empty cache; None lets go of both.
 
-        Nothing is compiled again where they lie as those before them did.
+        Nothing is compiled again where they lie as before.
 
         Raises:
           DataError: requests are not done.
@@ -272,7 +272,6 @@ class Engine:
         self._table.forget()
 
     # What follows serves many callers at once: the server hands requests over and takes turns.
-
     @property
     def slots(self) -> int:
         """Requests that run side by side."""
