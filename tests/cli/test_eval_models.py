@@ -44,6 +44,21 @@ def test_a_model_with_a_chat_format_is_asked_in_it(model, tmp_path, capsys):
     assert not result(tmp_path / "tulu_demo")[2][0]["prompt"].startswith("<|user|>")
 
 
+def test_an_imported_base_model_has_no_chat_format(tmp_path):
+    base = write_model(tmp_path / "hf")
+    for name in ("chat_template.jinja", "checksums.json"):
+        (base / name).unlink(missing_ok=True)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    assert main(["import", "--hf", str(base), "--model_dir", str(tmp_path / "run")]) == 0
+    for folder in (base, tmp_path / "run"):
+        out = tmp_path / f"results_{folder.name}"
+        words = ["tulu_demo", "--model", folder, "--save_dir", out, "--data_dir", tmp_path]
+        assert evaluate(*words, "--limit", 1) == 0
+        assert result(out / "tulu_demo")[1]["chat"] is False
+
+
 def test_what_was_answered_is_not_asked_again(model, tmp_path, monkeypatch):
     where = ["--model", model, "--save_dir", tmp_path, "--data_dir", tmp_path]
     assert evaluate("tulu_demo", *where, "--limit", 2, "--batch_size", 1) == 0

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from tulu_jax.cli.evaluate import evaluate_parser
 from tulu_jax.cli.flags import path_argument, path_or_none, path_text
 from tulu_jax.cli.gin_config import MACROS, load_train_config, parse_overrides
 from tulu_jax.cli.main import make_parser
@@ -17,6 +18,7 @@ NO_PATHS = {
     ("tulu bench train", "model"),  # a recipe's name
     ("tulu train", "gin_file"),  # a path or a recipe's name, see test_gin_config
     ("tulu plan", "gin_file"),
+    ("tulu report", "base"),  # a model's name
 }
 NAMES = ("dir", "file", "tokenizer", "html", "json", "store", "input", "output", "base", "tuned",
          "diff", "hf", "meta", "model", "prompts", "peft", "eval_data", "exclude")  # fmt: skip
@@ -40,6 +42,7 @@ def path_flags():
                     found.append((name, action.dest, action))
 
     walk(make_parser(), "tulu")
+    walk(evaluate_parser(), "tulu eval")
     return found
 
 
@@ -81,6 +84,7 @@ SETTINGS = {
     "TOKENIZER": lambda config: config.data.tokenizer,
     "DATA_DIR": lambda config: config.data.data_dir,
     "RAW_DIR": lambda config: config.data.raw_dir,
+    "EVAL_DATA_DIR": lambda config: config.eval_data_dir,
 }
 
 

@@ -136,10 +136,11 @@ class FolderModel(Answerer):
         self.chats = self._has_format()
 
     def _has_format(self) -> bool:
+        """Whether it was trained here, or its folder has a chat template; an import is neither."""
         from tulu_jax.chat.load import has_template
 
-        run = (Path(self._args.model) / "checkpoints").is_dir()
-        return run or has_template(self._opened.tokenizer.path)
+        trained = "tokenizer" in (getattr(self._opened.reader, "meta", None) or {})
+        return trained or has_template(self._opened.tokenizer.path)
 
     def formatter(self, dotted: str | None) -> Callable[..., str]:
         """See `Answerer`; the model's own template where it is not Tülu's."""
