@@ -216,19 +216,19 @@ def progress(name: str, total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    from tulu_jax.console import plain_console
+    from tulu_jax.console import plain_console, task_name
 
-    rate = TextColumn("{task.fields[rate]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate)
+    rate = TextColumn("{task.fields[stage]}")
+    columns = (task_name(), BarColumn(), MofNCompleteColumn(), rate)
     with Progress(*columns, Remaining(), console=plain_console(stderr=True)) as progress:
-        task = progress.add_task(name, total=total, rate="")
+        task = progress.add_task(name, total=total, stage="")
         start, count = time.perf_counter(), 0
 
         def advance(tokens: int) -> None:
             nonlocal count
             count += tokens
             said = f"{count / (time.perf_counter() - start):,.0f} tokens/s" if count else ""
-            progress.update(task, advance=1, rate=said)
+            progress.update(task, advance=1, stage=said)
 
         yield advance
 
