@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from eval.codex_humaneval.problems import Problem, before_entry_point
+from eval.harness.statistics import pass_at_k
 from eval.sandbox import Outcome, Program, SandboxError, run_programs
 from tulu_jax.errors import DataError
 
@@ -85,17 +86,6 @@ def result_rows(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Row]:
     ]
 
 
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that one of k samples passes, estimated without bias from c of n that pass.
-
-    >>> pass_at_k(4, 1, 2)
-    0.5
-    """
-    if n - c < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
-
-
 def metrics(rows: Sequence[Row], ks: Sequence[int]) -> dict[str, float]:
     """`pass@k` and its standard error `pass@k_stderr` for each k that no problem has too few for.
 
@@ -123,7 +113,7 @@ def metrics(rows: Sequence[Row], ks: Sequence[int]) -> dict[str, float]:
     for k in sorted(set(ks)):
         if k > min(map(len, passed.values())):
             continue
-        each = [pass_at_k(len(one), sum(one), k) for one in passed.values()]
+        each = [pass_at_k(sum(one), len(one), k) for one in passed.values()]
         found[f"pass@{k}"] = statistics.fmean(each)
         if len(each) > 1:
             found[f"pass@{k}_stderr"] = statistics.stdev(each) / math.sqrt(len(each))

@@ -389,11 +389,10 @@ def test_requests_that_cannot_be_done(engine, options, message):
 
 
 def test_impossible_engines():
-    params = random_params(CONFIG)
     with pytest.raises(ConfigError, match="number of slots is impossible - got 0"):
-        Engine(CONFIG, params, slots=0)
+        Engine(CONFIG, random_params(CONFIG), slots=0)
     with pytest.raises(ConfigError, match="max_length is impossible - got 0"):
-        Engine(CONFIG, params, max_length=0)
+        Engine(CONFIG, random_params(CONFIG), max_length=0)
 
 
 def test_text_needs_a_tokenizer(engine):

@@ -9,6 +9,7 @@ import pytest
 
 from eval.codex_humaneval import scoring
 from eval.codex_humaneval.problems import Problem, read_problems
+from eval.harness.statistics import pass_at_k
 from eval.sandbox import Outcome, SandboxError, run_programs
 from tulu_jax.errors import DataError
 
@@ -31,8 +32,8 @@ def test_pass_at_k_is_the_share_of_draws_with_one_that_passes():
             samples = [True] * c + [False] * (n - c)
             for k in range(1, n + 1):
                 draws = [any(draw) for draw in itertools.combinations(samples, k)]
-                assert scoring.pass_at_k(n, c, k) == pytest.approx(statistics.fmean(draws))
-    assert scoring.pass_at_k(20, 0, 10) == 0.0 and scoring.pass_at_k(20, 11, 10) == 1.0
+                assert pass_at_k(c, n, k) == pytest.approx(statistics.fmean(draws))
+    assert pass_at_k(0, 20, 10) == 0.0 and pass_at_k(11, 20, 10) == 1.0
 
 
 def rows_of(**passed):
