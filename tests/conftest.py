@@ -81,6 +81,11 @@ def torch() -> ModuleType:
     return pytest.importorskip("torch")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names bytes by their length: gzip writes the second into them, and workers would differ."""
+    return f"{len(val)}_bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Imports without the garbage collector, which takes a third of the time and finds nothing."""
