@@ -71,20 +71,16 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, moments, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        # ---- a step that would spoil the weights is undone -------------------------------
-        # Here, on the devices: the host learns of it only steps later. Each number is chosen, not
-        # multiplied by 0 or 1: NaN times 0 is NaN.
+        # ---- undo a step that would spoil the weights; the host learns of it steps later -----
         skipped = jnp.zeros((), bool)
         if config.on_bad_step == "skip":
             skipped = _is_bad(loss, norm, config.bad_grad_norm)
-            old, new = (state.params, moments), (params, opt_state)
-            params, opt_state = jax.tree.map(partial(jnp.where, skipped), old, new)
+            params, opt_state = _unless(skipped, (params, opt_state), (state.params, moments))
         opt_state = _sent_back(opt_state, shardings.opt_state, layout)
         metrics = {"loss": loss, "grad_norm": norm, "skipped": skipped.astype(jnp.float32)}
         return TrainState(state.step + 1, params, opt_state), metrics | _counts(batch, mask)
 
-    # Layouts are named on both sides, so that XLA neither moves the state nor picks one of its own
-    # for the next step; the old state's memory becomes the new one's.
+    # Layouts are named on both sides: XLA neither moves the state nor picks another for it.
     return jax.jit(
         step,
         in_shardings=(shardings, layout.rows, *_shardings(trained.frozen(layout))),
@@ -138,6 +134,11 @@ def _is_bad(loss: Float[Array, ""], norm: Float[Array, ""], limit: float | None)
     """Whether loss or gradient norm is not finite, or the norm above its limit."""
     limit = jnp.inf if limit is None else limit
     return ~(jnp.isfinite(loss) & jnp.isfinite(norm) & (norm <= limit))
+
+
+def _unless(skipped: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """`new`, or `old` if skipped: chosen, not multiplied by 0 or 1, as NaN times 0 is NaN."""
+    return jax.tree.map(partial(jnp.where, skipped), old, new)
 
 
 def _fetched(opt_state: Any, shardings: Any, layout: Layout) -> Any:
