@@ -14,8 +14,8 @@ import resource
 import time
 from collections.abc import Iterator
 
+from tulu_jax.cli.data.benchmarks import read_eval_data
 from tulu_jax.data.specs import Conversation
-from tulu_jax.inspect.check.benchmarks import read_benchmarks
 from tulu_jax.inspect.check.run import check_mixture
 from tulu_jax.inspect.table1 import count_lengths
 
@@ -58,7 +58,7 @@ def main() -> None:
     report("check", started, row.instances, tokens)
     if args.eval_data:
         started = time.process_time()
-        items = read_benchmarks(args.eval_data)
+        items = read_eval_data(args.eval_data)
         check_mixture("x", {"x": read(args.records, args.repeat)}, items=items)
         report("check with evaluation sets", started, row.instances, tokens)
 

@@ -12,17 +12,16 @@ import dataclasses
 import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Metrics, Row, by_group
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row, by_group
 from eval.harness.context import Context
-from eval.harness.data import check_fields as check_row
-from eval.harness.data import read_json, read_text, take, write_jsonl
+from eval.harness.data import check_texts, list_in, read_json, read_text, take, write_jsonl
 from eval.harness.matching import exact_match
 from eval.harness.quirks import Quirk
 from tulu_jax.errors import DataError
@@ -31,6 +30,8 @@ from tulu_jax.fields import check_fields, least, setting
 MAX_NEW_TOKENS = 512
 CANARY_LINES = 2
 ANSWER = "So the answer is"
+FILES = "bbh/*.json, cot-prompts/*.txt"
+DOWNLOAD = "name the folder with --data_dir, or: tulu data download --eval bbh"
 
 QUIRKS = (
     Quirk(
@@ -108,6 +109,12 @@ class Bbh(Benchmark):
                 instances.append(Instance(f"{task}/{index}", ask, row["target"], data, group=task))
         return instances
 
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`."""
+        for task, examples in _examples(data).items():
+            for index, row in enumerate(examples):
+                yield Item(f"{task}:{index}", row["input"], row["target"])
+
     def grade(self, row: Row, context: Context) -> Row:
         """See `Benchmark`; both scores of the tasks that punctuation decides."""
         prediction, found = extract(row["output"], paper=context.paper("bbh_extraction"))
@@ -136,27 +143,36 @@ class Bbh(Benchmark):
 
 
 def _tasks(folder: Path) -> dict[str, list[Any]]:
-    """The examples of each task, in the order of their names.
+    """The examples of each task, all of which have a prompt, in the order of their names.
 
     Raises:
       DataError: none, one without its prompt, or a damaged one.
     """
-    files = sorted((folder / "bbh").glob("*.json"))
+    tasks = _examples(folder)
     prompts = {path.stem for path in (folder / "cot-prompts").glob("*.txt")}
-    lonely = sorted({path.stem for path in files} ^ prompts)
-    if not files or lonely:
+    lonely = sorted(tasks.keys() ^ prompts)
+    if lonely:
         raise DataError(
-            "tasks and their prompts do not match" if files else "no task of BIG-Bench Hard",
-            got=", ".join(lonely[:4]) or None, at=folder, expected="bbh/*.json, cot-prompts/*.txt",
-            do="name the folder with --data_dir, or: tulu data download --eval bbh",
+            "tasks and their prompts do not match", got=", ".join(lonely[:4]), at=folder,
+            expected=FILES, do=DOWNLOAD,
         )  # fmt: skip
+    return tasks
+
+
+def _examples(folder: Path) -> dict[str, list[Any]]:
+    """The examples of each task, in the order of their names.
+
+    Raises:
+      DataError: none, or a damaged one.
+    """
+    files = sorted((folder / "bbh").glob("*.json"))
+    if not files:
+        raise DataError("no task of BIG-Bench Hard", at=folder, expected=FILES, do=DOWNLOAD)
     tasks = {}
     for path in files:
-        value = read_json(path)
-        check_row(value, ("examples",), path)
-        for index, row in enumerate(value["examples"]):
-            check_row(row, ("input", "target"), f"{path} example {index}")
-        tasks[path.stem] = value["examples"]
+        tasks[path.stem] = list_in(read_json(path), "examples", path)
+        for index, row in enumerate(tasks[path.stem]):
+            check_texts(row, ("input", "target"), f"{path} example {index}")
     return tasks
 
 

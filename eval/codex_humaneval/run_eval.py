@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from eval.codex_humaneval.scoring import (
     run_rows,
 )
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Headline, Metrics, Row
+from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
 from eval.harness.data import read_jsonl, take, write_jsonl
 from eval.harness.quirks import Quirk
@@ -124,8 +124,18 @@ class CodexEval(Benchmark):
             )
 
     def load(self, context: Context) -> list[Instance]:
-        """See `Benchmark`."""
+        """See `Benchmark`.
+
+        Raises:
+          ConfigError: HumanEvalPack's instructions where nothing is asked in chat format.
+        """
         options: Options = context.options
+        if options.data_file_hep is not None and not context.chat:
+            raise ConfigError(
+                "instructions are questions in chat format", got=options.data_file_hep,
+                at="--data_file_hep",
+                do="leave it out" if context.endpoint else "add --use_chat_format",
+            )  # fmt: skip
         problems = read_problems(context.data_dir)
         problems = take(problems, options.max_num_examples, random.Random(42))
         pack = _instructions(options) if context.chat else {}
@@ -145,6 +155,12 @@ class CodexEval(Benchmark):
             for problem, prompt in zip(problems, prompts, strict=True)
             for sample in range(options.unbiased_sampling_size_n)
         ]  # fmt: skip
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`; the file may be unpacked."""
+        plain = data.with_suffix("")
+        for problem in read_problems(plain if plain.is_file() and not data.exists() else data):
+            yield Item(problem.task_id, problem.prompt, problem.canonical_solution)
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """Says which tests were corrected."""

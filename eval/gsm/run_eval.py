@@ -13,16 +13,16 @@ import dataclasses
 import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Metrics, Row
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row
 from eval.harness.context import Context
-from eval.harness.data import read_json, read_jsonl, take
+from eval.harness.data import check_texts, read_json, read_jsonl, take
 from eval.harness.matching import exact_match
 from eval.harness.quirks import Quirk
 from tulu_jax.errors import DataError
@@ -106,6 +106,18 @@ class Gsm(Benchmark):
             for row, prompt in zip(questions, context.prompts(texts), strict=True)
         ]
 
+    def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
+        """See `Benchmark`: settings that the bare question does not follow."""
+        options: Options = context.options
+        if not options.zero_shot_chat or not (options.n_shot or options.no_cot):
+            return []
+        return ["zero_shot_chat shows no example: n_shot and no_cot change nothing (--n_shot 0)"]
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`; of the test file alone."""
+        for row in _questions(data / "test.jsonl"):
+            yield Item(f"line {int(row['id']) + 1}", row["question"], row["said"])
+
     def grade(self, row: Row, context: Context) -> Row:
         """See `Benchmark`: the last number of the output, or all of it where it has none."""
         paper = context.paper("gsm_numbers")
@@ -127,14 +139,17 @@ class Gsm(Benchmark):
 def _questions(path: Path) -> list[Row]:
     found = []
     for index, row in enumerate(read_jsonl(path, "question", "answer")):
-        _, mark, answer = row["answer"].partition("####")
-        answer = without_commas(answer.strip())
+        at = f"{path} line {index + 1}"
+        check_texts(row, ("question", "answer"), at)
+        _, mark, said = row["answer"].partition("####")
+        answer = without_commas(said.strip())
         if not mark or _value(answer) is None:
             raise DataError(
                 "answer ends in no number", got=repr(row["answer"][-40:]),
-                at=f"{path} line {index + 1}", expected="#### and a number",
+                at=at, expected="#### and a number",
             )  # fmt: skip
-        found.append({"id": str(index), "question": row["question"], "answer": answer})
+        answers = {"answer": answer, "said": said.strip()}
+        found.append({"id": str(index), "question": row["question"], **answers})
     return found
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from eval.harness.asks import Instance
 from eval.harness.context import Context
@@ -21,6 +21,14 @@ Row = dict[str, Any]
 """A line of predictions.jsonl."""
 
 Metrics = dict[str, Any]
+
+
+class Item(NamedTuple):
+    """A question as it stands in a benchmark's file, bare. `answer` is empty where it has none."""
+
+    id: str
+    prompt: str
+    answer: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +87,18 @@ class Benchmark(ABC):
         Raises:
           DataError: data that is missing or damaged.
         """
+
+    def items(self, data: Path) -> Iterable[Item]:
+        """All questions of its folder or file: what `tulu data check` looks for in training data.
+
+        Raises:
+          DataError: as `load`.
+        """
+        return ()
+
+    def judges(self, options: Any) -> list[str]:
+        """The judges that its options name: model folders, models of an endpoint, files."""
+        return []
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """What is to be said of the instances before any is asked."""

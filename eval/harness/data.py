@@ -117,6 +117,35 @@ def check_fields(row: Any, fields: Sequence[str], at: object) -> None:
         )
 
 
+def check_texts(row: Any, fields: Sequence[str], at: object) -> None:
+    """Passes for an object whose fields are texts.
+
+    Raises:
+      DataError: see `check_fields`; one is something else.
+    """
+    check_fields(row, fields, at)
+    for name in fields:
+        if not isinstance(row[name], str):
+            raise DataError(
+                "field is no text", got=f"{name}: {json.dumps(row[name])[:60]}", at=at,
+                do=DOWNLOAD,
+            )  # fmt: skip
+
+
+def list_in(row: Any, field: str, at: object) -> list[Any]:
+    """The list in a field of an object.
+
+    Raises:
+      DataError: see `check_fields`; the field is something else.
+    """
+    check_fields(row, (field,), at)
+    if not isinstance(row[field], list):
+        raise DataError(
+            "field is no list", got=f"{field}: {json.dumps(row[field])[:60]}", at=at, do=DOWNLOAD
+        )
+    return row[field]
+
+
 def read_csv(path: Path, *, columns: int) -> list[list[str]]:
     """The rows of a CSV file, every field as text; blank lines are none.
 

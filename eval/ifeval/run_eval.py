@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Metrics, Row
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row
 from eval.harness.context import Context
 from eval.harness.data import read_jsonl, write_jsonl
 from eval.harness.statistics import mean, standard_error
@@ -57,6 +57,11 @@ class IfEval(Benchmark):
             Instance(row.pop("id"), Generate(prompt, MAX_NEW_TOKENS), row["instructions"], row)
             for row, prompt in zip(rows, prompts, strict=True)
         ]
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`."""
+        for row in _questions(data / FILE):
+            yield Item(row["id"], row["question"], "")
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """See `Benchmark`: a file that was cut between two lines can be read, and is not whole."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from eval.harness.asks import Choose, Instance, Prompt
 from eval.harness.backends import probabilities
-from eval.harness.benchmark import Benchmark, Metrics, Row, by_group
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row, by_group
 from eval.harness.context import Context
 from eval.harness.data import read_csv, read_json
 from eval.harness.quirks import Quirk
@@ -104,7 +104,7 @@ class Mmlu(Benchmark):
     def load(self, context: Context) -> list[Instance]:
         """See `Benchmark`; instances are called `subject/row`."""
         instances = []
-        for subject in _subjects(context):
+        for subject in _chosen(context):
             shots = _read(context, "dev", subject)[: context.options.ntrain]
             if len(shots) < context.options.ntrain:
                 raise DataError(
@@ -128,6 +128,14 @@ class Mmlu(Benchmark):
                     )
                 )
         return instances
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`; without `dev`, which is shown and not asked."""
+        for subject in _subjects(data):
+            for number, row in enumerate(_rows(data, "test", subject)):
+                question, *options, letter = row
+                prompt = "\n".join([question, *options])
+                yield Item(f"{subject}_test:{number}", prompt, options[LETTERS.index(letter)])
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """Says which letters are not one token after the prompt."""
@@ -183,20 +191,30 @@ class Mmlu(Benchmark):
                     writer.writerow([*fields, row["correct"], *probs])
 
 
-def _subjects(context: Context) -> list[str]:
+def _subjects(folder: Path) -> list[str]:
+    """The subjects that are there, in order.
+
+    Raises:
+      DataError: none is.
+    """
+    files = (folder / "test").glob("*_test.csv")
+    found = sorted(path.name.removesuffix("_test.csv") for path in files)
+    if not found:
+        raise DataError(
+            "no subject of MMLU", at=folder / "test", expected="files such as anatomy_test.csv",
+            do="name the folder with --data_dir, or: tulu data download --eval mmlu",
+        )  # fmt: skip
+    return found
+
+
+def _chosen(context: Context) -> list[str]:
     """The subjects to ask, in order.
 
     Raises:
       ConfigError: a subject that is none.
       DataError: no subject is there.
     """
-    folder = context.data_dir / "test"
-    found = sorted(path.name.removesuffix("_test.csv") for path in folder.glob("*_test.csv"))
-    if not found:
-        raise DataError(
-            "no subject of MMLU", at=folder, expected="files such as anatomy_test.csv",
-            do="name the folder with --data_dir, or: tulu data download --eval mmlu",
-        )  # fmt: skip
+    found = _subjects(context.data_dir)
     wanted = list(context.options.subjects) or found
     unknown = [name for name in wanted if name not in found]
     if unknown:
@@ -206,8 +224,13 @@ def _subjects(context: Context) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _read(context: Context, part: str, subject: str) -> list[Question]:
-    path = context.data_dir / part / f"{subject}_{part}.csv"
+def _rows(folder: Path, part: str, subject: str) -> list[list[str]]:
+    """Question, four options and letter of each row of a file.
+
+    Raises:
+      DataError: a damaged file, or an answer that is no letter.
+    """
+    path = folder / part / f"{subject}_{part}.csv"
     rows = read_csv(path, columns=6)
     for number, row in enumerate(rows, 1):
         if row[-1] not in tuple(LETTERS):
@@ -215,6 +238,11 @@ def _read(context: Context, part: str, subject: str) -> list[Question]:
                 "answer is no letter", got=repr(row[-1]), at=f"{path} row {number}",
                 expected="A, B, C or D", do="the file has no header: remove it if there is one",
             )  # fmt: skip
+    return rows
+
+
+def _read(context: Context, part: str, subject: str) -> list[Question]:
+    rows = _rows(context.data_dir, part, subject)
     if context.paper("mmlu_nan_options"):
         columns = [as_pandas(column) for column in zip(*rows, strict=True)]
         rows = [list(row) for row in zip(*columns, strict=True)]

@@ -13,11 +13,11 @@ from __future__ import annotations
 import dataclasses
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Headline, Metrics, Row, by_group
+from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row, by_group
 from eval.harness.context import Context
 from eval.harness.data import DOWNLOAD, read_text, write_jsonl
 from eval.harness.statistics import mean
@@ -111,6 +111,14 @@ class Toxigen(Benchmark):
                 one = Instance(f"{group}/{index}", ask, 0, data, group=group, cluster=cluster)
                 instances.append(one)
         return instances
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`: the statements that prompts list, as one shares most with another."""
+        for group, lines in _groups(data).items():
+            for index, line in enumerate(lines):
+                for statement in line.split("\\n"):
+                    if text := statement.strip().lstrip("- "):
+                        yield Item(f"{LABEL}_{group}:{index}", text, "")
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """See `Benchmark`: files that are not whole, and that nobody classifies."""

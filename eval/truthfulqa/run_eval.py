@@ -13,14 +13,14 @@ import csv
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.harness.asks import Generate, Instance, Prompt, Weigh
-from eval.harness.benchmark import Benchmark, Headline, Metrics, Row
+from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
 from eval.harness.data import read_csv
 from eval.harness.quirks import Quirk
@@ -31,6 +31,7 @@ from tulu_jax.fields import Check, check_fields, least, one_of, setting
 from tulu_jax.files import whole_file
 
 MAX_NEW_TOKENS = 50
+FILE = "TruthfulQA.csv"
 COLUMNS = (
     "Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source",
 )  # fmt: skip
@@ -95,7 +96,7 @@ class TruthfulQa(Benchmark):
 
     def load(self, context: Context) -> list[Instance]:
         """See `Benchmark`."""
-        questions = _questions(context.data_dir / "TruthfulQA.csv", context.options.num_instances)
+        questions = _questions(context.data_dir / FILE, context.options.num_instances)
         preset = PRESETS[context.options.preset]
         asked = [preset.prompt(row["Question"]) for row in questions]
         if context.endpoint:
@@ -114,17 +115,28 @@ class TruthfulQa(Benchmark):
                 instances.append(_instance(row, "mc", _weigh(row, preset, context)))
         return instances
 
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`."""
+        for row in _questions(data / FILE, None):
+            yield Item(str(row["index"]), row["Question"], row["Best Answer"])
+
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """Says what of the metrics cannot be had."""
         wanted = context.options.metrics
         found = []
         if "mc" in wanted and context.endpoint:
             found.append("no MC1, MC2, MC3: a chat endpoint does not tell how likely an answer is")
-        judges = [name for name in wanted if name in JUDGES and not _judge(context, name)]
+        judges = [name for name in wanted if name in JUDGES and not _judge(context.options, name)]
         if judges:
             flags = " ".join(f"--gpt_{name}_model_name" for name in judges)
             found.append(f"no judge of {' and '.join(judges)}: name one with {flags}")
+        idle = [name for name in JUDGES if name not in wanted and _judge(context.options, name)]
+        found += [f"--gpt_{name}_model_name is not asked: --metrics has no {name}" for name in idle]
         return found
+
+    def judges(self, options: Options) -> list[str]:
+        """See `Benchmark`."""
+        return [model for name in JUDGES if (model := _judge(options, name)) is not None]
 
     def grade(self, row: Row, context: Context) -> Row:
         """See `Benchmark`, but for the judges."""
@@ -138,7 +150,7 @@ class TruthfulQa(Benchmark):
         graded = [self.grade(row, context) for row in rows]
         answers = [place for place, row in enumerate(rows) if row["kind"] == "answer"]
         for name, (column, word) in JUDGES.items():
-            model = _judge(context, name)
+            model = _judge(context.options, name)
             if name not in context.options.metrics or model is None:
                 continue
             prompts = [
@@ -203,8 +215,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(there)) if there else None
 
 
-def _judge(context: Context, name: str) -> str | None:
-    return getattr(context.options, f"gpt_{name}_model_name")
+def _judge(options: Options, name: str) -> str | None:
+    return getattr(options, f"gpt_{name}_model_name")
 
 
 def _questions(path: Path, count: int | None) -> list[Row]:

@@ -13,17 +13,16 @@ from __future__ import annotations
 import dataclasses
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Metrics, Row, by_group
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row, by_group
 from eval.harness.context import Context
-from eval.harness.data import check_fields as check_row
-from eval.harness.data import read_json, take, write_jsonl
+from eval.harness.data import check_texts, list_in, read_json, take, write_jsonl
 from eval.harness.matching import squad_em, squad_f1
 from eval.harness.quirks import Quirk
 from tulu_jax.errors import ConfigError, DataError
@@ -116,6 +115,22 @@ class Tydiqa(Benchmark):
             for row, prompt in zip(drawn, context.prompts(texts), strict=True)
         ]
 
+    def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
+        """See `Benchmark`: passages that could not be cut."""
+        options: Options = context.options
+        if context.tokenizer is not None or options.no_context or not options.max_context_length:
+            return []
+        return [
+            f"passages are shown whole, not their first {options.max_context_length} tokens: "
+            "who answers has the tokenizer"
+        ]
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`; each question with its passage."""
+        for row in _dev(data):
+            prompt = f"{row['context']}\n{row['question']}"
+            yield Item(row["id"], prompt, row["answers"][0]["text"])
+
     def grade(self, row: Row, context: Context) -> Row:
         """See `Benchmark`; of an endpoint's answer the first line counts."""
         prediction = row["output"].strip()
@@ -166,16 +181,13 @@ def _dev(folder: Path) -> list[Row]:
 
 def _flat(path: Path) -> list[Row]:
     """The questions of a file in SQuAD's layout, in order."""
-    value = read_json(path)
-    check_row(value, ("data",), path)
     rows = []
-    for number, article in enumerate(value["data"]):
+    for number, article in enumerate(list_in(read_json(path), "data", path)):
         at = f"{path} article {number}"
-        check_row(article, ("paragraphs",), at)
-        for paragraph in article["paragraphs"]:
-            check_row(paragraph, ("context", "qas"), at)
+        for paragraph in list_in(article, "paragraphs", at):
+            check_texts(paragraph, ("context",), at)
             passage = sha256(paragraph["context"])[:16]
-            for question in paragraph["qas"]:
+            for question in list_in(paragraph, "qas", at):
                 rows.append(_question(question, paragraph["context"], passage, at))
     if not rows:
         raise DataError("benchmark file has no question", at=path)
@@ -183,16 +195,19 @@ def _flat(path: Path) -> list[Row]:
 
 
 def _question(question: Any, context: str, passage: str, at: str) -> Row:
-    check_row(question, ("id", "question", "answers"), at)
-    if not question["answers"]:
+    check_texts(question, ("id", "question"), at)
+    answers = list_in(question, "answers", at)
+    if not answers:
         raise DataError("question has no answer", got=question["id"], at=at)
+    for answer in answers:
+        check_texts(answer, ("text",), f"{at}, question {question['id']}")
     # Ids may hold two hyphens in a row: the language ends at the first.
     return {
         "id": question["id"],
         "lang": question["id"].partition("-")[0],
         "context": context,
         "question": question["question"],
-        "answers": question["answers"],
+        "answers": answers,
         "passage": passage,
     }
 

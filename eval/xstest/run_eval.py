@@ -14,12 +14,12 @@ import csv
 import dataclasses
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Metrics, Row, by_group
+from eval.harness.benchmark import Benchmark, Item, Metrics, Row, by_group
 from eval.harness.context import Context
 from eval.harness.data import read_csv, read_jsonl
 from tulu_jax.errors import ConfigError, DataError
@@ -97,6 +97,11 @@ class XsTest(Benchmark):
             )
             for row, prompt in zip(rows, prompts, strict=True)
         ]
+
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`."""
+        for row in _prompts(data / FILE):
+            yield Item(row["id"], row["question"], "")
 
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """See `Benchmark`: a file that was cut between two lines can be read, and is not whole."""

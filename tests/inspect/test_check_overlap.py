@@ -1,19 +1,20 @@
-"""Evaluation sets are read in their formats, and found where they occur, and only there."""
+"""Questions of evaluation sets are found where they occur, and only there."""
 
 import json
 
 import pytest
 
 from tests.inspect import eval_sets
-from tulu_jax.errors import ConfigError, DataError
-from tulu_jax.inspect.check.benchmarks import READERS, BenchmarkItem, read_benchmarks
+from tulu_jax.cli.data.benchmarks import read_eval_data
+from tulu_jax.errors import ConfigError
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem
 from tulu_jax.inspect.check.overlap import OverlapIndex
 from tulu_jax.inspect.check.text import words
 
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    return read_benchmarks(eval_sets.write_eval_data(tmp_path_factory.mktemp("eval")))
+    return read_eval_data(eval_sets.write_eval_data(tmp_path_factory.mktemp("eval")))
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +31,6 @@ def find(index, user, assistant=""):
     }
 
 
-def test_every_benchmark_is_read(items):
-    by_name = {item.benchmark: item for item in items}
-    assert set(by_name) == set(READERS)
-    assert by_name["mmlu"].answer == "the troposphere" and "None" in by_name["mmlu"].prompt
-    assert by_name["gsm"] == BenchmarkItem("gsm", "line 1", eval_sets.GSM, "47")
-    assert by_name["bbh"].id == "navigate:0" and by_name["codex_humaneval"].id == "Test/0"
-    assert by_name["tydiqa"].prompt == f"{eval_sets.CONTEXT}\n{eval_sets.FINNISH}"
-    assert [item.prompt for item in items if item.benchmark == "toxigen"] == [
-        eval_sets.STATEMENT, "cows"]  # fmt: skip
-    assert len([item for item in items if item.benchmark == "human_eval"]) == 1
-    creative = [item for item in items if item.benchmark == "creative_tasks"]
-    assert [item.id for item in creative] == ["u0", "vicuna_test:1"]
-    assert creative[0].prompt == "Rewrite this in other words.\n\nSome text."
-
-
 def test_items_are_found_with_and_without_answer(index):
     gsm = eval_sets.GSM
     assert find(index, gsm) == {"gsm": (1.0, False)}
@@ -52,9 +38,11 @@ def test_items_are_found_with_and_without_answer(index):
     assert find(index, gsm, "It is 470 or 4.7") == {"gsm": (1.0, False)}
     question = eval_sets.MMLU[0]
     assert find(index, question, "The troposphere!") == {"mmlu": (0.71, True)}
-    code = {"codex_humaneval": (1.0, True)}
-    assert find(index, eval_sets.CODE, f"```python\n{eval_sets.SOLUTION}```") == code
+    both = dict.fromkeys(("codex_humaneval", "humaneval_plus"), (1.0, True))
+    assert find(index, eval_sets.CODE, f"```python\n{eval_sets.SOLUTION}```") == both
     assert find(index, eval_sets.CODE, "def f(): return 3")["codex_humaneval"] == (1.0, False)
+    assert find(index, eval_sets.UNSAFE) == {"xstest": (1.0, False)}
+    assert find(index, eval_sets.FOLLOW) == {"ifeval": (1.0, False)}
     assert find(index, "Quote:", eval_sets.STATEMENT) == {"toxigen": (1.0, False)}
 
 
@@ -107,63 +95,10 @@ def test_rules_that_are_none(size, threshold):
         OverlapIndex([], size=size, threshold=threshold)
 
 
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(DataError, match=r"no evaluation data - at .* folders such as mmlu"):
-        read_benchmarks(tmp_path)
-    with pytest.raises(DataError, match=r"no evaluation data - got no such folder at .*none"):
-        read_benchmarks(tmp_path / "none")
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"no evaluation data - got a file at .*file"):
-        read_benchmarks(tmp_path / "file")
-
-
-def test_a_byte_order_mark_does_no_harm(tmp_path):
-    (tmp_path / "gsm").mkdir()
-    row = '{"question": "How many?", "answer": "#### 4"}'
-    (tmp_path / "gsm" / "test.jsonl").write_text(row, encoding="utf-8-sig")
-    assert read_benchmarks(tmp_path)[0].answer == "4"
-
-
-@pytest.mark.parametrize(
-    ("path", "content", "message"),
-    [
-        ("gsm/test.jsonl", '{"question": "q"\n', r"not in the benchmark's format .* line 1"),
-        ("gsm/test.jsonl", '{"question": "q"}\n', r"got KeyError: 'answer' at .*gsm"),
-        ("gsm/train.jsonl", "{}\n", r"evaluation file is missing - got no test.jsonl"),
-        ("mmlu/test/x_test.csv", "question,1,2,3,4,E\n", r"ValueError"),
-        ("mmlu/dev/x_dev.csv", "question,1,2,3,4,A\n", r"got no \*_test.csv"),
-        ("bbh/bbh/a.json", "[1]", r"TypeError"),
-        ("bbh/bbh/a.json", "", r"JSONDecodeError"),
-        ("bbh/bbh/a.json", '{"examples": []}', r"benchmark without an item"),
-        (
-            "codex_humaneval/HumanEval.jsonl.gz",
-            "no gzip",
-            r"cannot be read - got BadGzipFile: .*"
-            "make it readable, or fetch it again",
-        ),
-        (
-            "gsm/test.jsonl",
-            "version https://git-lfs.github.com/spec/v1\n",
-            r"got a Git LFS pointer"
-            r" .* at .*test.jsonl - expected the files as the benchmark's authors published",
-        ),
-        ("mmlu/test/x_test.csv", "<!doctype html>", r"got a web page .*x_test.csv"),
-        ("gsm/test.jsonl", '{"question": 3, "answer": "4"}\n', r"got 3 in place of text"),
-        ("gsm/test.jsonl", "[" * 100_000, r"got RecursionError"),
-        ("human_eval/instances.jsonl", '{"prompt": "x"}', r"KeyError: 'id'"),
-    ],
-)
-def test_broken_files_are_named(tmp_path, path, content, message):
-    (tmp_path / path).parent.mkdir(parents=True)
-    (tmp_path / path).write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_benchmarks(tmp_path)
-
-
 @pytest.mark.slow
 def test_the_real_sets_and_what_a_sample_has_of_them(shared):
     """Of the sample's Open Assistant threads some are among AlpacaFarm's questions."""
-    items = read_benchmarks(shared / "eval_data")
+    items = read_eval_data(shared / "eval_data")
     index = OverlapIndex(items)
     assert index.checkable["mmlu"] > 13_900 and index.checkable["gsm"] == 1319
     assert index.checkable["codex_humaneval"] == 164 and index.checkable["tydiqa"] == 5077

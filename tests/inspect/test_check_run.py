@@ -7,8 +7,9 @@ import pytest
 
 from tests.inspect import eval_sets
 from tests.inspect.test_check_parts import KEY, STORY
+from tulu_jax.cli.data.benchmarks import read_eval_data
 from tulu_jax.errors import ConfigError
-from tulu_jax.inspect.check.benchmarks import BenchmarkItem, read_benchmarks
+from tulu_jax.inspect.check.benchmarks import BenchmarkItem
 from tulu_jax.inspect.check.collect import limits_exceeded
 from tulu_jax.inspect.check.options import CheckOptions, parse_limit
 from tulu_jax.inspect.check.run import check_mixture
@@ -59,7 +60,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    return read_benchmarks(eval_sets.write_eval_data(tmp_path_factory.mktemp("eval")))
+    return read_eval_data(eval_sets.write_eval_data(tmp_path_factory.mktemp("eval")))
 
 
 @pytest.fixture(scope="module")

@@ -245,15 +245,15 @@ def _check(
     args: argparse.Namespace, options: CheckOptions
 ) -> tuple[CheckReport, list[DatasetSpec]]:
     """What was found, and in which datasets; they are read under a progress bar."""
+    from tulu_jax.cli.data.benchmarks import read_eval_data
     from tulu_jax.cli.data.reading import raw_conversations, reading_progress
     from tulu_jax.data.faults import Faults
     from tulu_jax.data.mixtures import mixture_specs
-    from tulu_jax.inspect.check.benchmarks import read_benchmarks
     from tulu_jax.inspect.check.run import check_mixture
     from tulu_jax.processes import all_cores
 
     tokenizer = chosen_tokenizer(args) if args.tokenizer else None
-    items = read_benchmarks(args.eval_data) if args.eval_data else []
+    items = read_eval_data(args.eval_data) if args.eval_data else []
     specs = mixture_specs(args.mixture, chosen_options(args))
     say_recognised(specs, args.raw_dir)
     faults = {spec.task_name: Faults() for spec in specs}
