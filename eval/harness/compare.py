@@ -181,11 +181,13 @@ def _measured(
 def is_macro(result: Result, found: Collection[Unit]) -> bool:
     """Whether the result's value is the mean over its groups of their means (BBH, TydiQA).
 
-    run.json does not say; the value is that mean and not the mean of the instances.
+    Where run.json does not say: the value is that mean and not the mean of the instances.
     """
     groups = [unit.group for unit in found]
     if result.value is None or None in groups or len(set(groups)) < 2:
         return False
+    if isinstance(said := result.run.get("macro"), bool):
+        return said
     values = np.array([unit.value for unit in found])
     close = 1e-6 * max(1.0, abs(result.value))
     macro, _ = _mean_and_error(values, None, groups)

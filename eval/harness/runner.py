@@ -190,6 +190,7 @@ def grade(name: str, benchmark: Benchmark, context: Context, rows: Sequence[Row]
         "n": headline.n,
         "unit": headline.unit,
         "higher_is_better": benchmark.higher_is_better,
+        "macro": benchmark.macro,
         "quirks": dict(context.quirks),
         "settings": dataclasses.asdict(context.options),
         "chat": context.chat,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import new_command, path_argument, path_or_none, path_text
+from tulu_jax.cli.trained_on import dataset_of_run
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import real_path, user_path
 
@@ -122,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pad_vocab_to is not None:
         weights = padded(reader, reader.config, args.pad_vocab_to)
     tokenizer = find_tokenizer(args.model_dir, args.tokenizer, reader.meta)
+    dataset = dataset_of_run(reader.meta)
     with show_bytes(console) as progress:
         task = progress.add_task(f"exporting step {reader.step}", total=None)
         saved = save(
@@ -133,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             max_shard_bytes=max_shard_bytes,
             overwrite=args.overwrite,
             generation=reader.meta.get("generation"),
+            training=None if dataset is None else {"dataset": dataset, "step": reader.step},
             on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
         )
     if saved.kept:

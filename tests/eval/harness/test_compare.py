@@ -91,6 +91,20 @@ def test_a_mean_of_groups_is_compared_as_one(write):
     assert task.warnings == ()
 
 
+@pytest.mark.parametrize("macro", [True, False, None])
+def test_run_json_says_whether_a_value_is_a_mean_of_groups(write, macro):
+    """Groups of one size have the same mean either way, and not the same error."""
+    groups, a, b = ["x"] * 8 + ["y"] * 8, [0] * 16, [1] * 6 + [0] * 2 + [1] + [0] * 7
+    said = {} if macro is None else {"macro": macro}
+    folders = [write(n, [{**r, "group": g} for r, g in zip(rows(v), groups, strict=True)], **said)
+               for n, v in zip("ab", (a, b), strict=True)]  # fmt: skip
+    (task,) = compare(*folders).tasks
+    difference = np.subtract(b, a)
+    errors = stats.sem(difference[:8]), stats.sem(difference[8:])
+    expected = math.hypot(*errors) / 2 if macro else stats.sem(difference)
+    assert task.stderr == pytest.approx(100 * expected, rel=1e-9)
+
+
 def test_samples_of_a_problem_are_one_pair(write):
     def samples(rights):
         return [row(f"HumanEval/{i}#{s}", int(s < right), cluster=f"HumanEval/{i}")

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["MARKER", "MAX_SHARD_BYTES", "Saved", "save"]
 
 
+TRAINING = "training.json"
+"""What the model was trained on, where that is known: `dataset` and `step`."""
+
 Made = tuple[str, np.ndarray]
 """A tensor's name and values."""
 
@@ -72,6 +75,7 @@ def save(
     max_shard_bytes: float = MAX_SHARD_BYTES,
     overwrite: bool = False,
     generation: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Saved:
     """Writes a folder that transformers, vLLM and llama.cpp load.
@@ -85,6 +89,7 @@ def save(
       max_shard_bytes: tensor bytes in one file; above it the weights are split and indexed.
       overwrite: replace a model folder that is already there.
       generation: fields of the `generation_config.json` it was made from, which are kept.
+      training: fields of `training.json`, what it was trained on; without them there is none.
       on_progress: called with (tensor name, bytes up to its end, bytes in all).
 
     Raises:
@@ -101,7 +106,7 @@ def save(
     shards = plan_shards(expected_tensors(config), stored, int(max_shard_bytes))
     source = _source(config, reader, stored, shards)
     with whole_folder(target, job=source, overwrite=overwrite) as progress:
-        job = _Job(config, reader, stored, shards, generation)
+        job = _Job(config, reader, stored, shards, generation, training)
         saved = _fill(progress, job, tokenizer, on_progress)
     return Saved(target, saved.checksums, saved.num_bytes, saved.kept)
 
@@ -113,6 +118,7 @@ class _Job:
     dtype: np.dtype
     shards: list[Shard]
     generation: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
 
     @property
     def num_bytes(self) -> int:
@@ -192,6 +198,8 @@ def _fill(
     write_json(folder / "config.json", to_hf(job.config, name))
     stops = () if tokenizer is None else tokenizer.stop_ids
     write_json(folder / GENERATION_CONFIG, generation_config(job.config, job.generation, stops))
+    if job.training is not None:
+        write_json(folder / TRAINING, dict(job.training))
     for path in sorted(folder.iterdir()):
         if path.name not in checksums and path.name != MARKER:
             checksums[path.name] = file_checksum(path)
