@@ -10,14 +10,23 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import path_argument, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import LARGEST
 
+if TYPE_CHECKING:
+    from eval.harness.quirks import Mode
+
 SLOTS = 16
 """Instances that run side by side, where nobody says."""
+CONCURRENCY, MOST_REQUESTS = 8, 1000
+"""Requests to an endpoint at once, where nobody says, and at most."""
+DTYPE = "float32"
+
+
+ENDPOINT_FLAGS = ("base_url", "concurrency", "requests_per_minute")
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +52,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--base", type=path_argument, metavar="DIR", help="where the base of a run's adapters lies"
     )
     group.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
+        "--dtype", default=DTYPE, choices=("float32", "bfloat16"), help="dtype of computation"
     )
     group.add_argument(
         "--max_length", type=whole(2), metavar="N",
@@ -51,8 +60,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "are rotary)",
     )  # fmt: skip
     group.add_argument(
-        "--batch_size", "--eval_batch_size", dest="batch_size", type=whole(1), default=SLOTS,
-        metavar="N", help=f"instances side by side (default {SLOTS}; fewer where memory ends)",
+        "--batch_size", "--eval_batch_size", dest="batch_size", type=whole(1), metavar="N",
+        help=f"instances side by side (default {SLOTS}; fewer where memory ends)",
     )  # fmt: skip
     group.add_argument("--load_in_8bit", action="store_true", help=argparse.SUPPRESS)
     group.add_argument("--gptq", action="store_true", help=argparse.SUPPRESS)
@@ -77,8 +86,8 @@ def _add_others(parser: argparse.ArgumentParser) -> None:
         help="how the endpoint is asked: by messages (default), or with the exact prompt",
     )  # fmt: skip
     group.add_argument(
-        "--concurrency", type=whole(1, 1000), default=8, metavar="N",
-        help="requests to the endpoint at once (default 8)",
+        "--concurrency", type=whole(1, MOST_REQUESTS), metavar="N",
+        help=f"requests to the endpoint at once (default --batch_size, else {CONCURRENCY})",
     )  # fmt: skip
     group.add_argument(
         "--requests_per_minute", type=whole(1), metavar="N", help="most requests a minute"
@@ -173,16 +182,89 @@ def check_run_flags(args: argparse.Namespace) -> None:
             "who answers is not clear", got=", ".join(f"--{name}" for name in given) or "nobody",
             expected="one of --model, --engine and --replay",
         )  # fmt: skip
+    if args.model is None:
+        _refuse_of_models(args)
+    if args.engine is not None and args.api == "chat":
+        _refuse_of_text(args)
 
 
-def notes_on_flags(args: argparse.Namespace) -> list[str]:
-    """What is to be said of flags of other programs."""
+def _refuse_of_models(args: argparse.Namespace) -> None:
+    """Refuses what only a model of ours follows, or nobody whose tokens are not known."""
+    of_models = {"step": args.step, "base": args.base}
+    of_tokens = {
+        "tokenizer": args.tokenizer,
+        "add_bos": None if args.add_bos == "auto" else args.add_bos,
+        "use_slow_tokenizer": "it" if args.use_slow_tokenizer else None,
+    }
+    if args.replay is not None and args.tokenizer is not None:
+        of_tokens = {}
+    for name, value in (of_models | of_tokens).items():
+        if value is not None:
+            tokens = ", or with --replay and --tokenizer" if name in of_tokens else ""
+            raise ConfigError(f"--{name} goes with --model{tokens}", got=value, do="leave it out")
+
+
+def _refuse_of_text(args: argparse.Namespace) -> None:
+    """Refuses formats where an endpoint is asked by messages, which it writes as text itself."""
+    named = args.chat_formatting_function
+    flag = "--chat_formatting_function" if named is not None else "--no_chat_format"
+    if named is not None or args.chat is False:
+        raise ConfigError(
+            f"{flag} cannot be followed: the endpoint writes messages as text itself",
+            got=named, do="leave it out, or ask with exact prompts: --api completions",
+        )  # fmt: skip
+
+
+def no_chat(function: str) -> ConfigError:
+    """The error of a chat format that nothing would be asked in."""
+    return ConfigError(
+        "--chat_formatting_function without chat format changes nothing", got=function,
+        do="add --use_chat_format, or leave it out",
+    )  # fmt: skip
+
+
+def notes_on_flags(args: argparse.Namespace, judges: bool = False) -> list[str]:
+    """What is to be said of flags that do nothing here.
+
+    Args:
+      args: the flags.
+      judges: whether a judge is named, who may be an endpoint.
+    """
     notes = []
     if args.load_in_8bit:
         notes.append(f"--load_in_8bit is not done: weights are {args.dtype}, which is more exact")
     if args.use_vllm:
         notes.append("--use_vllm does nothing here: the engine is our own")
+    idle = [name for name in ENDPOINT_FLAGS if getattr(args, name) is not None]
+    if args.engine is None and not judges and idle:
+        notes.append(f"{_flags(idle)}: nothing is asked of an endpoint (--engine)")
+    idle = ["max_length"] * (args.max_length is not None) + ["dtype"] * (args.dtype != DTYPE)
+    if args.model is None and not judges and idle:
+        notes.append(f"{_flags(idle)}: nothing is asked of a model of ours (--model)")
     return notes
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
+
+
+def read_quirks(args: argparse.Namespace) -> dict[str, Mode]:
+    """The quirks that the flags name, `--use_slow_tokenizer` among them.
+
+    Raises:
+      ConfigError: an unknown one, or two flags that contradict each other.
+    """
+    from eval.harness.quirks import read_overrides
+    from eval.harness.registry import all_quirks
+
+    found = read_overrides(args.quirk, all_quirks())
+    if args.use_slow_tokenizer and found.setdefault("slow_tokenizer", "paper") == "fixed":
+        raise ConfigError(
+            "flags contradict each other",
+            got="--use_slow_tokenizer and --quirk slow_tokenizer=fixed",
+            do="leave one out",
+        )
+    return found
 
 
 def add_options(parser: Any, options: type) -> None:

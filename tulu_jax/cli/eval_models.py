@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.eval_flags import CONCURRENCY, MOST_REQUESTS, SLOTS, read_quirks
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _judge(args: argparse.Namespace, name: str, cache: Any) -> Any:
     context = Context(path, None, Quirks(SHARED, "fixed"), tokenizer=answerer.tokenizer)
     yes = context.prompts(["True: yes"])[0].ids
     longest = answerer.max_length or 1
-    backend = answerer.backend(longest, args.batch_size)
+    backend = answerer.backend(longest, args.batch_size or SLOTS)
     return Judge(backend, cache, context.prompts, yes[-1] if yes else None)
 
 
@@ -103,11 +104,9 @@ def only_tokenizer(args: argparse.Namespace) -> Answerer:
 
 def _slow(args: argparse.Namespace) -> bool:
     """Whether prompts are tokenized as the paper's slow tokenizers did."""
-    from eval.harness.quirks import SHARED, Quirks, read_overrides
-    from eval.harness.registry import all_quirks
+    from eval.harness.quirks import SHARED, Quirks
 
-    overrides = read_overrides(args.quirk, all_quirks())
-    return args.use_slow_tokenizer or Quirks(SHARED, args.compat, overrides).paper("slow_tokenizer")
+    return Quirks(SHARED, args.compat, read_quirks(args)).paper("slow_tokenizer")
 
 
 def _tokenizer(path: Path, *, slow: bool) -> Tokenizer:
@@ -160,10 +159,10 @@ class FolderModel(Answerer):
         from tulu_jax.cli.engine import make_engine
         from tulu_jax.console import plain_console
 
-        args = self._args
+        args, most = self._args, self._args.batch_size or SLOTS
         engine = make_engine(
             args, self._opened, plain_console(stderr=True),
-            slots=max(1, min(args.batch_size, count)), longest=longest,
+            slots=max(1, min(most, count or most)), longest=longest,
         )  # fmt: skip
         engine.tokenizer = self.tokenizer
         return EngineBackend(engine, self._fingerprint(), seed=args.seed)
@@ -183,10 +182,14 @@ class FolderModel(Answerer):
 
     def description(self) -> dict[str, Any]:
         """See `Answerer`."""
+        from tulu_jax.cli.trained_on import dataset_of_folder, dataset_of_run
+
         path = Path(self._args.model)
+        meta = getattr(self._opened.reader, "meta", None)
         return {
             "name": path.name,
             "path": str(path),
+            "dataset": dataset_of_folder(path) if meta is None else dataset_of_run(meta),
             "step": self._args.step,
             "dtype": self._args.dtype,
             "num_params": self._opened.config.num_params,
@@ -209,8 +212,9 @@ class Endpoint(Answerer):
         from eval.harness.endpoint import EndpointBackend
 
         args = self._args
+        at_once = args.concurrency or min(args.batch_size or CONCURRENCY, MOST_REQUESTS)
         return EndpointBackend(
-            args.engine, base_url=args.base_url, api=args.api, concurrency=args.concurrency,
+            args.engine, base_url=args.base_url, api=args.api, concurrency=at_once,
             requests_per_minute=args.requests_per_minute, seed=args.seed,
         )  # fmt: skip
 

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.eval_flags import add_run_flags, check_run_flags, notes_on_flags
+from tulu_jax.cli.eval_flags import (
+    add_run_flags,
+    check_run_flags,
+    no_chat,
+    notes_on_flags,
+    read_quirks,
+)
 from tulu_jax.cli.flags import number, path_argument, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import PORTION, least
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from tulu_jax.cli.prompts import Prompt
 
 OUTPUT = Path("output/model_outputs.jsonl")
+OF_BENCHMARKS = ("limit", "ids", "log_format", "allow_code_execution", "allow_unsafe_execution")
 
 
 def predict(argv: Sequence[str]) -> int:
@@ -32,11 +39,11 @@ def predict(argv: Sequence[str]) -> int:
 
     args = _parser().parse_args(argv)
     check_run_flags(args)
-    for name in ("limit", "ids", "log_format"):
+    for name in OF_BENCHMARKS:
         if getattr(args, name):
             raise ConfigError("flag is of benchmarks alone", at=f"--{name}", do="leave it out")
     console = plain_console(stderr=True, soft_wrap=True)
-    say(console, notes_on_flags(args))
+    say(console, [*notes_on_flags(args), *_notes(args)])
     lines = [line for file in args.input_files for line in read_prompts(file)]
     answerer = open_answerer(args)
     context = _context(args, answerer)
@@ -61,6 +68,16 @@ def predict(argv: Sequence[str]) -> int:
     return int(failures > 0)
 
 
+def _notes(args: argparse.Namespace) -> list[str]:
+    """What is to be said of flags that do nothing here."""
+    notes = []
+    if not args.do_sample and (args.temperature, args.top_p) != (1.0, 1.0):
+        notes.append("--temperature and --top_p do nothing without --do_sample")
+    if args.load_in_float16:
+        notes.append(f"--load_in_float16 is not done: weights are {args.dtype} (--dtype)")
+    return notes
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval.predict",
@@ -80,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=number(least(0)), default=1.0, help="default 1.0")
     parser.add_argument("--top_p", type=number(PORTION), default=1.0, help="default 1.0")
+    parser.add_argument("--load_in_float16", action="store_true", help=argparse.SUPPRESS)
     add_run_flags(parser)
     return parser
 
@@ -88,12 +106,14 @@ def _context(args: argparse.Namespace, answerer: Any) -> Context:
     from eval.harness.context import Context
     from eval.harness.quirks import SHARED, Quirks, read_overrides
 
-    overrides = read_overrides(args.quirk, [quirk.name for quirk in SHARED])
+    read_overrides(args.quirk, [quirk.name for quirk in SHARED])
     wraps = bool(args.chat) and not answerer.endpoint
+    if args.chat_formatting_function is not None and not wraps:
+        raise no_chat(args.chat_formatting_function)
     return Context(
         Path("."),
         None,
-        Quirks(SHARED, args.compat, overrides),
+        Quirks(SHARED, args.compat, read_quirks(args)),
         formatter=answerer.formatter(args.chat_formatting_function) if wraps else None,
         tokenizer=answerer.tokenizer,
         endpoint=answerer.endpoint,
@@ -129,6 +149,13 @@ def _text(line: Prompt, context: Context) -> str:
         return context.text(line.fields["prompt"])
     if context.chat:
         return context.conversation(messages)
+    if context.endpoint:
+        if [message["role"] for message in messages] == ["user"]:
+            return messages[0]["content"]
+        raise ConfigError(
+            "line is a conversation, and an endpoint is asked one question", at=line.at,
+            do="send exact prompts: --api completions --use_chat_format",
+        )  # fmt: skip
     raise ConfigError(
         "line has messages, which plain text cannot say", at=line.at, do="add --use_chat_format"
     )

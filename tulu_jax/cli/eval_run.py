@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tulu_jax.cli import report
-from tulu_jax.cli.eval_flags import notes_on_flags
+from tulu_jax.cli.eval_flags import no_chat, notes_on_flags, read_quirks
 from tulu_jax.cli.eval_models import Answerer, open_answerer, open_judge
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
     from tulu_jax.console import plain_console
 
     console = plain_console(stderr=True, soft_wrap=True)
-    say(console, notes_on_flags(args))
+    judges = any(one.benchmark.judges(one.options) for one in wanted)
+    say(console, notes_on_flags(args, judges))
     answerer = open_answerer(args)
     with ExitStack() as stack:
         cache = stack.enter_context(AnswerCache(args.cache or save_dir / CACHE))
@@ -82,6 +83,8 @@ def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: An
     task.notes += guards.check_format(
         context, model_chats=answerer.chats, chats=one.benchmark.chats
     )
+    if args.chat_formatting_function is not None and not context.chat:
+        task.notes.append("asked without chat format: --chat_formatting_function is not used")
     say(console, task.notes, one.name)
     return task
 
@@ -95,16 +98,16 @@ def make_context(
       ConfigError: an unknown quirk, or a chat format that cannot be had.
     """
     from eval.harness.context import Context
-    from eval.harness.quirks import Quirks, read_overrides
-    from eval.harness.registry import all_quirks
+    from eval.harness.quirks import Quirks
 
-    overrides = read_overrides(args.quirk, all_quirks())
     chat = args.chat if args.chat is not None else bool(answerer.chats and benchmark.chats)
     wraps = chat and not answerer.endpoint
+    if args.chat_formatting_function is not None and not wraps and benchmark.chats:
+        raise no_chat(args.chat_formatting_function)
     return Context(
         data_dir=data,
         options=options,
-        quirks=Quirks(benchmark.quirks, args.compat, overrides),
+        quirks=Quirks(benchmark.quirks, args.compat, read_quirks(args)),
         formatter=answerer.formatter(args.chat_formatting_function) if wraps else None,
         tokenizer=answerer.tokenizer,
         endpoint=answerer.endpoint,
