@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 NO_BROWSER = "no chromium and chromedriver"
 NO_BWRAP = "no bubblewrap, and code that models write is not run without"
+NO_POSTGRES = "no PostgreSQL: initdb is not installed"
 _TORCH = re.compile(r"^(import|from) (torch|transformers|parity)\b", re.MULTILINE)
 # Newest Pythons and libraries are tried without torch, whose builds for them are huge.
 collect_ignore = [
@@ -45,6 +46,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         left_out.append("web pages: no browser - apt-get install chromium chromium-driver")
     if any(NO_BWRAP in reason for reason in skipped):
         left_out.append("the sandbox and HumanEval: no bwrap - apt-get install bubblewrap")
+    if any(NO_POSTGRES in reason for reason in skipped):
+        left_out.append("studies in PostgreSQL: no initdb - apt-get install postgresql")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
 

@@ -1,0 +1,1 @@
+"""What a study keeps: tables, assignment, accounts and answers, in SQLite or PostgreSQL."""
