@@ -1,0 +1,1 @@
+"""The web application: pages of annotators and of administrators, and what guards them."""
