@@ -46,6 +46,7 @@ COMMANDS = (
     "generate",
     "chat",
     "evaluate",
+    "annotate",
     "serve",
     "bench",
     "report",
@@ -77,6 +78,7 @@ Instruction fine-tuning of language models in JAX.
   tulu serve ...           answer OpenAI's clients with one
   tulu export ...          hand the result to Hugging Face tools
   tulu report ...          tables of evaluation results, the paper's beside
+  tulu annotate ...        let people compare two models, blind
 
 Start with `tulu demo`, or `make demo` in the repository."""
 

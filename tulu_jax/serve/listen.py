@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -95,13 +96,16 @@ def url(host: str, bound: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server, which says when it is ready, and ends in peace at a signal."""
 
-    def __init__(self, app: ASGIApp, *, drain_seconds: float, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, drain_seconds: float, on_ready: Callable[[], None], **options: Any
+    ) -> None:
         """A server that is not started.
 
         Args:
           app: what it serves.
           drain_seconds: after a signal, until answers that are not done are cut off.
           on_ready: called once clients are let in.
+          options: more of `uvicorn.Config`, such as certificates.
         """
         super().__init__(
             uvicorn.Config(
@@ -109,7 +113,7 @@ class Server(uvicorn.Server):
                 loop="asyncio",
                 http="h11",
                 ws="none",
-                lifespan="on",
+                **{"lifespan": "on", **options},
                 log_config=None,
                 log_level="warning",
                 access_log=False,
