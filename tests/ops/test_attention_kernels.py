@@ -162,7 +162,7 @@ def test_a_kernel_asked_for_is_taken():
         (
             "splash", "float32", None,
             "attention kernel cannot run on these devices - got ATTENTION='splash' on cpu - "
-            "expected dense or blockwise - set ATTENTION='auto'",
+            "expected dense or blockwise",
         ),
         ("cudnn", "bfloat16", TPU, "on tpu - expected dense or blockwise or splash"),
         ("cudnn", "float32", NVIDIA, "got ATTENTION='cudnn' with DTYPE='float32' - expected bf"),

@@ -89,7 +89,7 @@ def weighted_loss(
     states, head = _states(config, compute, params, batch), head_weight(config, params)
     loss = weighted_nll(states, head, targets, weights)
     for name, factor in terms.items():
-        loss = loss + factor * TERMS[name](batch, weights, states, head)
+        loss = loss + factor * TERMS[name](batch, targets, weights, states, head)
     return loss
 
 

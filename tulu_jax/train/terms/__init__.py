@@ -8,8 +8,9 @@ from jaxtyping import Array
 
 from tulu_jax.axes import Batch
 
-LossTerm = Callable[[Batch, Array, Array, Array], Array]
-"""(batch, weights [B, T], final states [B, T, D], head [D, V]) -> a weighted sum over positions."""
+LossTerm = Callable[[Batch, Array, Array, Array, Array], Array]
+"""(batch, targets [B, T], weights [B, T], final states [B, T, D], head [D, V]) -> a weighted sum
+over positions."""
 
 TERMS: dict[str, LossTerm] = {}
 """Terms by the names that `TrainConfig.loss_terms` gives factors to."""
