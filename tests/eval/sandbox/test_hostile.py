@@ -18,6 +18,8 @@ from processes_of import descendants
 from eval.sandbox import Limits, Program, run_programs
 
 LIMITS = Limits(wall_s=6.0)
+WORKERS = 6
+"""More than there are cores: most of these programs wait until they are ended."""
 RIGHT = secrets.token_hex(8)
 TEST = f"""
 def check(candidate):
@@ -36,7 +38,7 @@ def run_beside_honest_ones(programs, test, mode="fixed"):
         listed.append(Program(programs[name], test, "attack"))
         if number % 5 == 4:
             listed.append(HONEST)
-    outcomes = run_programs(listed, mode=mode, timeout_s=1.0, limits=LIMITS)
+    outcomes = run_programs(listed, mode=mode, timeout_s=1.0, limits=LIMITS, workers=WORKERS)
     told = zip(listed, outcomes, strict=True)
     honest = [outcome for program, outcome in told if program is HONEST]
     assert honest and all(outcome.passed for outcome in honest), honest
