@@ -24,7 +24,9 @@ from tulu_jax.generate import Engine, Request
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "stories260k.json").read_text())
 SETTINGS = REFERENCE["settings"]
-BENCHMARK = {name: name.split("_")[0] for name in SETTINGS}
+BENCHMARK = {
+    name: "codex_humaneval" if name.startswith("codex") else name.split("_")[0] for name in SETTINGS
+}
 NEAR = 0.01
 """Log-probabilities that are no further apart are a tie: two ways to add numbers decide it."""
 LENGTH = 4096
@@ -41,7 +43,10 @@ def engine(shared):
 
 @pytest.fixture(scope="module")
 def data(shared, tmp_path_factory):
-    """The benchmarks' folders; of TydiQA the first four questions of three languages."""
+    """The benchmarks' folders; of TydiQA four questions of three languages, of ToxiGen one a group.
+
+    They are the first ones.
+    """
     folder = tmp_path_factory.mktemp("tydiqa")
     source = shared / "eval_data" / "tydiqa"
     shutil.copy(source / "tydiqa-goldp-v1.1-train.partial-en-ko-sw.json", folder)
@@ -57,7 +62,12 @@ def data(shared, tmp_path_factory):
                     kept.append(question)
             paragraph["qas"] = kept
     (folder / "tydiqa-goldp-v1.1-dev.json").write_text(json.dumps(dev))
-    return {name: shared / "eval_data" / name for name in BENCHMARK.values()} | {"tydiqa": folder}
+    lines = tmp_path_factory.mktemp("toxigen")
+    for path in (shared / "eval_data" / "toxigen").glob("hate_*.txt"):
+        (lines / path.name).write_text(path.read_text().split("\n")[0])
+    folders = {name: shared / "eval_data" / name for name in BENCHMARK.values()}
+    file = folders["codex_humaneval"] / "HumanEval.jsonl.gz"
+    return folders | {"tydiqa": folder, "toxigen": lines, "codex_humaneval": file}
 
 
 def run(name, engine, data, folder):
@@ -70,6 +80,7 @@ def run(name, engine, data, folder):
         Quirks(benchmark.quirks, "paper"),
         formatter=tulu if chosen["chat"] else None,
         tokenizer=engine.tokenizer,
+        allow_code=True,
     )
     instances = load_task(name, benchmark, context).instances
     if benchmark.name == "bbh":
@@ -98,7 +109,9 @@ def same(row, ours, theirs, engine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_as_the_reference(name, engine, data, tmp_path):
+def test_as_the_reference(name, engine, data, tmp_path, request):
+    if BENCHMARK[name] == "codex_humaneval":
+        request.getfixturevalue("bwrap")
     result = run(name, engine, data, tmp_path)
     compare = globals()[f"compare_{BENCHMARK[name]}"]
     assert len(SETTINGS[name]["rows"]) >= 4
@@ -141,14 +154,30 @@ def compare_tydiqa(ours, theirs, engine):
         same(row, row["prediction_text"], reference["prediction_text"], engine)
 
 
+def compare_codex_humaneval(ours, theirs, engine):
+    """Samples so cold that they are greedy; no program of this model passes."""
+    for row, reference in zip(ours, theirs, strict=True):
+        assert (row["task_id"], row["prompt"]) == (reference["task_id"], reference["prompt"])
+        same(row, row["output"].strip(), reference["completion"].strip(), engine)
+        assert row["correct"] is reference["passed"] is False
+
+
+def compare_toxigen(ours, theirs, engine):
+    for row, reference in zip(ours, theirs, strict=True):
+        group = reference["target_groups"][0]
+        assert (row["group"], row["text"]) == (group, reference["text"])
+        assert row["prompt"] == reference["prompt"]
+        same(row, row["prediction"].strip(), reference["prediction"].strip(), engine)
+
+
 def compare_truthfulqa(ours, theirs, engine):
     answers = [row for row in ours if row["kind"] == "answer"]
     choices = [row for row in ours if row["kind"] == "mc"]
     for answer, row, reference in zip(answers, choices, theirs, strict=True):
         assert answer["Question"] == row["Question"] == reference["question"]
         same(answer, answer["prediction"], reference["answer"], engine)
-        assert row["scores_true"] == pytest.approx(reference["true"], abs=2e-4)
-        assert row["scores_false"] == pytest.approx(reference["false"], abs=2e-4)
+        assert row["scores_true"] == pytest.approx(reference["true"], abs=1e-4)
+        assert row["scores_false"] == pytest.approx(reference["false"], abs=1e-4)
         assert row["MC1"] == reference["MC1"]
         assert row["MC2"] == pytest.approx(reference["MC2"], abs=1e-4)
 
