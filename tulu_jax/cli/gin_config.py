@@ -121,7 +121,7 @@ def load_train_config(
     """
     try:
         found = list(read_bindings(files, bindings))
-        macros = _bind(found)
+        macros = bind(found)
         _check_macros(found, macros)
         for name, value in (unset or {}).items():
             if macros.get(name) is None:
@@ -146,11 +146,11 @@ def load_model(name: str) -> ModelConfig:
     known = _model_names()
     if name not in known:
         raise ConfigError("unknown model", got=name, expected=", ".join(known))
-    macros = _bind(read_bindings([f"models/{name}.gin"], []))
+    macros = bind(read_bindings([f"models/{name}.gin"], []))
     return macros["MODEL"].scoped_configurable_fn()
 
 
-def _bind(bindings: Iterable[Binding]) -> dict[str, Any]:
+def bind(bindings: Iterable[Binding]) -> dict[str, Any]:
     """Hands settings to gin, in place of all before them; the values of the macros."""
     gin.clear_config()
     macros = {}

@@ -50,13 +50,14 @@ COMMANDS = (
     "serve",
     "bench",
     "report",
+    "study",
 )
 """Modules of this room, in the order of `tulu --help`; each has `add_parser(subparsers)`."""
 
 TRAINING = ("train", "demo", "bench")
 """Commands that gain from memory that is kept."""
 
-OWN_ARGUMENTS = ("train", "plan", "eval")
+OWN_ARGUMENTS = ("train", "plan", "eval", "study")
 """Commands that take what their parsers do not know: `--gin.NAME=VALUE`, or words of their own."""
 
 COPYING = ("import", "export")
@@ -79,6 +80,7 @@ Instruction fine-tuning of language models in JAX.
   tulu export ...          hand the result to Hugging Face tools
   tulu report ...          tables of evaluation results, the paper's beside
   tulu annotate ...        let people compare two models, blind
+  tulu study ...           all of that for many datasets and base models
 
 Start with `tulu demo`, or `make demo` in the repository."""
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             got="--search" if args.search else "--largest_batch",
             expected="it alone, since what these recommend was compiled",
         )
-    _only_cpu(args.topology)
+    only_cpu(args.topology)
     from tulu_jax.cli.gin_config import parse_overrides
     from tulu_jax.console import plain_console
     from tulu_jax.plan.planned import plan_run
@@ -145,7 +145,7 @@ def _with_added_tokens(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, model=model)
 
 
-def _only_cpu(topology: str) -> None:
+def only_cpu(topology: str) -> None:
     """Keeps JAX from taking hold of accelerators that the plan does not need."""
     import os
 
@@ -255,32 +255,47 @@ def _search(
 
 def schedule_of(config: TrainConfig) -> Schedule | None:
     """How many steps, on how many tokens: from prepared stores, else from published counts."""
+    data = config.data
+    prepared = _prepared(data)
+    if prepared is None:
+        return published_schedule(config)
+    note = f"rows and tokens as prepared in {data.data_dir}"
+    return _schedule(config, *prepared, notes=(note,))
+
+
+def published_schedule(config: TrainConfig) -> Schedule | None:
+    """The same from published counts alone: no file is read."""
     from tulu_jax.data.mixtures import mixture_specs, resolve
     from tulu_jax.inspect.dry_run import plan_mixture
     from tulu_jax.inspect.table1 import PAPER
+
+    data = config.data
+    components = resolve(data.mixture, max_examples=data.max_examples, seed=data.seed)
+    specs = {spec.task_name: spec for spec in mixture_specs(data.mixture, data.options)}
+    mixed = plan_mixture(
+        data.mixture, [(one, specs[one.task]) for one in components], row_length=data.length,
+        batch_size=data.batch_size, epochs=data.epochs or 1, packing=data.packing,
+    )  # fmt: skip
+    known = [one for one in mixed.datasets if one.tokens and one.examples]
+    if not known or not mixed.rows:
+        return None
+    answers = 0.0
+    for one in known:
+        row = PAPER[specs[one.task].name]
+        answers += (one.examples or 0) * row.rounds * (row.completion + 1)
+    return _schedule(
+        config, mixed.tokens, answers, mixed.rows, mixed.examples, notes=tuple(mixed.notes)
+    )
+
+
+def _schedule(
+    config: TrainConfig, tokens: float, loss_tokens: float, rows: int, examples: int,
+    *, notes: tuple[str, ...],
+) -> Schedule:  # fmt: skip
+    """The steps of a run on so much an epoch."""
     from tulu_jax.plan.duration import Schedule
 
     data = config.data
-    prepared = _prepared(data)
-    if prepared is not None:
-        tokens, loss_tokens, rows, examples = prepared
-        notes: tuple[str, ...] = (f"rows and tokens as prepared in {data.data_dir}",)
-    else:
-        components = resolve(data.mixture, max_examples=data.max_examples, seed=data.seed)
-        specs = {spec.task_name: spec for spec in mixture_specs(data.mixture, data.options)}
-        mixed = plan_mixture(
-            data.mixture, [(one, specs[one.task]) for one in components], row_length=data.length,
-            batch_size=data.batch_size, epochs=data.epochs or 1, packing=data.packing,
-        )  # fmt: skip
-        known = [one for one in mixed.datasets if one.tokens and one.examples]
-        if not known or not mixed.rows:
-            return None
-        answers = 0.0
-        for one in known:
-            row = PAPER[specs[one.task].name]
-            answers += (one.examples or 0) * row.rounds * (row.completion + 1)
-        tokens, loss_tokens, rows, examples = mixed.tokens, answers, mixed.rows, mixed.examples
-        notes = tuple(mixed.notes)
     steps = config.train_steps or -(-(data.epochs or 1) * rows // data.batch_size)
     share = data.batch_size / rows
     return Schedule(steps, examples, tokens * share, loss_tokens * share, notes)

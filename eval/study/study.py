@@ -1,0 +1,204 @@
+"""What a study is: base models, datasets, evaluations, and which are put together. gin binds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
+from tulu_jax.console import visible
+from tulu_jax.data.mixtures import get_mixture
+from tulu_jax.errors import ConfigError
+from tulu_jax.fields import Check, check_fields, least, one_of, setting
+
+NONE = "none"
+"""In place of a dataset: the base model as it is."""
+NAME = Check(
+    lambda text: bool(text.strip(" .")) and not set(text) & set("/\\,:+'\"`$&|;<>*?~") and
+    visible(text) == text and len(text) <= 100 and not text.startswith("-"),
+    "letters, digits, '-', '_' and '.', which a folder can have as its name", "is no name",
+)  # fmt: skip
+NOT_NEGATIVE = Check(lambda value: value >= 0, "0 or more")
+OUTPUT_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A model to fine-tune and evaluate, or, with `engine`, one behind an endpoint to evaluate.
+
+    Raises: ConfigError naming the field.
+    """
+
+    name: str = setting(check=NAME, help="what tables call it")
+    checkpoint: str | None = setting(
+        None, help="its folder, within MODELS_DIR unless absolute; None: random weights"
+    )
+    tokenizer: str | None = setting(None, help="likewise its tokenizer's; None: the checkpoint's")
+    engine: str | None = setting(None, help="model of an OpenAI-compatible endpoint")
+    gin_files: Sequence[str] = setting((), help="recipe of its training, as for `tulu train`")
+    settings: Mapping[str, Any] = setting(
+        factory=dict, help="settings of its training that differ: {'MICRO_BATCHES': 8}"
+    )
+    topology: str | None = setting(None, help="slice that its training is planned for")
+    family: str | None = setting(None, help="what the paper calls the base model: 'LLaMa'")
+    size: str | None = setting(None, help="and its size: '13B'")
+
+    def __post_init__(self) -> None:
+        """Checks types, and that it is one kind of model."""
+        check_fields(self)
+        if self.engine is not None and (self.checkpoint or self.gin_files or self.tokenizer):
+            raise ConfigError(
+                "a model behind an endpoint has neither weights nor a recipe here",
+                got=f"engine and checkpoint, tokenizer or gin_files at BaseModel {self.name!r}",
+                do="leave engine out, or the others",
+            )
+        if self.engine is None and self.checkpoint is None and self.tokenizer is None:
+            raise ConfigError(
+                "a base model has no tokenizer",
+                got="checkpoint=None and tokenizer=None",
+                at=f"BaseModel {self.name!r}",
+                expected="a folder of one of them, or an engine",
+            )
+
+    @property
+    def reads_with(self) -> str:
+        """The folder of its tokenizer, as it was written."""
+        return self.tokenizer or self.checkpoint or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Tasks that are asked together, by one `tulu eval`.
+
+    Raises: ConfigError naming the field.
+    """
+
+    name: str = setting(check=NAME, help="what tables and folders call it")
+    tasks: Sequence[str] = setting((), help="tasks of `tulu eval list`")
+    suite: str | None = setting(None, help="or the tasks of a suite")
+    limit: int | None = setting(None, least(1), help="at most so many instances of each task")
+    compat: str = setting("fixed", one_of("paper", "fixed"), help="as `tulu eval --compat`")
+    dtype: str = setting("float32", one_of("float32", "bfloat16"), help="of computation")
+    allow_code: bool = setting(False, help="run programs that models wrote, in the sandbox")
+    options: Sequence[str] = setting((), help="BENCHMARK.NAME=VALUE, as `tulu eval --option`")
+    judge_dollars: float | None = setting(
+        None, NOT_NEGATIVE, help="what its judge costs a model, where somebody knows; 0 without one"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks types and names."""
+        check_fields(self)
+        if bool(self.tasks) == bool(self.suite):
+            raise ConfigError(
+                "what an evaluation asks is not clear",
+                got=f"tasks={list(self.tasks)!r} and suite={self.suite!r}",
+                at=f"Evaluation {self.name!r}",
+                expected="one of them",
+            )
+        if self.suite is not None and self.suite not in suites():
+            raise ConfigError(
+                "unknown suite", got=repr(self.suite), at=f"Evaluation {self.name!r}",
+                expected=" or ".join(suites()),
+            )  # fmt: skip
+        for task in self.tasks:
+            find_task(task)
+
+    @property
+    def members(self) -> list[str]:
+        """The names of its tasks."""
+        return list(dict.fromkeys(suites()[self.suite] if self.suite else self.tasks))
+
+    @property
+    def instances(self) -> int | None:
+        """How many instances of each task are asked at most; the suite `quick` asks few."""
+        return QUICK_LIMIT if self.limit is None and self.suite == QUICK else self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Every one of `models` on every one of `datasets`, each put through all `evaluations`.
+
+    Raises: ConfigError naming the field.
+    """
+
+    models: Sequence[BaseModel] = setting(help="base models")
+    datasets: Sequence[str] = setting(
+        help="tasks or mixtures to train on; 'none': the base model as it is"
+    )
+    evaluations: Sequence[Evaluation] = setting(help="what each is put through")
+
+    def __post_init__(self) -> None:
+        """Checks types and names; makes the names of datasets whole."""
+        check_fields(self)
+        for field in ("models", "datasets"):
+            if not getattr(self, field):
+                raise ConfigError(f"Grid.{field} is empty", expected="one or more")
+        whole = tuple(n if n == NONE else get_mixture(n).name for n in self.datasets)
+        object.__setattr__(self, "datasets", whole)
+        for model in self.models:
+            trains = any(name != NONE for name in self.datasets)
+            if trains and not model.gin_files:
+                raise ConfigError(
+                    "a base model has no recipe",
+                    got="gin_files=()",
+                    at=f"BaseModel {model.name!r}",
+                    expected="gin files as for `tulu train`",
+                    do="name them, or put it with the dataset 'none' only",
+                )
+            if model.engine is None and model.checkpoint is None and NONE in self.datasets:
+                raise ConfigError(
+                    "a model of random weights has nothing to evaluate before it is trained",
+                    got="the dataset 'none' with checkpoint=None",
+                    at=f"BaseModel {model.name!r}",
+                    do="leave 'none' out, or name a checkpoint",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Grids, and where everything lies. Its macros are set by `--gin.NAME=VALUE`.
+
+    Raises: ConfigError naming the field.
+    """
+
+    name: str = setting(check=NAME, help="what tables call it")
+    folder: str = setting(path=True, macro="STUDY_DIR", help="where everything is made")
+    models_dir: str = setting(path=True, macro="MODELS_DIR", help="where base models lie")
+    raw_dir: str | None = setting(
+        None, path=True, macro="RAW_DIR", help="raw files, a folder a dataset; None downloads them"
+    )
+    eval_data_dir: str = setting(
+        "data/eval", path=True, macro="EVAL_DATA_DIR", help="the benchmarks' data, a folder each"
+    )
+    export_dtype: str = setting(
+        "bfloat16", one_of(*OUTPUT_DTYPES), macro="EXPORT_DTYPE", help="of exported weights"
+    )
+    options: Mapping[str, Mapping[str, Any]] = setting(
+        factory=dict, help="reading options by task: {'tulu_sharegpt': {'split': 'paper'}}"
+    )
+    grids: Sequence[Grid] = setting(help="what is put together")
+
+    def __post_init__(self) -> None:
+        """Checks types, and that names mean one thing each."""
+        check_fields(self)
+        if not self.grids:
+            raise ConfigError("Study.grids is empty", expected="one grid or more")
+        for task in self.options:
+            get_mixture(task)
+        seen: dict[str, Evaluation] = {}
+        for grid in self.grids:
+            for one in grid.evaluations:
+                if seen.setdefault(one.name, one) != one:
+                    raise ConfigError(
+                        "two evaluations have one name", got=repr(one.name), at="Study.grids",
+                        do="rename one",
+                    )  # fmt: skip
+        weights: dict[str, BaseModel] = {}
+        for model in (model for grid in self.grids for model in grid.models):
+            first = weights.setdefault(model.name, model)
+            if (first.checkpoint, first.engine) != (model.checkpoint, model.engine):
+                raise ConfigError(
+                    "two base models have one name", got=repr(model.name), at="Study.grids",
+                    do="rename one",
+                )  # fmt: skip

@@ -1,0 +1,93 @@
+"""`tulu study`: datasets x base models x evaluations by one command, and its tables."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tulu_jax.cli.flags import new_command, path_argument
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eval.study.cells import Table
+
+DESCRIPTION = """\
+A study is one gin file: base models, datasets, evaluations, and which are put together. It becomes
+a table of cells (prepare, train, export, evaluate, report), each step in a folder whose name is the
+hash of what it depends on: a changed recipe runs only what depends on it.
+
+  tulu study plan study/paper.gin        cells, steps, memory, hours; nothing is run
+"""
+
+EPILOG = "Settings are changed as in `tulu train`: --gin.STUDY_DIR=DIR. See docs/study.md."
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `tulu study` to the command line."""
+    parser = subparsers.add_parser(
+        "study",
+        help="a whole study: many datasets, base models and evaluations",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="study_command", metavar="COMMAND", required=True)
+    plan = _add(commands, "plan", _plan, "cells, what is there, steps, memory and chip-hours")
+    plan.add_argument("--json", type=path_argument, metavar="FILE", help="also write it here")
+    plan.add_argument("--commands", action="store_true", help="print each step's command instead")
+
+
+def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser = new_command(
+        commands, name, run, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOG,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("study", metavar="STUDY", help="gin file, as a path or within gin_configs/")
+    return parser
+
+
+def _table(args: argparse.Namespace) -> Table:
+    from tulu_jax.cli.study_gin import load_table
+
+    return load_table(args.study, args.overrides)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    """Prints what the study takes; the exit status."""
+    from tulu_jax.cli.study_plan import as_json, plan_study, print_study
+    from tulu_jax.console import plain_console, write_verbatim
+    from tulu_jax.files import write_json
+
+    table = _table(args)
+    if args.commands:
+        for line in commands_of(table):
+            write_verbatim(line)
+        return 0
+    plan = plan_study(table)
+    print_study(plan, console())
+    if args.json:
+        write_json(args.json, as_json(plan))
+        plain_console(stderr=True).print(f"{args.json}: the plan", soft_wrap=True)
+    return 0
+
+
+def commands_of(table: Table) -> list[str]:
+    """Each step's folder and command, as a shell takes it in the study's folder."""
+    import shlex
+
+    lines = []
+    for step in table.steps:
+        lines += [f"# {step.folder}: {step.name}", f"tulu {shlex.join(step.argv)}"]
+    return lines
+
+
+def console() -> Console:
+    """The terminal; a file or pipe takes lines of any length."""
+    from tulu_jax.cli.report import WIDE
+    from tulu_jax.console import plain_console
+
+    found = plain_console()
+    if not found.is_terminal:
+        found.width = WIDE
+    return found
