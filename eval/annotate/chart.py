@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from eval.annotate.figures import PairFigures
 
@@ -34,10 +34,9 @@ def _bar(pair: PairFigures, top: float) -> list[str]:
     left = 0.0
     for name, step in zip(CLASSES, pair.steps, strict=True):
         width = step.value * WIDTH
-        title = quoteattr(f"{name.replace('-', ' ')}: {step.value:.1%}")
         parts.append(
             f'<rect class="{name}" x="{left:.2f}" y="{top + LABEL}" width="{width:.2f}" '
-            f'height="{BAR}" aria-label={title}/>'
+            f'height="{BAR}"><title>{step.value:.1%}</title></rect>'
         )
         left += width
     return parts

@@ -19,6 +19,9 @@ from eval.annotate.store.database import Database
 from eval.annotate.store.tables import adjudications, answers, assignments, instances, users
 from tulu_jax.errors import DataError
 
+SAME_SECONDS = 0.001
+"""An answer of a sheet is there already if one of that time is: sheets round times."""
+
 _ROWS = (
     sa.select(
         answers, assignments.c.swapped, assignments.c.instance_id, users.c.name,
@@ -193,7 +196,11 @@ def _add_answer(connection: Connection, place: Row[Any], row: Row[Any], one: Ann
         acceptable = acceptable[::-1]
         preference = PREFERENCES[-1 - PREFERENCES.index(preference)]
     key = f"import:{one.id}:{one.time}"[:80]
-    same = sa.select(answers.c.id).where(answers.c.assignment_id == place.id, answers.c.key == key)
+    same = sa.select(answers.c.id).where(
+        answers.c.assignment_id == place.id,
+        sa.func.abs(answers.c.created - one.time) < SAME_SECONDS,
+        answers.c.preference == preference,
+    )
     if connection.execute(same).first() is not None:
         return False
     connection.execute(

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from eval.annotate.store import accounts, answers, assign, tables
-from eval.annotate.store.annotations import add_annotations, read_annotations, settled
+from eval.annotate.store.annotations import read_annotations
 from eval.annotate.store.answers import Answer, NotOpenError
 from eval.annotate.store.database import database_url, make_database, open_database
 from tests.eval.annotate import studies
@@ -366,42 +366,3 @@ def test_annotations_name_models_in_the_order_that_was_shown(study):
         assert sides == {"zebra-model": f"left {number}", "yak-model": f"right {number}"}
         assert one.winner == one.models[0] and one.acceptable == (True, False)
         assert one.instance_index == int(number)
-
-
-def test_a_sheet_comes_into_a_study_once(study, tmp_path):
-    bob = user(study)
-    answers.next_position(study, bob.id)
-    for position in (1, 2, 3):
-        answers.submit(study, bob.id, position, "k", YES)
-    found = read_annotations(study)
-    other = studies.make(tmp_path / "other.db", studies.instances(1))
-    assert add_annotations(other, found) == (3, 0)
-    assert add_annotations(other, found) == (0, 3)
-    back = read_annotations(other)
-    assert {(one.instance_id, one.winner, one.time) for one in back} == {
-        (one.instance_id, one.winner, one.time) for one in found
-    }
-    assert accounts.log_in(other, "bob", studies.PASSWORD) is None
-    assert len(settled(other)) == 3
-    import dataclasses
-
-    wrong = [dataclasses.replace(one, completions=("x", "y")) for one in found]
-    with pytest.raises(DataError, match="sheet has other completions than the study"):
-        add_annotations(other, wrong)
-    other.close()
-
-
-def test_the_released_sheet_through_a_study(shared, tmp_path):
-    from eval.annotate.figures import compute
-    from eval.annotate.instances import read_instances
-    from eval.annotate.sheet import read_sheet
-
-    folder = shared / "eval_data" / "human_eval"
-    database = studies.make(
-        tmp_path / "s.db", read_instances(folder / "eval_instances_tulu_1.jsonl")
-    )
-    found, _ = read_sheet(folder / "eval_annotations_tulu_1.xlsx")
-    assert add_annotations(database, found) == (1150, 0)
-    assert count(database, tables.instances) == 996
-    assert compute(read_annotations(database)).as_json() == compute(found).as_json()
-    database.close()

@@ -1,0 +1,86 @@
+"""Forms that are too large or too slow, texts that are odd, and secrets that must stay ones."""
+
+import asyncio
+
+import pytest
+
+from eval.annotate.store import answers
+from eval.annotate.text import render
+from eval.annotate.web.context import Site
+from eval.annotate.web.guard import Guard
+from tests.eval.annotate import studies
+from tests.eval.annotate.studies import PASSWORD, said, visiting
+
+
+def test_oversize_forms_are_refused_before_they_are_read(study):
+    with visiting(study, "bob") as bob:
+        bob.get("/")
+        bob.post("/go")
+        bob.get("/task/1")
+        bob.post("/task/1", said(comment="x" * 300_000), 413)
+        bob.post("/task/1", said(comment="\U0001f600" * 10_000))  # the longest that is right
+
+        def endless():
+            for _ in range(10**6):
+                yield b"x" * 1024
+
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        assert bob.client.post("/go", content=endless(), headers=headers).status_code == 413
+
+
+def test_slow_forms_are_cut_off():
+    async def app(scope, receive, send):
+        raise AssertionError("a slow form reached the application")
+
+    async def receive():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.run(Guard(app, secure=False, body_seconds=0.1)(scope, receive, send))
+    assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_who_hangs_up_within_a_form_is_no_fault():
+    async def app(scope, receive, send):
+        raise AssertionError("half a form reached the application")
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise AssertionError("somebody who is gone was answered")
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.run(Guard(app, secure=False)(scope, receive, send))
+
+
+@pytest.mark.parametrize("text", ["[" * 9000, "> " * 9000, "*" * 9000, "- " * 9000, "x" * 200_000])
+def test_the_end_of_an_odd_text_is_shown_too(text):
+    assert "the end" in render(f"{text}\n\nthe end")
+
+
+def test_no_secret_is_in_a_log_or_an_error(study, monkeypatch, caplog):
+    def fail(*_args, **_options):
+        raise RuntimeError("boom secret-value")
+
+    with visiting(study, "bob") as bob:
+        monkeypatch.setattr(answers, "read_places", fail)
+        answer = bob.get("/", 500)
+        assert "secret" not in answer.text and "Traceback" not in answer.text
+    assert "RuntimeError" in caplog.text
+    for secret in (PASSWORD, study.study().secret, "secret-value"):
+        assert secret not in caplog.text
+
+
+def test_forms_are_bound_to_the_studys_own_secret(study, tmp_path):
+    other = studies.make(tmp_path / "other.db")
+    assert Site(study).csrf("x") != Site(other).csrf("x")
+    assert Site(study).seconds_since(Site(other).sign_time("x"), "x") is None
+    assert study.study().secret != other.study().secret
+    other.close()

@@ -1,0 +1,42 @@
+"""Fifty annotators at once, on SQLite and PostgreSQL, and servers that are killed."""
+
+import asyncio
+
+import pytest
+
+from tests.eval.annotate.crowd import Server, check_all, everybody, gather, while_killed
+
+pytestmark = pytest.mark.slow
+PEOPLE, EACH = 50, 40
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Starts the server of a study, which is gone at the end."""
+    started = []
+
+    def start(where):
+        started.append(Server(where, log))
+        started[-1].start()
+        return started[-1]
+
+    with open(tmp_path / "log.txt", "w") as log:
+        yield start
+        for one in started:
+            one.stop()
+    text = (tmp_path / "log.txt").read_text()
+    assert "Traceback" not in text and "fault" not in text
+
+
+def test_fifty_at_once_on_sqlite_while_the_server_is_killed_ten_times(tmp_path, served):
+    where = tmp_path / "s.db"
+    members = gather(where, PEOPLE, EACH)
+    seen = asyncio.run(while_killed(members, served(where), EACH, kills=10))
+    assert len(seen) == 10 and len(seen[-1]) > len(seen[0]) > 100
+    check_all(where, members, EACH)
+
+
+def test_fifty_at_once_on_postgresql(postgres_database, served):
+    members = gather(postgres_database, PEOPLE, EACH)
+    asyncio.run(everybody(members, served(postgres_database).port, EACH))
+    check_all(postgres_database, members, EACH)
