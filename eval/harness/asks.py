@@ -16,11 +16,15 @@ class Prompt:
     text: str
     ids: tuple[int, ...] | None = None
     """BOS included; None where the other side tokenizes."""
+    system: str | None = None
+    """A system message before it, for a chat endpoint; among the tokens where there are any."""
 
     @property
     def content(self) -> Any:
         """What tells this prompt from others: the tokens, or the text."""
-        return self.text if self.ids is None else list(self.ids)
+        if self.ids is not None:
+            return list(self.ids)
+        return self.text if self.system is None else [self.system, self.text]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +59,14 @@ class Choose:
     prompt: Prompt
     choices: tuple[int, ...] = ()
     """Token ids; none where the other side tokenizes, which then answers in words."""
+    words: tuple[str, ...] = ()
+    """The words that these tokens are, where an endpoint is to tell how likely each is."""
 
     def key(self, model: str) -> str:
         """A SHA-256 (hex) of all that decides the answer."""
-        return json_sha256([model, "choose", self.prompt.content, list(self.choices)])
+        words = [list(self.words)] if self.words and not self.choices else []
+        parts = [model, "choose", self.prompt.content, list(self.choices), *words]
+        return json_sha256(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +100,8 @@ class Answer:
     capped: bool = False
     """Whether the model's length left less room than was asked for."""
     error: str | None = None
+    refused: bool = False
+    """Whether the error is that it would not answer, and asking again would change nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields that say something."""

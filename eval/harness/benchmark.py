@@ -73,6 +73,13 @@ class Benchmark(ABC):
         """Every quirk that concerns it."""
         return (*SHARED, *self.own_quirks)
 
+    def task_of(self, options: Any) -> str:
+        """The task that has these options, or else the benchmark's name."""
+        for name, chosen in self.tasks.items():
+            if self.options(**chosen) == options:
+                return name
+        return self.name
+
     def check(self, context: Context) -> None:
         """Refuses a run that cannot end well, before anything is read.
 
@@ -119,6 +126,10 @@ class Benchmark(ABC):
     @abstractmethod
     def metrics(self, rows: Sequence[Row], context: Context) -> Metrics:
         """The reference's metrics of graded rows, with its keys."""
+
+    def remarks(self, rows: Sequence[Row], metrics: Metrics, context: Context) -> list[str]:
+        """What is to be said of graded rows and their metrics; results and reports show it."""
+        return []
 
     def write(self, rows: Sequence[Row], metrics: Metrics, folder: Path, context: Context) -> None:
         """Writes the reference's own files beside predictions.jsonl and metrics.json."""

@@ -10,20 +10,69 @@ import errno
 import io
 import json
 import os
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval.harness.asks import Answer
+from eval.harness.asks import Answer, Ask
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import advice, parse_json
 from tulu_jax.processes import try_lock
+
+if TYPE_CHECKING:
+    from eval.harness.backends import Backend
+
+
+def ask_kept(
+    asks: Sequence[Ask],
+    backend: Backend,
+    cache: AnswerCache,
+    on_answer: Callable[[Answer], None] = lambda _: None,
+    *,
+    keep_refusals: bool = False,
+) -> list[Answer]:
+    """The answer to every ask, in order; what the cache has is not asked, and equal asks only once.
+
+    Args:
+      asks: what is asked.
+      backend: who answers.
+      cache: where answers are kept.
+      on_answer: called with each as it comes, those that were kept first.
+      keep_refusals: whether one that the other side refuses is not asked again either.
+    """
+    keys = [ask.key(backend.fingerprint) for ask in asks]
+    wanted: dict[str, Ask] = {}
+    for key, ask in zip(keys, asks, strict=True):
+        if (known := cache.get(key)) is None:
+            wanted.setdefault(key, ask)
+        else:
+            on_answer(known)
+    new, alike = list(wanted), Counter(keys)
+    failed: dict[str, Answer] = {}
+
+    def keep(index: int, answer: Answer) -> None:
+        cache.put(new[index], answer, keep_refusals=keep_refusals)
+        if answer.error is not None:
+            failed[new[index]] = answer
+        for _ in range(alike[new[index]]):
+            on_answer(answer)
+
+    backend.answer(list(wanted.values()), keep)
+    return [cache.get(key) or failed[key] for key in keys]
 
 
 class AnswerCache:
     """The answers in a file, by key; a context manager that holds the file for this process."""
 
-    def __init__(self, path: Path) -> None:
-        """The cache in this file, which is made where there is none."""
-        self.path = path
+    def __init__(self, path: Path, known: Sequence[Path] = ()) -> None:
+        """The cache in this file, which is made where there is none.
+
+        Args:
+          path: the file.
+          known: files of other caches, which are read and stay as they are.
+        """
+        self.path, self._known = path, known
         self._answers: dict[str, Answer] = {}
         self._file: io.FileIO | None = None
 
@@ -49,6 +98,8 @@ class AnswerCache:
                 do="wait for it, or choose another --save_dir",
             )  # fmt: skip
         try:
+            for other in self._known:
+                self._read_lines(other.read_bytes() if other.is_file() else b"", other)
             self._read_all(self._file)
         except BaseException:
             self._file.close()
@@ -57,13 +108,16 @@ class AnswerCache:
 
     def _read_all(self, file: io.FileIO) -> None:
         file.seek(0)
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        file.truncate(whole)
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
-            self._read(line, number)
+        file.truncate(self._read_lines(file.read(), self.path))
 
-    def _read(self, line: bytes, number: int) -> None:
+    def _read_lines(self, data: bytes, path: Path) -> int:
+        """Reads whole lines; how many bytes they are."""
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            self._read(line, f"{path} line {number}")
+        return whole
+
+    def _read(self, line: bytes, at: str) -> None:
         try:
             fields = parse_json(line)
             self._answers[fields["key"]] = Answer.from_json(fields["answer"])
@@ -71,7 +125,7 @@ class AnswerCache:
             raise DataError(
                 "kept answer is damaged",
                 got=f"{type(error).__name__}: {error}",
-                at=f"{self.path} line {number}",
+                at=at,
                 do="remove this line; its question will be asked again",
             ) from error
 
@@ -86,13 +140,18 @@ class AnswerCache:
         """The answer to what has this key, if it was asked."""
         return self._answers.get(key)
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: Answer, *, keep_refusals: bool = False) -> None:
         """Keeps an answer, for good unless it is an error.
+
+        Args:
+          key: of what was asked.
+          answer: to it.
+          keep_refusals: whether a refusal is kept although it is an error.
 
         Raises:
           DataError: the disk is full, or the like.
         """
-        if answer.error is not None:
+        if answer.error is not None and not (keep_refusals and answer.refused):
             return
         assert self._file is not None, "the cache is not open"
         self._answers[key] = answer

@@ -146,8 +146,10 @@ def list_in(row: Any, field: str, at: object) -> list[Any]:
     return row[field]
 
 
-def read_csv(path: Path, *, columns: int) -> list[list[str]]:
+def read_csv(path: Path, *, columns: int | None) -> list[list[str]]:
     """The rows of a CSV file, every field as text; blank lines are none.
+
+    Each has so many columns; with None, as many as the first.
 
     Raises:
       DataError: see `read_text`; a row has another number of columns, or a quote is not closed.
@@ -158,6 +160,7 @@ def read_csv(path: Path, *, columns: int) -> list[list[str]]:
         for row in reader:
             if not row:
                 continue
+            columns = columns or len(row)
             if len(row) != columns:
                 raise DataError(
                     "row has another number of columns", got=len(row),

@@ -39,6 +39,10 @@ PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 """Statuses after which the same request may succeed."""
 TOKEN_OF_CHOICE = 8
 """Tokens that a chat endpoint may spend on a letter."""
+TOP_LOGPROBS = 5
+"""So many of the likeliest tokens are asked for where words are to be weighed."""
+NEVER = -9999.0
+"""The log-probability of a word that is not among them, as OpenAI writes it."""
 
 
 def address(base_url: str | None) -> str:
@@ -220,7 +224,7 @@ class EndpointBackend:
             )  # fmt: skip
         if reply.status_code != 200:
             return Answer(error=f"endpoint refuses: {self._secret(_reason(reply))}")
-        found = _read(reply, self._api)
+        found = _read(reply, self._api, ask.words if isinstance(ask, Choose) else ())
         return dataclasses.replace(found, error=found.error and self._secret(found.error))
 
     def _secret(self, text: str) -> str:
@@ -230,10 +234,15 @@ class EndpointBackend:
     def _body(self, ask: Ask) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self._model}
         if self._api == "chat":
-            body["messages"] = [{"role": "user", "content": ask.prompt.text}]
+            system = ask.prompt.system
+            before = [] if system is None else [{"role": "system", "content": system}]
+            body["messages"] = [*before, {"role": "user", "content": ask.prompt.text}]
         else:
-            body["prompt"] = ask.prompt.text
+            body["prompt"] = "\n\n".join(filter(None, [ask.prompt.system, ask.prompt.text]))
         if isinstance(ask, Choose):
+            if ask.words and self._api == "chat":
+                told = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+                return body | {"temperature": 0, "max_tokens": 1, **told}
             return body | {"temperature": 0, "max_tokens": TOKEN_OF_CHOICE}
         assert isinstance(ask, Generate)
         body |= {"temperature": ask.temperature, "max_tokens": ask.max_new_tokens}
@@ -265,7 +274,7 @@ class Pace:
             sleep(start - now)
 
 
-def _read(reply: requests.Response, api: str) -> Answer:
+def _read(reply: requests.Response, api: str, words: Sequence[str] = ()) -> Answer:
     """The answer in a reply; one that is cut off or no JSON may be whole the next time."""
     try:
         fields = reply.json()
@@ -274,8 +283,9 @@ def _read(reply: requests.Response, api: str) -> Answer:
         reason = choice.get("finish_reason")
         usage = fields.get("usage") or {}
         if text is None:
-            refusal = (choice.get("message") or {}).get("refusal") or reason
-            return Answer(error=f"endpoint gave no text: {refusal}")
+            refusal = (choice.get("message") or {}).get("refusal")
+            refused = bool(refusal) or reason == "content_filter"
+            return Answer(error=f"endpoint gave no text: {refusal or reason}", refused=refused)
         if not isinstance(reason, str | None):
             raise TypeError(f"finish_reason is {type(reason).__name__}")
         if not isinstance(text, str):
@@ -285,9 +295,21 @@ def _read(reply: requests.Response, api: str) -> Answer:
             "eos" if reason == "stop" else reason,
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
+            _likely(choice, words),
         )
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Passing(f"reply is not what it should be: {type(error).__name__}: {error}") from error
+
+
+def _likely(choice: dict[str, Any], words: Sequence[str]) -> tuple[float, ...] | None:
+    """The log-probability of each word as the first token; None where none of them is told."""
+    told = choice.get("logprobs")
+    if not words or not told:
+        return None
+    top = {one["token"]: float(one["logprob"]) for one in told["content"][0]["top_logprobs"]}
+    if not any(word in top for word in words):
+        return None
+    return tuple(top.get(word, NEVER) for word in words)
 
 
 def _count(value: Any) -> int | None:

@@ -29,8 +29,8 @@ SUITES: Mapping[str, Sequence[str]] = {
     ),
     "extra": ("gsm_chat", "humaneval_plus", "ifeval", "xstest"),
 }  # fmt: skip
-"""Tasks of the paper's first version, of its second, and those of today; AlpacaEval, whose answers
-need a judge, is a command of its own."""
+"""Tasks of the paper's first version, of its second, and those of today; AlpacaEval, whose judge
+costs money, is in none."""
 
 QUICK = "quick"
 """All tasks of the other suites, with few instances each."""

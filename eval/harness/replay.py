@@ -1,7 +1,8 @@
-"""Answers that somebody has already: a file of JSON lines.
+"""Answers that somebody has already: a file of JSON lines, or a list in JSON.
 
 A line has `prompt`, or `prompt_sha256` (SHA-256, hex, of the prompt's UTF-8), and `output`; lines
-of one prompt are its samples in order. Of multiple choice a line may have `choice_logprobs` in the
+of one prompt are its samples in order. The alpaca_eval package's `instruction` is a prompt too, and
+`output_2` of its annotations an output. Of multiple choice a line may have `choice_logprobs` in the
 place of `output`: the log-probability of each choice.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from eval.harness.asks import Answer, Ask, Choose, Generate
 from eval.harness.backends import OnDone
-from eval.harness.data import read_jsonl
+from eval.harness.data import read_json, read_jsonl, read_text
 from tulu_jax.errors import DataError
 from tulu_jax.files import file_sha256, sha256
 
@@ -31,7 +32,7 @@ class ReplayBackend:
         """
         self._path = path
         self._lines: dict[str, list[dict[str, Any]]] = {}
-        for number, row in enumerate(read_jsonl(path), 1):
+        for number, row in enumerate(_rows(path), 1):
             key = _key(row, f"{path} row {number}")
             self._lines.setdefault(key, []).append(row)
         self.fingerprint = file_sha256(path)
@@ -57,6 +58,29 @@ class ReplayBackend:
             row.get("stop_reason"),
             logprobs=None if logprobs is None else tuple(logprobs),
         )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file, by our names of their fields."""
+    if not read_text(path).lstrip().startswith("["):
+        return [_ours(row) for row in read_jsonl(path)]
+    rows = read_json(path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(
+                "replayed entry is no object", got=str(row)[:60], at=f"{path} row {number}"
+            )
+    return [_ours(row) for row in rows]
+
+
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a prompt and an output where it is one of the alpaca_eval package's."""
+    instruction, more = row.get("instruction"), row.get("input")
+    if not isinstance(instruction, str) or "prompt" in row or "prompt_sha256" in row:
+        return row
+    if isinstance(more, str) and more:
+        instruction = f"{instruction.strip()}\n\n{more.strip()}"
+    return {"output": row.get("output_2"), **row, "prompt": instruction}
 
 
 def _key(row: dict[str, Any], at: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from eval.harness import guards
 from eval.harness.asks import Answer, Generate, Instance
 from eval.harness.backends import Backend, fit
 from eval.harness.benchmark import Benchmark, Row
-from eval.harness.cache import AnswerCache
+from eval.harness.cache import AnswerCache, ask_kept
 from eval.harness.context import Context
 from eval.harness.data import read_jsonl, write_jsonl
 from tulu_jax.errors import ConfigError
@@ -60,8 +59,9 @@ def load_task(
             )  # fmt: skip
         instances = [instance for instance in instances if instance.id in set(ids)]
     notes = guards.check_prompts(instances, context)
+    instances = limited(instances, limit)
     notes += benchmark.notes(instances, context)
-    return Task(name, benchmark, context, limited(instances, limit), notes)
+    return Task(name, benchmark, context, instances, notes)
 
 
 def limited(instances: Sequence[Instance], limit: int | None) -> list[Instance]:
@@ -116,25 +116,7 @@ def ask_all(
                 expected=f"a backend that can {type(instance.ask).__name__.lower()}",
                 do="evaluate a folder (--model), or leave the task out",
             )
-    keys = [instance.ask.key(backend.fingerprint) for instance in instances]
-    wanted: dict[str, Instance] = {}
-    for key, instance in zip(keys, instances, strict=True):
-        if cache.get(key) is None:
-            wanted.setdefault(key, instance)
-        else:
-            on_answer(cache.get(key) or Answer())
-    new, alike = list(wanted), Counter(keys)
-    failed: dict[str, Answer] = {}
-
-    def keep(index: int, answer: Answer) -> None:
-        cache.put(new[index], answer)
-        if answer.error is not None:
-            failed[new[index]] = answer
-        for _ in range(alike[new[index]]):
-            on_answer(answer)
-
-    backend.answer([wanted[key].ask for key in new], keep)
-    return [cache.get(key) or failed[key] for key in keys]
+    return ask_kept([instance.ask for instance in instances], backend, cache, on_answer)
 
 
 def rows_of(task: Task, answers: Sequence[Answer]) -> list[Row]:
@@ -181,6 +163,7 @@ def grade(name: str, benchmark: Benchmark, context: Context, rows: Sequence[Row]
     errors = {headline.metric: headline.stderr, **benchmark.stderr(counted)}
     metrics |= {"stderr": {key: _number(value) for key, value in errors.items()}, "n": len(counted)}
     counts, notes = guards.look_at_answers(graded)
+    notes += benchmark.remarks(counted, metrics, context) if counted else []
     run = {
         "task": name,
         "benchmark": benchmark.name,

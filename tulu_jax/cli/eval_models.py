@@ -56,41 +56,6 @@ def open_answerer(args: argparse.Namespace) -> Answerer:
     return Endpoint(args) if args.engine is not None else Replayed(args)
 
 
-def open_judge(args: argparse.Namespace, cache: Any) -> Callable[[str, list[str]], list[float]]:
-    """What asks a judge by its name: a model folder, a file of answers, or the endpoint's model.
-
-    A judge is opened when it is first asked, and stays.
-    """
-    opened: dict[str, Any] = {}
-
-    def ask(name: str, prompts: list[str]) -> list[float]:
-        if name not in opened:
-            opened[name] = _judge(args, name, cache)
-        return opened[name](prompts)
-
-    return ask
-
-
-def _judge(args: argparse.Namespace, name: str, cache: Any) -> Any:
-    from eval.harness.context import Context
-    from eval.harness.judge import Judge
-    from eval.harness.quirks import SHARED, Quirks
-    from tulu_jax.files import user_path
-
-    path = user_path(name)
-    names: dict[str, Any] = {"model": None, "engine": None, "replay": None, "tokenizer": None}
-    names["model" if path.is_dir() else "replay" if path.is_file() else "engine"] = (
-        path if path.exists() else name
-    )
-    own = argparse.Namespace(**{**vars(args), **names, "step": None, "base": None})
-    answerer = open_answerer(own)
-    context = Context(path, None, Quirks(SHARED, "fixed"), tokenizer=answerer.tokenizer)
-    yes = context.prompts(["True: yes"])[0].ids
-    longest = answerer.max_length or 1
-    backend = answerer.backend(longest, args.batch_size or SLOTS)
-    return Judge(backend, cache, context.prompts, yes[-1] if yes else None)
-
-
 def only_tokenizer(args: argparse.Namespace) -> Answerer:
     """One that answers nothing, and has a tokenizer where the flags name one or a model."""
     answerer = Answerer()
@@ -133,6 +98,11 @@ class FolderModel(Answerer):
             self.tokenizer = _tokenizer(self.tokenizer.path.parent, slow=True)
         self.max_length = self._opened.max_length
         self.chats = self._has_format()
+
+    @property
+    def own_tokenizer(self) -> Tokenizer:
+        """The tokenizer with the model's own chat template, whatever prompts are tokenized by."""
+        return self._opened.tokenizer
 
     def _has_format(self) -> bool:
         """Whether it was trained here, or its folder has a chat template; an import is neither."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tulu_jax.cli import report
 from tulu_jax.cli.eval_flags import no_chat, notes_on_flags, read_quirks
-from tulu_jax.cli.eval_models import Answerer, open_answerer, open_judge
+from tulu_jax.cli.eval_judges import Judges
+from tulu_jax.cli.eval_models import Answerer, open_answerer
 
 if TYPE_CHECKING:
     from eval.harness.asks import Instance
@@ -50,7 +51,9 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
         cache = stack.enter_context(AnswerCache(args.cache or save_dir / CACHE))
         tasks = [_load(args, one, answerer, console) for one in wanted]
         for task in tasks:
-            task.context.extras["judge"] = open_judge(args, cache)
+            task.context.extras["judge"] = Judges(
+                args, cache, lambda line, name=task.name: console.print(f"{name}: {line}")
+            )
         instances = [instance for task in tasks for instance in task.instances]
         backend = answerer.backend(longest_of(instances), len(instances))
         results = []

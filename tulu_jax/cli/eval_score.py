@@ -44,7 +44,8 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     from eval.harness.registry import all_quirks, find_benchmark
     from eval.harness.runner import grade, ungraded, write_result
     from tulu_jax.cli.eval_flags import override_options
-    from tulu_jax.cli.eval_models import open_judge
+    from tulu_jax.cli.eval_judges import Judges
+    from tulu_jax.cli.eval_run import CACHE
 
     old = _old_run(folder / "run.json")
     benchmark = find_benchmark(old["benchmark"])
@@ -64,8 +65,9 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     logged = (folder / inspect_log.FILE).exists()
     if logged:
         inspect_log.check_installed()
-    with AnswerCache(folder / JUDGED) as cache:
-        context.extras.update(model=old["model"]["path"], judge=open_judge(_defaults(), cache))
+    of_the_run = [folder / CACHE, folder.parent / CACHE]
+    with AnswerCache(folder / JUDGED, of_the_run) as cache:
+        context.extras.update(model=old["model"]["path"], judge=Judges(_defaults(old), cache))
         rows = ungraded(folder / "predictions.jsonl")
         result = grade(old["task"], benchmark, context, rows)
     kept = {key: value for key, value in old.items() if key not in result.run}
@@ -77,13 +79,14 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     return result
 
 
-def _defaults() -> argparse.Namespace:
-    """The flags of a run that says nothing, for a judge that is opened."""
+def _defaults(old: dict[str, Any]) -> argparse.Namespace:
+    """The flags of a run that says nothing but its seed, for a judge that is opened."""
     from tulu_jax.cli.eval_flags import add_run_flags
 
     parser = argparse.ArgumentParser()
     add_run_flags(parser)
-    return parser.parse_args([])
+    seed = old.get("seed")
+    return parser.parse_args(["--seed", str(seed)] if isinstance(seed, int) else [])
 
 
 def _old_run(path: Path) -> dict[str, Any]:

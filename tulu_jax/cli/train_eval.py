@@ -69,6 +69,7 @@ def _open_task(
         formatter=create_prompt_with_tulu_chat_format if benchmark.chats else None,
         tokenizer=tokenizer,
         max_length=model.max_length,
+        extras={"judges": False},
     )
     _check_task(name, benchmark, context)
     task = load_task(name, benchmark, context, limit=limit)

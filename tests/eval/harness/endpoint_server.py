@@ -16,6 +16,8 @@ class Server:
     def __init__(self, *, slow_s=0.0):
         self.faults, self.seen, self.slow_s = {}, [], slow_s
         self.busy = self.busiest = 0
+        self.good = good
+        """What answers where nothing is spoiled."""
         self.meet = None
         """Where that many requests wait for each other."""
         self._lock = threading.Lock()
@@ -45,7 +47,7 @@ class Server:
 
     def answer(self, handler, body):
         chat = handler.path.endswith("/chat/completions")
-        prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         with self._lock:
             self.seen.append((prompt, handler.path, dict(handler.headers), body))
             found = next((f for word, f in self.faults.items() if word in prompt and f), None)
@@ -56,7 +58,7 @@ class Server:
             if self.meet is not None:
                 self.meet.wait(20)
             time.sleep(self.slow_s)
-            (fault or good)(handler, prompt, chat)
+            (fault or self.good)(handler, prompt, chat)
         finally:
             with self._lock:
                 self.busy -= 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eval.harness.asks import Answer, Choose, Generate, Prompt, Weigh
-from eval.harness.cache import AnswerCache
+from eval.harness.cache import AnswerCache, ask_kept
 from tulu_jax.errors import ConfigError, DataError
 
 ANSWER = Answer("Yes. ♥", "eos", 7, 3, capped=True)
@@ -27,6 +27,58 @@ def test_an_error_is_not_kept(tmp_path):
         cache.put("a", Answer(error="busy"))
         assert cache.get("a") is None
     assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_a_refusal_is_kept_where_that_is_wanted(tmp_path):
+    refusal = Answer(error="I must not", refused=True)
+    with AnswerCache(tmp_path / "a") as cache:
+        cache.put("a", refusal)
+        cache.put("b", refusal, keep_refusals=True)
+        cache.put("c", Answer(error="busy"), keep_refusals=True)
+    with AnswerCache(tmp_path / "a") as cache:
+        assert (cache.get("a"), cache.get("b"), cache.get("c")) == (None, refusal, None)
+
+
+def test_other_caches_are_read_and_left_alone(tmp_path):
+    with AnswerCache(tmp_path / "a") as cache:
+        cache.put("a", ANSWER)
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() + b'{"half')
+    before = (tmp_path / "a").read_bytes()
+    with AnswerCache(tmp_path / "b", [tmp_path / "a", tmp_path / "none"]) as cache:
+        assert cache.get("a") == ANSWER
+        cache.put("b", ANSWER)
+    assert (tmp_path / "a").read_bytes() == before
+    with AnswerCache(tmp_path / "b") as cache:
+        assert cache.get("a") is None and cache.get("b") == ANSWER
+
+
+class Backend:
+    """Answers with the prompt, but refuses an R and fails at an X."""
+
+    fingerprint, can = "b", frozenset({"generate"})
+
+    def __init__(self):
+        self.asked = []
+
+    def answer(self, asks, on_done):
+        for index, ask in reversed(list(enumerate(asks))):
+            self.asked.append(text := ask.prompt.text)
+            fault = {"R": Answer(error="no", refused=True), "X": Answer(error="gone")}
+            on_done(index, fault.get(text, Answer(text)))
+
+
+def test_what_is_kept_is_not_asked_and_equal_asks_only_once(tmp_path):
+    backend, heard = Backend(), []
+    with AnswerCache(tmp_path / "a") as cache:
+        asks = [Generate(Prompt(text), 5) for text in "aRbaX"]
+        for _ in range(2):
+            found = ask_kept(asks, backend, cache, heard.append, keep_refusals=True)
+            assert [one.output for one in found] == ["a", None, "b", "a", None]
+            assert [one.refused for one in found] == [False, True, False, False, False]
+            assert len(heard) == 5
+            heard.clear()
+        ask_kept(asks[1:2], Backend(), cache)
+    assert sorted(backend.asked) == ["R", "X", "X", "a", "b"]
 
 
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
@@ -87,6 +139,10 @@ def test_keys_tell_all_apart_that_decides_an_answer():
         Generate(prompt, 5, temperature=0.5, top_p=0.9),
         Choose(prompt, (5, 6)),
         Choose(prompt, (5, 7)),
+        Choose(Prompt("Q"), words=("m", "M")),
+        Choose(Prompt("Q"), words=("m", "N")),
+        Choose(Prompt("Q")),
+        Choose(Prompt("Q", system="S")),
         Weigh(prompt, (((1,), (2,)),)),
         Weigh(prompt, (((1, 2), (2,)),)),
     ]

@@ -181,6 +181,52 @@ def test_what_is_sent(server):
     assert server.seen[0][3]["prompt"] == "lone \ud800 \u2665"
 
 
+def test_a_system_message_stands_before(server):
+    ask = Generate(Prompt("a", system="s"), 5)
+    answers(EndpointBackend("m", base_url=server.url), [ask])
+    answers(EndpointBackend("m", base_url=server.url, api="completions"), [ask])
+    chat, plain = (body for *_, body in server.seen)
+    assert [one["role"] for one in chat["messages"]] == ["system", "user"]
+    assert chat["messages"][0]["content"] == "s" and plain["prompt"] == "s\n\na"
+
+
+TOP = [{"token": "M", "logprob": -0.1}, {"token": "x", "logprob": -3}]
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "found"),
+    [
+        ({"content": [{"top_logprobs": TOP}]}, (endpoint.NEVER, -0.1)),
+        ({"content": [{"top_logprobs": TOP[1:]}]}, None),
+        (None, None),
+    ],
+)
+def test_words_are_weighed_where_the_endpoint_tells(server, logprobs, found):
+    server.faults["a"] = [strange(logprobs=logprobs)]
+    ask = Choose(Prompt("a"), words=("m", "M"))
+    (answer,) = answers(EndpointBackend("m", base_url=server.url), [ask])
+    body = server.seen[0][3]
+    assert answer.logprobs == found and answer.output == "about a"
+    assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 5)
+
+
+@pytest.mark.parametrize("logprobs", [{"content": []}, {"content": [{"top_logprobs": [1]}]}, 3])
+def test_logprobs_that_are_none_are_asked_for_again(server, logprobs):
+    server.faults["a"] = [strange(logprobs=logprobs)]
+    backend = EndpointBackend("m", base_url=server.url, sleep=lambda _: None)
+    (answer,) = answers(backend, [Choose(Prompt("a"), words=("m", "M"))])
+    assert answer.error is None and len(server.seen) == 2
+
+
+def test_a_refusal_is_told_from_what_was_cut_off(server):
+    empty = strange(message={"content": None}, text=None, finish_reason="length")
+    server.faults = {"one": [refuse], "two": [empty]}
+    asks = [Generate(Prompt(text), 5) for text in ("one", "two")]
+    found = answers(EndpointBackend("m", base_url=server.url), asks)
+    assert [one.refused for one in found] == [True, False]
+    assert found[1].error == "endpoint gave no text: length"
+
+
 def test_without_a_key_nothing_is_sent_as_one(server, monkeypatch):
     monkeypatch.delenv(KEY)
     answers(EndpointBackend("m", base_url=server.url), [Generate(Prompt("a"), 5)])

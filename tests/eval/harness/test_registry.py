@@ -13,7 +13,6 @@ from eval.harness.registry import (
 )
 from eval.report.tasks import task_of
 from tulu_jax.cli.eval_flags import SLOTS
-from tulu_jax.cli.evaluate import task_of as task_of_options
 from tulu_jax.errors import ConfigError
 
 
@@ -32,9 +31,9 @@ def test_the_papers_first_table_is_five_benchmarks_in_two_settings_each():
 
 def test_options_that_a_task_has_name_it():
     for name, (benchmark, options) in tasks().items():
-        assert task_of_options(benchmark, options) == name
+        assert benchmark.task_of(options) == name
     gsm = find_benchmark("gsm")
-    assert task_of_options(gsm, gsm.options(n_shot=3)) == "gsm"
+    assert gsm.task_of(gsm.options(n_shot=3)) == "gsm"
 
 
 def test_unknown_names_are_refused():

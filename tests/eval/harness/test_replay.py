@@ -1,6 +1,7 @@
 """Answers from a file."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -52,6 +53,33 @@ def test_choices_are_replayed_too(tmp_path):
     path = write_jsonl(tmp_path / "a", [line])
     asks = (Choose(Prompt("one"), (3, 4)), Weigh(Prompt("one"), ()))
     assert answers(path, *asks) == [Answer(logprobs=(-0.5, -2))] * 2
+
+
+def test_files_of_the_alpaca_eval_package_are_answers(tmp_path):
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"instruction": "Say.", "output_1": "r", "output_2": "lone \ud800"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    found = answers(tmp_path / "a.json", generate("Add.\n\n1 2"), generate("Say."))
+    assert found == [Answer("3"), Answer("lone \ud800")]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert answers(tmp_path / "a.jsonl", generate("Say.")) == [Answer("lone \ud800")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"instruction": "a", "output": "b"}', "benchmark file is no JSON"),
+        ('[{"instruction": "a", "output": "b"}, 3]', "replayed entry is no object - got 3 at .* 2"),
+        ('[{"instruction": "a"}]', "replayed line has no output .* row 1"),
+        ('[{"instruction": 3, "output": "b"}]', "replayed line has no prompt"),
+    ],
+)
+def test_a_damaged_list_is_told(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        ReplayBackend(tmp_path / "a.json")
 
 
 def test_another_file_has_another_fingerprint(tmp_path):

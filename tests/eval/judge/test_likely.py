@@ -6,7 +6,7 @@ import pytest
 
 from eval.harness.asks import Answer, Prompt
 from eval.harness.cache import AnswerCache
-from eval.harness.judge import Judge, probability
+from eval.judge.likely import YesJudge, probability
 from tulu_jax.errors import DataError
 
 
@@ -37,7 +37,7 @@ def encode(texts):
 def test_prompts_are_judged_in_order_and_asked_once(tmp_path):
     fake = Fake()
     with AnswerCache(tmp_path / "a") as cache:
-        judge = Judge(fake, cache, encode, yes=7)
+        judge = YesJudge(fake, cache, encode, yes=7)
         assert judge(["A", "b", "A"]) == pytest.approx([0.75, 0.25, 0.75])
         assert judge(["b", "Ac"]) == pytest.approx([0.25, 0.75])
     assert fake.asked == ["A", "b", "Ac"]
@@ -46,7 +46,7 @@ def test_prompts_are_judged_in_order_and_asked_once(tmp_path):
 def test_a_judge_that_fails_is_an_error_and_what_it_said_is_kept(tmp_path):
     fake = Fake()
     with AnswerCache(tmp_path / "a") as cache:
-        judge = Judge(fake, cache, encode, yes=7)
+        judge = YesJudge(fake, cache, encode, yes=7)
         with pytest.raises(DataError, match="judge did not answer - got 1 of 2: gone"):
             judge(["A", "X"])
         assert judge(["A"]) == pytest.approx([0.75])

@@ -1,4 +1,4 @@
-"""Judges of answers: models that say how likely a word comes next."""
+"""Judges that say how likely a word comes next."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from eval.harness.asks import Answer, Choose, Prompt
 from eval.harness.backends import Backend
-from eval.harness.cache import AnswerCache
+from eval.harness.cache import AnswerCache, ask_kept
 from tulu_jax.errors import DataError
 
 Encode = Callable[[Sequence[str]], list[Prompt]]
 
 
-class Judge:
+class YesJudge:
     """How likely " yes" is after each prompt, 0 to 1; what was asked once is kept."""
 
     def __init__(
@@ -37,24 +37,14 @@ class Judge:
           DataError: the judge did not answer.
         """
         asks = [Choose(prompt, self._choices) for prompt in self._encode(prompts)]
-        keys = [ask.key(self._backend.fingerprint) for ask in asks]
-        new = {
-            key: ask for key, ask in zip(keys, asks, strict=True) if self._cache.get(key) is None
-        }
-        failed: list[Answer] = []
-
-        def keep(index: int, answer: Answer) -> None:
-            self._cache.put(list(new)[index], answer)
-            if answer.error is not None:
-                failed.append(answer)
-
-        self._backend.answer(list(new.values()), keep)
+        answers = ask_kept(asks, self._backend, self._cache)
+        failed = [answer for answer in answers if answer.error is not None]
         if failed:
             raise DataError(
                 "judge did not answer", got=f"{len(failed)} of {len(asks)}: {failed[0].error}",
                 do="run it again: what is judged already is kept",
             )  # fmt: skip
-        return [probability(self._cache.get(key) or Answer()) for key in keys]
+        return [probability(answer) for answer in answers]
 
 
 def probability(answer: Answer) -> float:
