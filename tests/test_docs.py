@@ -64,7 +64,11 @@ def test_command_parses(where, words):
         eval_compare.add_arguments(parser)
         parser.parse_args(rest[1:])
     elif args.command == "eval" and rest[0] not in ("list", "quirks"):
-        parsers = {"score": evaluate.score_parser, "show": evaluate.show_parser}
+        parsers = {
+            "score": evaluate.score_parser,
+            "show": evaluate.show_parser,
+            "preferences": evaluate.preferences_parser,
+        }
         part = parsers.get(rest[0])
         assert (part or evaluate.evaluate_parser)().parse_args(rest[1:] if part else rest)
     elif args.command == "eval":

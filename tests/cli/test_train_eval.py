@@ -49,6 +49,8 @@ def train(folder, tasks, *words, **settings):
         ("codex_eval_temp_0.1", {}, "task codex_eval_temp_0.1 cannot be asked during training - "
          "got programs that the model wrote would be run on this machine - leave it out of "
          "EVAL_TASKS, and evaluate checkpoints: tulu eval"),
+        ("alpaca_eval", {}, "task alpaca_eval cannot be asked during training - got task asks a "
+         "judge - leave it out of EVAL_TASKS, and evaluate checkpoints: tulu eval"),
         ("tulu_demo", {"CHAT_TEMPLATE": "zephyr"}, "tasks are asked in a chat format that is "
          "written as text - got EVAL_TASKS with CHAT_TEMPLATE='zephyr' - expected "
          "CHAT_TEMPLATE='tulu' - leave EVAL_TASKS out, or change the template"),
@@ -81,7 +83,12 @@ def trained(tmp_path_factory):
             return engines[-1]
 
         patch.setattr(train_eval.RunTasks, "_new_engine", keep)
-        assert train(folder, "tulu_demo:4") == 0
+        data = folder / "eval" / "alpaca_farm"
+        data.mkdir(parents=True)
+        outputs = [{"instruction": f"Say {n}.", "output": f"{n}, I say."} for n in range(9)]
+        (data / "alpaca_eval.json").write_text(json.dumps(outputs))
+        asked = "tulu_demo:4,alpaca_eval_unique_tokens:2"
+        assert train(folder, asked, EVAL_DATA_DIR=folder / "eval") == 0
     return folder / "run", engines
 
 
@@ -94,12 +101,14 @@ def test_scores_of_a_run(trained):
         lines = (folder / "eval" / "tulu_demo" / f"step_{step}.jsonl").read_text().splitlines()
         answers = [json.loads(line) for line in lines]
         right = sum(answer["correct"] for answer in answers)
-        assert len(answers) == 4 and scores == {"tulu_demo/exact_match": right / 4}
+        assert len(answers) == 4 and scores["tulu_demo/exact_match"] == right / 4
+        assert scores["alpaca_eval_unique_tokens/win_rate"] in (0, 0.25, 0.5, 0.75, 1)
+        assert len(scores) == 2
     (engine,) = engines  # one for all times; and nothing of it stays on the devices
     assert engine.stats.decoded_tokens > 0 and engine._worker._weights is None
     assert not engine._worker._layers
     settings = (folder / "settings.gin").read_text()
-    assert "TrainConfig.eval_tasks = ('tulu_demo:4',)" in settings
+    assert "TrainConfig.eval_tasks = ('tulu_demo:4', 'alpaca_eval_unique_tokens:2')" in settings
 
 
 def test_answers_are_those_of_tulu_eval(trained, tmp_path):

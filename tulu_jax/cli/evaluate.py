@@ -24,6 +24,7 @@ Evaluates a model on benchmarks: the paper's, and those of today.
   tulu eval show gsm_cot --n 1                  prompts, without a model
   tulu eval score RESULTS                       grade saved outputs again
   tulu eval compare A B                         two results, instance by instance
+  tulu eval preferences FILES                   stored judgements: win rates and biases
   tulu eval quirks                              what the paper's code did otherwise
 
 What was answered is kept: the same command goes on where it was interrupted."""
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "show": _show,
         "score": _score,
         "compare": _compare,
+        "preferences": _preferences,
         "quirks": _quirks,
     }
     if words and words[0] in parts:
@@ -151,18 +153,10 @@ def _run_one(benchmark: Any, argv: Sequence[str]) -> int:
     if args.chat is None:
         args.chat = False  # here it is asked for by --use_chat_format
     options = read_options(args, benchmark.options)
-    name = task_of(benchmark, options)
+    name = benchmark.task_of(options)
     return evaluate(
         args, [Wanted(name, benchmark, options, args.data, args.save_dir)], args.save_dir
     )
-
-
-def task_of(benchmark: Any, options: Any) -> str:
-    """The task that has these options, or else the benchmark's name."""
-    for name, chosen in benchmark.tasks.items():
-        if benchmark.options(**chosen) == options:
-            return name
-    return benchmark.name
 
 
 def _list(words: Sequence[str]) -> int:
@@ -231,6 +225,21 @@ def _compare(words: Sequence[str]) -> int:
     parser = _parser("compare", eval_compare.DESCRIPTION)
     eval_compare.add_arguments(parser)
     return eval_compare.run(parser.parse_args(words))
+
+
+def preferences_parser() -> argparse.ArgumentParser:
+    """What reads `tulu eval preferences`."""
+    from tulu_jax.cli import eval_preferences
+
+    parser = _parser("preferences", eval_preferences.DESCRIPTION)
+    eval_preferences.add_arguments(parser)
+    return parser
+
+
+def _preferences(words: Sequence[str]) -> int:
+    from tulu_jax.cli import eval_preferences
+
+    return eval_preferences.run(preferences_parser().parse_args(words))
 
 
 def _quirks(words: Sequence[str]) -> int:

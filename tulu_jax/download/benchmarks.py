@@ -30,6 +30,7 @@ _BBH = f"{GITHUB}/suzgunmirac/BIG-Bench-Hard/archive/refs/heads/main.zip"
 _TYDIQA = "https://storage.googleapis.com/tydiqa/v1.1"
 _HUMANEVAL_PLUS = "200defce9e3429d28ca215b6dd061c0f7f31c18b"
 _TRUTHFULQA = "013686a06be7a7bde5bf8223943e106c7250123c"
+_ALPACA_EVAL = "cd543a149df89434d8a54582c0151c0b945c3d20"
 _IFEVAL = "19638399cc9e03623c5b9087a1d6fa8813974ce9"
 _XSTEST = "d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d"
 
@@ -121,6 +122,17 @@ BENCHMARKS = (
             Source(  # the questions on the main branch were revised after the paper
                 f"{RAW}/sylinrl/TruthfulQA/{_TRUTHFULQA}/TruthfulQA.csv",
                 "TruthfulQA.csv",
+            ),
+        ),
+    ),
+    BenchmarkFiles(
+        "alpaca_farm",
+        (
+            Source(
+                f"{RAW}/tatsu-lab/alpaca_eval/{_ALPACA_EVAL}/results/text_davinci_003/"
+                "model_outputs.json",
+                "text_davinci_003_model_outputs.json",
+                sha256="af0bc112f08c88bf589bbfe6fc1036806d0a0f6fec9c4d5a4db860f5afe73b4b",
             ),
         ),
     ),

@@ -23,7 +23,8 @@ RAW, EVAL = "raw", "data/eval"
 """Where raw files of datasets go, and those of benchmarks, unless another folder is named."""
 
 BENCHMARK_NAMES = (
-    "mmlu, gsm, bbh, tydiqa, codex_humaneval, humanevalplus, toxigen, truthfulqa, ifeval, xstest"
+    "mmlu, gsm, bbh, tydiqa, codex_humaneval, humanevalplus, toxigen, truthfulqa, alpaca_farm, "
+    "ifeval, xstest"
 )
 DESCRIPTION = """\
 Fetches the raw files of datasets into RAW_DIR/<dataset>/. Run it again to go on where it stopped:

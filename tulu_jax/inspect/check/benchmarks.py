@@ -67,7 +67,10 @@ def read_benchmarks(folder: str | Path, sources: Mapping[str, Source]) -> list[B
 
 
 def _alpaca(folder: Path) -> Texts:
-    names = ("alpaca_farm_evaluation", "text_davinci_003_model_outputs", "davinci_003_outputs")
+    names = (
+        "alpaca_farm_evaluation", "text_davinci_003_model_outputs", "davinci_003_outputs",
+        "alpaca_eval",
+    )  # fmt: skip
     path = _file(folder, *(f"{name}.json" for name in names))
     for number, row in enumerate(_json(path)):
         yield str(number), _instruction(row["instruction"], row.get("input")), row["output"]

@@ -1,0 +1,1 @@
+"""AlpacaEval: see run_eval."""
