@@ -192,7 +192,7 @@ WHO = ("--replay", "answers.jsonl")
     ("words", "message"),
     [
         (WHO, "no task to evaluate - expected TASK... or --suite NAME - see tulu eval list"),
-        (("gsm", *WHO), "unknown task - got 'gsm' - expected bbh_direct"),
+        (("gsm", *WHO), "unknown task - got 'gsm' - expected alpaca_eval"),
         (("show", "gsm"), "unknown task - got 'gsm'"),
         (("gsm_cot",), "who answers is not clear - got nobody - expected one of --model, --engine"),
         (("gsm_cot", "--engine", "m", *WHO), "who answers is not clear - got --engine, --replay"),
