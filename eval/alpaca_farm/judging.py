@@ -12,7 +12,7 @@ from eval.harness.asks import Answer, Instance
 from eval.harness.benchmark import Row
 from eval.harness.context import Context
 from eval.harness.endpoint import KEY, OPENAI, address, key_of_environment
-from eval.judge.annotators import ANNOTATORS, Annotator
+from eval.judge.annotators import ANNOTATORS, Annotator, plain
 from eval.judge.cost import Metered, Price, estimate_texts, price_of
 from eval.judge.counts import Count
 from eval.judge.pairs import DRAW, Pair, Verdict, by_count, judge_pairs, prompts_of
@@ -75,7 +75,8 @@ def check(context: Context) -> None:
         raise ConfigError("task asks a judge", do="choose one that counts: --judge unique_tokens")
     if options.judge == "openai":
         at = address(options.judge_base_url)
-        if at == OPENAI and key_of_environment() is None:
+        answered = context.extras.get("answered", False)  # the judge may have answered too
+        if at == OPENAI and key_of_environment() is None and not answered:
             raise ConfigError(
                 "judge needs a key", at=at, expected=f"{KEY} in the environment",
                 do="set it, name another --judge_base_url, or choose --judge unique_tokens or none",
@@ -259,7 +260,7 @@ def _unique(rows: Sequence[Row], pairs: Sequence[Pair], context: Context) -> lis
     Tokens are the model's, counted when it was asked: they stay when outputs are graded again.
     """
     if context.tokenizer is not None:
-        texts = [text for pair in pairs for text in (pair.reference, pair.output)]
+        texts = [plain(text) for pair in pairs for text in (pair.reference, pair.output)]
         sizes = iter([len(set(ids)) for ids in context.encode(texts)])
         return [{"of": "tokens", "reference": next(sizes), "output": next(sizes)} for _ in pairs]
     found = []

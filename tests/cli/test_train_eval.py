@@ -88,7 +88,8 @@ def trained(tmp_path_factory):
         outputs = [{"instruction": f"Say {n}.", "output": f"{n}, I say."} for n in range(9)]
         (data / "alpaca_eval.json").write_text(json.dumps(outputs))
         asked = "tulu_demo:4,alpaca_eval_unique_tokens:2"
-        assert train(folder, asked, EVAL_DATA_DIR=folder / "eval") == 0
+        short = {"LlamaConfig.max_length": 96, "TASK_FEATURE_LENGTHS": "{'targets': 96}"}
+        assert train(folder, asked, EVAL_DATA_DIR=folder / "eval", **short) == 0
     return folder / "run", engines
 
 

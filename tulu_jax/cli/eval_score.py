@@ -60,6 +60,7 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
         endpoint=old.get("endpoint", False),
         allow_code=args.allow_code_execution,
         allow_unsafe=args.allow_unsafe_execution,
+        extras={"answered": True},
     )
     benchmark.check(context)
     logged = (folder / inspect_log.FILE).exists()

@@ -12,8 +12,10 @@ from eval.harness.cache import AnswerCache
 from eval.harness.endpoint import KEY
 from eval.harness.registry import find_task
 from eval.judge.pairs import swapped
+from tasks.demo import TOKENIZER_DIR
 from tests.eval.asking import SPOILED, context, read_jsonl, result, tulu_format, write_jsonl
 from tests.eval.harness.endpoint_server import Server, half, refuse, reply, send, status
+from tulu_jax.chat import load_tokenizer
 from tulu_jax.cli.evaluate import run_benchmark
 from tulu_jax.cli.main import main
 from tulu_jax.errors import ConfigError, DataError
@@ -254,6 +256,29 @@ def test_judges_that_count(folder):
     assert rows[0]["unique"] == {"of": "words", "reference": 2, "output": 11}
     assert rows[13]["unique"]["output"] == 1 and rows[13]["prediction"] == "reference"
     assert metrics["n_ties"] == 0 and metrics["n_total"] == COUNT
+    tokenizer = load_tokenizer(TOKENIZER_DIR)
+    setting = context(AlpacaEval(), folder, Options(judge="unique_tokens"), tokenizer=tokenizer)
+    (graded,) = AlpacaEval().grade_all([rows[11]], setting)  # that with halves of characters
+    ids = tokenizer.encode_text(texts(11)[1])
+    assert graded["unique"]["of"] == "tokens" and graded["unique"]["reference"] == len(set(ids))
+
+
+def test_results_are_models_of_the_papers_figure(folder, capfd):
+    run(folder, None, "--judge", "length")
+    shutil.copytree(folder / "out", folder / "out2")
+    told = json.loads((folder / "out2" / "run.json").read_text())
+    told["model"]["name"] = "other"
+    (folder / "out2" / "run.json").write_text(json.dumps(told))
+    outs = [str(folder / name) for name in ("out", "out2")]
+    assert main(["eval", "preferences", *outs, "--json", str(folder / "all.json")]) == 0
+    found = json.loads((folder / "all.json").read_text())
+    assert {row["name"]: row["win_rate"] for row in found["models"]} == {"mine": 100, "other": 100}
+    assert "no correlation can be told of n = 2" in capfd.readouterr().out
+    (folder / "out" / "predictions.jsonl").write_text('{"id": "0", "correct": true}\n')
+    told["n"] = 1
+    (folder / "out" / "run.json").write_text(json.dumps(told))
+    assert main(["eval", "preferences", outs[0]]) == 2
+    assert "result has no judgements - at" in capfd.readouterr().err
 
 
 def test_equal_outputs_are_a_draw_and_equal_counts_a_tie(folder):
@@ -403,6 +428,7 @@ def test_a_judge_that_cannot_be_asked_is_refused_before_outputs_are_made(
     assert "judging will cost more than it may - got $0." in told(*away, "--max_cost", "0.001")
     lacking = told("--judge", "checkpoint", "--judge_model", folder / "none")
     assert "judge is not there - got" in lacking and "expected a folder of a checkpoint" in lacking
+    AlpacaEval().check(context(AlpacaEval(), folder, extras={"answered": True}))  # kept, perhaps
     setting = context(AlpacaEval(), folder, extras={"judges": False})
     with pytest.raises(ConfigError, match="task asks a judge - choose one that counts"):
         AlpacaEval().check(setting)
