@@ -121,6 +121,10 @@ class AlpacaEval(Benchmark):
         counting = options.judge in ("unique_tokens", "length")
         return f"alpaca_eval_{options.judge}" if counting else "alpaca_eval"
 
+    def judges(self, options: Any) -> list[str]:
+        """See `Benchmark`."""
+        return [judging.judge_of(options)] if options.judge in judging.MODELS else []
+
     def check(self, context: Context) -> None:
         """Refuses a judge that could not be asked, before outputs are made."""
         judging.check(context)

@@ -46,6 +46,7 @@ class Verdict:
     error: str | None = None
 
 
+WORST_FIRST = ("failed", "too_long", "refused", "unread", "judged")
 TOO_LONG = "judge's prompt is longer than the judge takes"
 
 
@@ -148,12 +149,11 @@ def _together(orders: Sequence[Verdict]) -> Verdict:
     """One verdict of those in each order; the worst kind is that of the pair."""
     if not orders:
         return Verdict("same", DRAW)
-    kinds: tuple[Kind, ...] = ("failed", "too_long", "refused", "unread", "judged")
-    kind = next(kind for kind in kinds if any(one.kind == kind for one in orders))
+    worst = min(orders, key=lambda one: WORST_FIRST.index(one.kind))
     preferences = [one.preference for one in orders if one.preference is not None]
     whole = len(preferences) == len(orders)
     return Verdict(
-        kind,
+        worst.kind,
         sum(preferences) / len(preferences) if whole else None,
         tuple(first for one in orders for first in one.first),
         tuple(reply for one in orders for reply in one.replies),
