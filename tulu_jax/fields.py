@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import user_path
+from tulu_jax.places import Place, user_place
 
 LARGEST = 2**32 - 1
 """No count, size or seed of a config is larger: arrays and random keys could not hold it."""
@@ -74,7 +75,7 @@ def setting(
     *,
     macro: str | None = None,
     help: str | None = None,
-    path: bool = False,
+    path: bool | str = False,
     factory: Any = dataclasses.MISSING,
 ) -> Any:
     """A field of a config.
@@ -84,7 +85,8 @@ def setting(
       check: what it must be, or of a mapping, each of its values. None in its place passes.
       macro: the name that `--gin.NAME=VALUE` and messages have for it.
       help: what it is.
-      path: whether it names a file or folder: it becomes the path that its user means.
+      path: True where it names a file or folder: it becomes the path that its user means. "place"
+        where that may be an address in a bucket, "model" where also one of a model of the Hub.
       factory: makes the default, in place of `default`.
     """
     metadata = {"check": check, "macro": macro, "help": help, "path": path}
@@ -106,8 +108,14 @@ def check_fields(config: object) -> None:
         if field.metadata.get("check") is not None:
             check_field(config, field.name, field.metadata["check"])
         if field.metadata.get("path") and value is not None:
-            path = user_path(value, name=field.metadata["macro"] or field.name)
-            object.__setattr__(config, field.name, str(path))
+            object.__setattr__(config, field.name, str(_place(field, value)))
+
+
+def _place(field: dataclasses.Field, value: str) -> Place:
+    name, kind = field.metadata["macro"] or field.name, field.metadata["path"]
+    if kind is True:
+        return user_path(value, name=name)
+    return user_place(value, name=name, hub=kind == "model")
 
 
 def check_field(config: object, name: str, check: Check) -> None:

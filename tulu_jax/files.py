@@ -12,14 +12,19 @@ import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tulu_jax.errors import ConfigError, TuluError
+
+if TYPE_CHECKING:
+    from tulu_jax.places import Place
 
 HEAD_BYTES = 512
 """How much of a file `kind_of` needs to see."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_SCHEME = re.compile(
+    r"\s*(?:([a-z][a-z0-9+.-]+):/|(gs|gcs|s3|s3a|hf|az|abfss?|hdfs|file|https?):)", re.IGNORECASE
+)
 _VARIABLE = re.compile(r"(\$([A-Za-z_]\w*|\{\w+\}))[^/]*")
 _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script|!--)", re.IGNORECASE)
 TIKTOKEN = "a tiktoken vocabulary"
@@ -65,15 +70,13 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
         raise ConfigError(
             f"{name} names no file or folder", got=repr(given), expected="a path", do="name one"
         )
-    scheme = _SCHEME.match(given)
-    if scheme:
+    scheme = scheme_of(given)
+    if scheme is not None:
         raise ConfigError(
             f"{name} is an address, not a path of this machine",
             got=repr(given),
-            expected=f"a local path: {scheme[1]}:// is not supported",
-            do=_INSTEAD.get(
-                scheme[1].lower(), "mount the storage, or copy it to or from a local folder"
-            ),
+            expected=f"a local path: {scheme}:// is not supported here",
+            do=_INSTEAD.get(scheme, "mount the storage, or copy it to or from a local folder"),
         )
     variable = _VARIABLE.search(given)
     if variable and not os.path.lexists(given[: variable.end()]):
@@ -93,6 +96,16 @@ def user_path(text: str | os.PathLike[str], *, name: str = "path") -> Path:
         )
     steps_up = ".." in Path(expanded).parts
     return Path(os.path.realpath(expanded) if steps_up else os.path.abspath(expanded))
+
+
+def scheme_of(text: str) -> str | None:
+    """The scheme of an address, also of a mistyped one, in small letters; None for a path.
+
+    >>> scheme_of("GS://bucket/x"), scheme_of("gs:/x"), scheme_of("s3:x"), scheme_of("run:1")
+    ('gs', 'gs', 's3', None)
+    """
+    found = _SCHEME.match(text)
+    return (found[1] or found[2]).lower() if found else None
 
 
 def user_paths(named: str | Sequence[str], *, name: str = "path") -> list[Path]:
@@ -122,17 +135,17 @@ def real_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def hub_advice(path: Path) -> str | None:
+def hub_advice(path: object) -> str | None:
     """What to do about a path that is not there and looks like a name on a hub: `org/model`."""
-    folder = Path(os.path.abspath(path)).parent
-    if folder.exists() or folder.parent != Path.cwd():
+    folder = Path(os.path.abspath(str(path))).parent
+    if not isinstance(path, Path) or folder.exists() or folder.parent != Path.cwd():
         return None
     return "nothing is downloaded by name: get it first (hf download), and name where it lies"
 
 
-def lost_link(path: Path) -> str | None:
+def lost_link(path: Place) -> str | None:
     """Where a link leads when nothing is there; None for anything else."""
-    return os.readlink(path) if path.is_symlink() and not path.exists() else None
+    return os.readlink(str(path)) if path.is_symlink() and not path.exists() else None
 
 
 def kind_of(head: bytes) -> str | None:
@@ -235,7 +248,7 @@ def parse_json(text: str | bytes, *, same: bool = False, **options: Any) -> Any:
 
 
 def read_json(
-    path: Path,
+    path: Place,
     error: type[TuluError],
     *,
     expected: object = None,
@@ -279,7 +292,7 @@ def read_json(
     return value
 
 
-def json_or_none(path: Path) -> Any:
+def json_or_none(path: Place) -> Any:
     """The JSON value in a file of our own making; None where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,96 @@
+"""What a user is told when a storage cannot be read or written: what, where, what to do."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from tulu_jax.errors import TuluError
+
+NEEDED = {
+    "read": "storage.objects.get",
+    "list": "storage.objects.list",
+    "write": "storage.objects.create",
+    "remove": "storage.objects.delete",
+}
+"""The permission that a deed needs."""
+GRANT = (
+    "grant the role roles/storage.objectUser on the bucket, or log in as somebody who has it "
+    "(gcloud auth application-default login)"
+)
+_PERMISSION = re.compile(r"\b(storage\.[a-z]+\.[A-Za-z]+)\b")
+_NO_LOGIN = re.compile(
+    r"anonymous|credentials|unauthenticated|invalid.token|\b401\b|could not refresh", re.IGNORECASE
+)
+_DENIED = re.compile(r"\b403\b|forbidden|permission.?denied|access.?denied", re.IGNORECASE)
+_TEXT_MOST = 300
+
+
+class StorageError(TuluError, OSError):
+    """A bucket or the Hub cannot be read or written; `errno` says whether rights are lacking."""
+
+    def __init__(self, what: str, *, code: int, **parts: object) -> None:
+        """As `TuluError`; `code` is the number of the system's error that is the likest."""
+        super().__init__(what, **parts)
+        self.errno = code
+        self.strerror = str(self)
+
+    def __str__(self) -> str:
+        """The message, which OSError would put its number before."""
+        return str(self.args[0])
+
+
+def storage_error(
+    error: Exception, *, deed: str, at: object, seconds: float | None = None
+) -> StorageError:
+    """Our error of one that a storage's library raised.
+
+    Args:
+      error: what was raised.
+      deed: read, list, write or remove.
+      at: the address.
+      seconds: for how long it was tried, if that is known.
+    """
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT_MOST]
+    code = getattr(error, "code", None) or getattr(error, "status", None)
+    if code == 403 or (code is None and _DENIED.search(said)):
+        named = _PERMISSION.search(str(error))
+        permission = named[1] if named else NEEDED[deed]
+        return StorageError(
+            f"no permission to {deed}",
+            code=errno.EACCES,
+            got=said,
+            at=at,
+            expected=f"the permission {permission}",
+            do=GRANT,
+        )
+    if code == 401 or (code is None and _NO_LOGIN.search(said)):
+        return StorageError(
+            f"nobody is logged in to {deed}",
+            code=errno.EACCES,
+            got=said,
+            at=at,
+            expected="credentials",
+            do="gcloud auth application-default login, or name a key file in "
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        )
+    return StorageError(
+        f"storage does not answer: could not {deed}"
+        + ("" if seconds is None else f", gave up after {seconds:.0f} s"),
+        code=errno.ETIMEDOUT,
+        got=said,
+        at=at,
+        do="see whether the storage is up and this machine reaches it, then give the same command "
+        "again",
+    )
+
+
+def no_bucket(at: object) -> StorageError:
+    """The error of writing to a bucket that is not there."""
+    return StorageError(
+        "no such bucket",
+        code=errno.ENOENT,
+        got=str(at).split("/")[2],
+        at=at,
+        do="make it, or mend its name",
+    )
