@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.files import json_sha256
+from tulu_jax.places import Address, Place
 
 PIECE = 1 << 16
 PIECES = 64
@@ -16,7 +17,7 @@ RECORD, UNFINISHED = "checksums.json", ".download"
 """What `tulu data download` writes into a folder of data beside the data."""
 
 
-def fingerprint(folders: Iterable[Path], **settings: Any) -> str:
+def fingerprint(folders: Iterable[Place], **settings: Any) -> str:
     """A SHA-256 (hex) of all files of a model, and of what else decides its answers.
 
     Small files count whole, of large ones 64 pieces of 64 KiB and the size: training changes
@@ -28,6 +29,9 @@ def fingerprint(folders: Iterable[Path], **settings: Any) -> str:
     """
     parts: list[Any] = [settings]
     for folder in folders:
+        if isinstance(folder, Address):
+            parts += [[f"{folder.name}/{name}", *facts] for name, facts in folder.files().items()]
+            continue
         files = (
             [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
         )

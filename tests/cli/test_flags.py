@@ -6,13 +6,25 @@ import os
 import pytest
 
 from tulu_jax.cli.evaluate import evaluate_parser
-from tulu_jax.cli.flags import path_argument, path_or_none, path_text
+from tulu_jax.cli.flags import (
+    model_argument,
+    model_or_none,
+    model_text,
+    path_argument,
+    path_text,
+    place_argument,
+    place_text,
+)
 from tulu_jax.cli.gin_config import MACROS, load_train_config, parse_overrides
 from tulu_jax.cli.main import make_parser
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import user_path
+from tulu_jax.places import address
 
-PATH_TYPES = (path_argument, path_text, path_or_none)
+LOCAL_TYPES = (path_argument, path_text)
+PATH_TYPES = (
+    *LOCAL_TYPES, place_argument, place_text, model_argument, model_text, model_or_none,
+)  # fmt: skip
 NO_PATHS = {
     ("tulu data download", "from"),  # a folder or an address
     ("tulu bench train", "model"),  # a recipe's name
@@ -73,9 +85,20 @@ def test_every_flag_reads_paths_as_users_write_them(tmp_path, monkeypatch, flag)
     }.items():
         assert os.path.abspath(action.type(written)) == str(tmp_path / meant)
         assert user_path(written) == tmp_path / meant
-    for wrong in ("", "  ", "gs://bucket/x", "s3://bucket/x", "a\0b"):
-        with pytest.raises(argparse.ArgumentTypeError, match=r"names no file|is an address"):
+    far = ("gs://bucket/x", "s3://bucket/x", "hf://org/x") * (action.type in LOCAL_TYPES)
+    for wrong in ("", "  ", "a\0b", "gs:/x", "gs:x", "az://c/x", *far):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"names no file|is (not )?an address"):
             action.type(wrong)
+
+
+def test_flags_of_models_and_runs_take_addresses(monkeypatch):
+    monkeypatch.setattr(address.importlib.util, "find_spec", lambda name: name)
+    for name, dest, action in FLAGS:
+        if action.type not in LOCAL_TYPES:
+            assert str(action.type("gs://bucket/x/")) == "gs://bucket/x", (name, dest)
+    assert str(model_text("hf://org/x")) == "hf://org/x"
+    with pytest.raises(argparse.ArgumentTypeError, match="is an address that is not supported"):
+        place_text("hf://org/x")
 
 
 SETTINGS = {
@@ -109,6 +132,7 @@ def test_settings_read_paths_as_users_write_them(tmp_path, monkeypatch, name):
         "größe, 1 [x] 'z'": "größe, 1 [x] 'z'",
     }.items():
         assert load(written) == str(tmp_path / meant)
-    for wrong in ("''", "gs://bucket/x"):
-        with pytest.raises(ConfigError, match=f"{name} (names no file|is an address)|is not set"):
+    for wrong in ("''", "az://c/x", "gs:/x"):
+        words = f"{name} (names no file|is (not )?an address)|is not set"
+        with pytest.raises(ConfigError, match=words):
             load(wrong)

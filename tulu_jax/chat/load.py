@@ -22,12 +22,13 @@ from tulu_jax.chat.templates import CHECKPOINT, TEMPLATES, check_template_name
 from tulu_jax.chat.tokenizer import Encoding, Tokenizer
 from tulu_jax.errors import ConfigError, TokenizerError
 from tulu_jax.files import hub_advice
+from tulu_jax.places import Place, local_folder
 
 EXPECTED = f"{SENTENCEPIECE_NAME}, {DEFINITION_NAME}, or {VOCAB_NAME} with {MERGES_NAME}"
 
 
 def load_tokenizer(
-    path: str | Path,
+    path: str | Place,
     encoding: str = "hf",
     *,
     template: str = "tulu",
@@ -61,16 +62,16 @@ def load_tokenizer(
             expected="'tulu'",
             do="use encoding 'hf'",
         )
-    return _load(_find(Path(path)), known, TEMPLATES[template], add_tokens)
+    return _load(_find(local_folder(path)), known, TEMPLATES[template], add_tokens)
 
 
-def checkpoint_template(path: str | Path) -> ChatTemplate:
+def checkpoint_template(path: str | Place) -> ChatTemplate:
     """The one of our chat templates that a tokenizer folder's own is.
 
     Raises:
         TokenizerError: the folder has none, or one that is none of ours.
     """
-    file = _find(Path(path))
+    file = _find(local_folder(path))
     text = own_template(file.parent)
     if text is None:
         raise TokenizerError(
@@ -82,13 +83,13 @@ def checkpoint_template(path: str | Path) -> ChatTemplate:
     return recognise(text, _load(file, "hf", TEMPLATES["tulu"], ()))
 
 
-def load_model_tokenizer(path: str | Path, encoding: str = "hf") -> Tokenizer:
+def load_model_tokenizer(path: str | Place, encoding: str = "hf") -> Tokenizer:
     """The tokenizer of a model that was not trained here, with its own chat template.
 
     Where the folder has none that is Tülu's. One that is none of ours is kept for an export, and
     refused when a conversation is to be encoded with it.
     """
-    file = _find(Path(path))
+    file = _find(local_folder(path))
     text = own_template(file.parent)
     plain = load_tokenizer(path, encoding)
     if text is None or encoding == "paper":
@@ -99,9 +100,9 @@ def load_model_tokenizer(path: str | Path, encoding: str = "hf") -> Tokenizer:
         return replace(plain, template=unknown(text, error))
 
 
-def has_template(path: str | Path) -> bool:
+def has_template(path: str | Place) -> bool:
     """Whether the tokenizer that `path` names has a chat template of its own beside it."""
-    file = find_main(Path(path))
+    file = find_main(local_folder(path))
     return file is not None and own_template(file.parent) is not None
 
 

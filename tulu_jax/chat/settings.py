@@ -10,6 +10,15 @@ from typing import Any
 from tulu_jax.chat.config_rules import check_config
 from tulu_jax.errors import TokenizerError
 from tulu_jax.files import instead, kind_of_file, read_json, real_path
+from tulu_jax.places import (
+    Address,
+    Place,
+    as_place,
+    is_address,
+    local_folder,
+    readable,
+    write_file,
+)
 
 Json = dict[str, Any]
 
@@ -38,12 +47,14 @@ def find_main(path: Path) -> Path | None:
     return next((file for file in places if file.is_file()), None)
 
 
-def holds_tokenizer(path: str | Path) -> bool:
+def holds_tokenizer(path: str | Place) -> bool:
     """Whether `load_tokenizer` would find a tokenizer there (it may still be an unusable one)."""
-    return find_main(Path(path)) is not None
+    if is_address(path) and not readable(path).is_dir():
+        return False
+    return find_main(local_folder(path)) is not None
 
 
-def copy_tokenizer_files(source: str | Path, folder: str | Path) -> list[Path]:
+def copy_tokenizer_files(source: str | Place, folder: str | Place) -> list[Place]:
     """Copies the tokenizer's files from where `source` holds them; an equal tokenizer loads there.
 
     `source` is what `load_tokenizer` takes, or a tokenizer's `path`. Returns the files written:
@@ -51,21 +62,25 @@ def copy_tokenizer_files(source: str | Path, folder: str | Path) -> list[Path]:
 
     Raises: TokenizerError, see `tokenizer_files`.
     """
-    folder = Path(folder)
+    folder = as_place(folder)
     files = tokenizer_files(source)
+    if isinstance(folder, Address):
+        for name, file in files.items():
+            write_file(folder / name, file.read_bytes())
+        return [folder / name for name in files]
     if not files or real_path(next(iter(files.values())).parent) == real_path(folder):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(file, folder / name)) for name, file in files.items()]
 
 
-def tokenizer_files(source: str | Path) -> dict[str, Path]:
+def tokenizer_files(source: str | Place) -> dict[str, Path]:
     """The tokenizer's files that lie where `source` says, by the names they have in a folder.
 
     Raises:
         TokenizerError: one of them is a Git LFS pointer, a web page, or the like (`check_kind`).
     """
-    main = find_main(Path(source))
+    main = find_main(local_folder(source))
     if main is None:
         return {}
     start = main.name if main.name in MAIN_NAMES else SENTENCEPIECE_NAME

@@ -33,27 +33,38 @@ from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError, TuluError
 from tulu_jax.files import read_json, sha256, user_path
 from tulu_jax.models import ModelConfig, config_from_dict
+from tulu_jax.places import Address, Place, is_address, readable, remove_tree
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
+
+COMMIT_FILE = "commit_success.txt"
+"""In a bucket Orbax writes a step under its name, and this into it last."""
 
 T = TypeVar("T")
 
 
-def checkpoints_dir(run: str | Path) -> Path:
+def checkpoints_dir(run: str | Place) -> Place:
     """The folder of a run that holds one folder a step.
 
     Without `..`, which TensorStore takes for no path.
     """
-    return user_path(run, name="run folder") / "checkpoints"
+    return run_place(run) / "checkpoints"
+
+
+def run_place(run: str | Place) -> Place:
+    """The run folder that its user means; a model of the Hub lies in its cache."""
+    if is_address(run):
+        return readable(run)
+    return user_path(run, name="run folder")  # type: ignore[arg-type]
 
 
 def save_params(
-    run: str | Path,
+    run: str | Place,
     params: Mapping[str, Any],
     meta: Mapping[str, Any],
     *,
     before_commit: Callable[[], Any] | None = None,
-) -> Path:
+) -> Place:
     """Writes step 0 of a new run: weights only. The folder appears under its name when whole.
 
     Args:
@@ -66,21 +77,25 @@ def save_params(
       CheckpointError: the run has checkpoints already, or the folder cannot be written.
       ConfigError: a run goes on in the folder.
     """
-    run = user_path(run, name="run folder")
-    is_owned = (run / OWNER_FILE).exists()  # else nobody is there, and nothing is to be left
-    with owned(run) if is_owned else contextlib.nullcontext():
+    run = run_place(run)
+    # Without the file nobody is there, and nothing is to be left.
+    is_owned = isinstance(run, Path) and (run / OWNER_FILE).exists()
+    with owned(Path(str(run))) if is_owned else contextlib.nullcontext():
         return _save_params(run, params, meta, before_commit)
 
 
 def _save_params(
-    run: str | Path,
+    run: str | Place,
     params: Mapping[str, Any],
     meta: Mapping[str, Any],
     before_commit: Callable[[], Any] | None,
-) -> Path:
+) -> Place:
     # ---- nothing that is there may be taken for what is written now -----------------------------
     folder = checkpoints_dir(run)
     steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if isinstance(folder, Address) and not complete_steps(run):  # of an import that was killed
+        _clear(folder)
+        steps = []
     if any(step.isdecimal() for step in steps):
         raise CheckpointError(
             "run folder already holds checkpoints",
@@ -112,7 +127,9 @@ def _save_params(
 
     # ---- the step has its name when all of it is written: Orbax renames it at the end -----------
     try:
-        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+        with ocp.CheckpointManager(
+            epath.Path(str(folder)), options=options, item_handlers=handlers
+        ) as manager:
             manager.save(
                 0,
                 args=ocp.args.Composite(
@@ -129,8 +146,11 @@ def _save_params(
     return folder / "0"
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Place) -> None:
     """Removes what a failed save left, and the run folder if nothing else is in it."""
+    if isinstance(folder, Address):
+        remove_tree(folder / "0", first=(COMMIT_FILE,))
+        return
     for left in folder.glob("*orbax-checkpoint-tmp*"):
         shutil.rmtree(left, ignore_errors=True)
     for empty in (folder, folder.parent):
@@ -149,7 +169,7 @@ def _as_lazy(leaf: Any) -> LazyArray:
     )
 
 
-def complete_steps(run: str | Path) -> list[int]:
+def complete_steps(run: str | Place) -> list[int]:
     """Steps of a run whose checkpoints are whole, in rising order.
 
     A save that was killed leaves a folder with a temporary name, or one without its metadata;
@@ -162,8 +182,10 @@ def complete_steps(run: str | Path) -> list[int]:
     return sorted(int(step.name) for step in steps if _is_whole(step))
 
 
-def _is_whole(step: Path) -> bool:
-    needed = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
+def _is_whole(step: Place) -> bool:
+    needed = ["_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata"]
+    if isinstance(step, Address):  # where Orbax renames nothing
+        needed.insert(0, COMMIT_FILE)
     if not all((step / name).is_file() for name in needed):
         return False
     return (step / "state/manifest.ocdbt").is_file() or not uses_ocdbt(step / "state")
@@ -172,7 +194,7 @@ def _is_whole(step: Path) -> bool:
 class CheckpointReader(ParamsReader):
     """The weights in `state/params` of one checkpoint of a run."""
 
-    def __init__(self, run: str | Path, step: int | None = None) -> None:
+    def __init__(self, run: str | Place, step: int | None = None) -> None:
         """Opens the newest whole checkpoint, or that of `step`.
 
         Raises:
@@ -203,6 +225,11 @@ class CheckpointReader(ParamsReader):
             ) from error
 
     @property
+    def far(self) -> bool:
+        """Whether the checkpoint lies in a bucket."""
+        return is_address(self.path)
+
+    @property
     def identity(self) -> str:
         """SHA-256 in hex of what names this very checkpoint: another save has another."""
         names = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
@@ -210,7 +237,7 @@ class CheckpointReader(ParamsReader):
 
     def _metadata(self) -> dict[ParamPath, Any]:
         try:
-            state = epath.Path(self.path / "state")
+            state = epath.Path(str(self.path / "state"))
             return leaves_of(ocp.PyTreeCheckpointHandler().metadata(state).tree["params"])
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise unread("checkpoint is corrupt", self.path, self._steps, error) from error
@@ -251,7 +278,7 @@ class CheckpointReader(ParamsReader):
             raise unread(what, self.path, self._steps, error, part=part) from error
 
 
-def read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Place) -> dict[str, Any]:
     """What a checkpoint's metadata file says.
 
     Raises:

@@ -20,6 +20,7 @@ import xxhash
 from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json, write_json
+from tulu_jax.places import Address, Place, read_ranges
 
 CHECKSUMS_NAME = "checksums.json"
 ALGORITHM = "xxh128"
@@ -36,10 +37,17 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
 
 
 def file_checksum(
-    path: Path, algorithm: str = ALGORITHM, stop: threading.Event | None = None
+    path: Place, algorithm: str = ALGORITHM, stop: threading.Event | None = None
 ) -> str:
     """Checksum of a file in hex; of its beginning only when told to stop."""
     digest = ALGORITHMS[algorithm]()
+    if isinstance(path, Address):
+        size = path.stat().st_size
+        for start in range(0, size, BLOCK_BYTES):
+            if stop is not None and stop.is_set():
+                break
+            digest.update(read_ranges(path, [(start, min(start + BLOCK_BYTES, size))])[0])
+        return digest.hexdigest()
     with path.open("rb") as file:
         size = file.seek(0, 2)
         for start in range(0, size, BLOCK_BYTES):
@@ -59,7 +67,7 @@ def write_checksums(folder: Path, checksums: dict[str, str]) -> Path:
     return path
 
 
-def verify_checksums(folder: Path, stop: threading.Event | None = None) -> int | None:
+def verify_checksums(folder: Place, stop: threading.Event | None = None) -> int | None:
     """How many files were compared and found right; None where there is no checksums.json.
 
     When told to stop it ends soon, and what it says means nothing.
@@ -90,7 +98,7 @@ def verify_checksums(folder: Path, stop: threading.Event | None = None) -> int |
     return len(files)
 
 
-def _read_list(path: Path) -> tuple[str, dict[str, str]]:
+def _read_list(path: Place) -> tuple[str, dict[str, str]]:
     """The algorithm, and the checksum of each file by name."""
     value = read_json(path, CheckpointError, mend="copy it again, or import with --skip_checksums")
     files = value.get("files")

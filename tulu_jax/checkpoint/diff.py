@@ -58,6 +58,7 @@ from tulu_jax.checkpoint.hf.tensors import (
 from tulu_jax.checkpoint.whole_folder import whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json, write_json
+from tulu_jax.places import Place, local_folder
 
 COPIED = (".json", ".jinja", ".model", ".txt")
 """Files of a model folder that are no weights: config, tokenizer, template."""
@@ -82,7 +83,11 @@ class DiffResult:
 
 
 def make_diff(
-    base: str | Path, tuned: str | Path, output: str | Path, *, on_progress: Progress | None = None
+    base: str | Place,
+    tuned: str | Place,
+    output: str | Path,
+    *,
+    on_progress: Progress | None = None,
 ) -> DiffResult:
     """Writes `tuned - base` as a folder; one tensor of each is in memory at a time.
 
@@ -95,7 +100,7 @@ def make_diff(
     Raises:
       CheckpointError: the models do not belong together, a file is damaged, or `output` is in use.
     """
-    pair = Pair.open(Path(base), Path(tuned), "tuned model")
+    pair = Pair.open(_here(base), _here(tuned), "tuned model")
     with whole_folder(output) as partial, (partial.folder / EXTRAS_NAME).open("wb") as extras:
         folder = partial.folder
         writer = _DiffWriter(pair, extras)
@@ -115,8 +120,8 @@ def make_diff(
 
 
 def apply_diff(
-    base: str | Path,
-    diff: str | Path,
+    base: str | Place,
+    diff: str | Place,
     output: str | Path,
     *,
     dtype: str | None = None,
@@ -135,8 +140,9 @@ def apply_diff(
     Raises:
       CheckpointError: another base, a damaged diff, or `output` is in use; nothing is left there.
     """
-    record = read_record(Path(diff))
-    pair = Pair.open(Path(base), Path(diff), "diff")
+    folder = _here(diff)
+    record = read_record(folder)
+    pair = Pair.open(_here(base), folder, "diff")
     rows = check_record(record, pair)
     wanted = None if dtype is None else numpy_dtype(dtype)
     reader = _DiffReader(pair, rows, wanted)
@@ -151,6 +157,11 @@ def apply_diff(
     return DiffResult(
         Path(output), len(pair.specs), reader.num_weights, kept, reader.total, bool(rows)
     )
+
+
+def _here(place: str | Place) -> Path:
+    """The folder, or a copy of it: every number of it is read."""
+    return local_folder(place, weights=True)
 
 
 class _DiffWriter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,11 @@ from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.files import sha256
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
+from tulu_jax.places import Place, as_place, readable
 
 
 def open_weights(
-    run: str | Path, step: int | None = None, *, base: str | Path | None = None
+    run: str | Place, step: int | None = None, *, base: str | Place | None = None
 ) -> CheckpointReader | MergedReader:
     """The whole weights of a run's checkpoint; adapters are merged into their base as it is read.
 
@@ -69,7 +69,7 @@ class MergedReader(ParamsReader):
     The base is compared with the fingerprints the run took of it before anything is merged.
     """
 
-    def __init__(self, adapters: CheckpointReader, base: str | Path | None = None) -> None:
+    def __init__(self, adapters: CheckpointReader, base: str | Place | None = None) -> None:
         """Opens and checks the base.
 
         Raises:
@@ -80,7 +80,7 @@ class MergedReader(ParamsReader):
         self.lora = saved_lora(adapters.meta)
         self._adapters = adapters
         folder = base or adapters.meta.get("base_path") or ""
-        self.base_path = Path(folder)
+        self.base_path = as_place(folder)
         self._base = _open_base(folder, self.config)
         self._dtype = numpy_dtype(self.lora.read_dtype)
         self._adapted = adapter_shapes(self.config, self.lora)
@@ -118,7 +118,7 @@ class MergedReader(ParamsReader):
         """Rows of the first axis that are read together, however few are asked for."""
         return self._base.rows_at_once(path)
 
-    def _check(self, folder: str | Path) -> None:
+    def _check(self, folder: str | Place) -> None:
         wanted = self.meta["lora"].get("base_weights") or {}
         for name, found in base_fingerprints(self._base, self.lora.read_dtype):
             if found != wanted.get(name):
@@ -141,8 +141,8 @@ def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str
 
 
 def import_peft(
-    folder: str | Path, base: str | Path, run: str | Path, *, note: Note = lambda _: None
-) -> Path:
+    folder: str | Place, base: str | Place, run: str | Place, *, note: Note = lambda _: None
+) -> Place:
     """Makes an adapter of PEFT's checkpoint 0 of a new run beside `base`; returns its folder.
 
     `note` is told what people should know of the base and the adapter.
@@ -157,24 +157,24 @@ def import_peft(
     meta = {
         "model": config_to_dict(reader.config),
         "step": 0,
-        "source": {"format": "peft", "folder": Path(folder).name},
+        "source": {"format": "peft", "folder": as_place(folder).name},
         "lora": {
             **dataclasses.asdict(lora),
             "targets": sorted(lora.weights),
             "base_weights": dict(base_fingerprints(reader, lora.read_dtype)),
         },
         "generation": saved_generation(base),
-        "base_path": str(Path(base).absolute()),
-        "tokenizer_path": str(Path(base).absolute() / ("tokenizer" if is_run(base) else "")),
+        "base_path": str(as_place(base).absolute()),
+        "tokenizer_path": str(as_place(base).absolute() / ("tokenizer" if is_run(base) else "")),
     }
     return save_params(run, adapters, meta)
 
 
 def _open_base(
-    folder: str | Path, config: ModelConfig | None = None
+    folder: str | Place, config: ModelConfig | None = None
 ) -> CheckpointReader | HfFolder:
     """The base's reader; its config is compared with the model's if that is given."""
-    if not folder or not Path(folder).is_dir():
+    if not folder or not readable(folder).is_dir():
         raise CheckpointError(
             "the adapters' base is not there",
             got=str(folder) or None,

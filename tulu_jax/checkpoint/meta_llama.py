@@ -35,6 +35,7 @@ from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.files import read_json
 from tulu_jax.models import LlamaConfig
+from tulu_jax.places import Place
 
 DEFAULT_MAX_LENGTH = 2048
 LLAMA_3_VOCABULARY = 128_256
@@ -123,7 +124,7 @@ class _Joined:
     """Of a query or key matrix, whose rows are put in our order."""
 
     @property
-    def file(self) -> Path:
+    def file(self) -> Place:
         """The first file, for messages."""
         return self.parts[0].file
 

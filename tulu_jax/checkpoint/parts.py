@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import RawIOBase
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ import tensorstore
 from orbax.checkpoint import type_handlers
 
 from tulu_jax.files import json_or_none
+from tulu_jax.places import CONTEXT, Address, Place, as_place, kvstore
 from tulu_jax.processes import all_cores
 
 T = TypeVar("T")
@@ -139,13 +139,13 @@ class LazyHandler(type_handlers.NumpyHandler):
 
 def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], None]]:
     """What writes each part to its file; the array's own description is written here."""
-    folder = Path(info.parent_dir) / info.name
+    folder = as_place(str(info.parent_dir)) / info.name
     chunk = [max(1, value.part_rows), *(max(1, size) for size in value.shape[1:])]
     chunk = chunk[: len(value.shape)]
     layout = {"shape": value.shape, "chunks": chunk, "compressor": None, "order": "C"}
     spec = {
         "driver": "zarr",
-        "kvstore": {"driver": "file", "path": str(folder)},
+        "kvstore": kvstore(folder),
         "dtype": value.dtype.name,
         "metadata": layout,
     }
@@ -155,8 +155,11 @@ def _part_writers(value: LazyArray, info: Any) -> Iterator[Callable[[], None]]:
         yield lambda file=file, make=make: _write_file(file, _padded(make(), chunk))
 
 
-def _write_file(path: Path, array: np.ndarray) -> None:
+def _write_file(path: Place, array: np.ndarray) -> None:
     """Writes the numbers in C order; they may reach the disk later."""
+    if isinstance(path, Address):
+        path.write_bytes(np.ascontiguousarray(array).tobytes())
+        return
     with path.open("wb", buffering=0) as file:
         write_bytes(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
@@ -193,7 +196,7 @@ def _padded(part: np.ndarray, chunk: list[int]) -> np.ndarray:
 class PartReader:
     """Parts of the arrays of one checkpoint's `state` folder."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Place) -> None:
         """Opens nothing yet."""
         self._state = state
         self._stores: dict[tuple[str, ...], Any] = {}
@@ -240,6 +243,8 @@ class PartReader:
 
     def _plain_chunk(self, path: tuple[str, ...]) -> list[int] | None:
         """The shape of the array's chunks if they are files of rows of plain numbers."""
+        if isinstance(self._state, Address):  # parts of objects are for TensorStore to read
+            return None
         if path not in self._chunks:
             store = self._store(path)
             layout = store.spec().to_json().get("metadata", {})
@@ -268,21 +273,24 @@ class PartReader:
 
     def _store(self, path: tuple[str, ...]) -> Any:
         if path not in self._stores:
-            base: dict[str, Any] = {"driver": "file", "path": f"{self._state}/"}
-            name = f"{'.'.join(path)}/"
-            kvstore = {"driver": "ocdbt", "base": base, "path": name}
+            name = ".".join(path)
+            within: dict[str, Any] = {
+                "driver": "ocdbt", "base": kvstore(self._state), "path": f"{name}/"
+            }  # fmt: skip
             if self._in_files:
-                kvstore = {**base, "path": f"{self._state}/{name}"}
-            spec = {"driver": self._driver, "kvstore": kvstore, "fill_missing_data_reads": False}
-            self._stores[path] = tensorstore.open(spec, open=True, read=True).result()
+                within = kvstore(self._state / name)
+            spec = {"driver": self._driver, "kvstore": within, "fill_missing_data_reads": False}
+            context = tensorstore.Context(CONTEXT)
+            opened = tensorstore.open(spec, open=True, read=True, context=context)
+            self._stores[path] = opened.result()
         return self._stores[path]
 
 
-def uses_ocdbt(state: Path) -> bool:
+def uses_ocdbt(state: Place) -> bool:
     """Whether arrays lie in TensorStore's database, as training saves them, or in plain files."""
     return bool(_state_metadata(state).get("use_ocdbt", (state / "manifest.ocdbt").is_file()))
 
 
-def _state_metadata(state: Path) -> dict[str, Any]:
+def _state_metadata(state: Place) -> dict[str, Any]:
     found = json_or_none(state / "_METADATA")
     return found if isinstance(found, dict) else {}

@@ -46,6 +46,7 @@ from tulu_jax.errors import CheckpointError
 from tulu_jax.files import write_json
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, at
+from tulu_jax.places import Place, as_place, local_folder
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 TORCH_NAME = "adapter_model.bin"
@@ -56,13 +57,13 @@ F32 = np.dtype(np.float32)
 
 
 def save_peft(
-    path: str | Path,
+    path: str | Place,
     config: ModelConfig,
     lora: LoraConfig,
     adapters: Mapping[str, Any],
     *,
     base: str,
-) -> Path:
+) -> Place:
     """Writes a folder that `peft.PeftModel.from_pretrained` loads; returns it.
 
     Args:
@@ -99,13 +100,13 @@ def save_peft(
     with whole_folder(path) as partial:
         folder = partial.folder
         shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
-        write_shard(folder / WEIGHTS_NAME, shard, F32, iter(tensors.items()))
+        write_shard(partial.place_of(WEIGHTS_NAME), shard, F32, iter(tensors.items()))
         write_json(folder / ADAPTER_CONFIG, fields)
-    return Path(path)
+    return as_place(path)
 
 
 def load_peft(
-    path: str | Path, config: ModelConfig, *, note: Note = lambda _: None
+    path: str | Place, config: ModelConfig, *, note: Note = lambda _: None
 ) -> tuple[LoraConfig, dict[str, Any]]:
     """The settings and the tree of adapters, float32 host arrays, in a folder of PEFT's.
 
@@ -118,7 +119,7 @@ def load_peft(
       CheckpointError: files are missing or damaged, the adapter is of a kind we do not have, has
         numbers that are not finite, or does not fit the model. Nothing is guessed.
     """
-    folder = Path(path)
+    folder = local_folder(path, weights=True)
     lora, ours = read_adapter_config(folder, config, note)
     modules = modules_of(config, lora)
     specs = _named_specs(folder, modules, config, note)

@@ -25,6 +25,15 @@ class ParamsReader(abc.ABC):
     """What was left out or added and why, for people."""
 
     @property
+    def far(self) -> bool:
+        """Whether the files lie in a bucket, where every byte read is one on the network."""
+        return False
+
+    def file_order(self, path: ParamPath) -> list[int]:
+        """The axes of one weight from those whose parts lie furthest apart in its files."""
+        return list(range(len(self.shape(path))))
+
+    @property
     def identity(self) -> str | None:
         """What names these very weights; None where nothing does."""
         return None

@@ -104,6 +104,15 @@ class Resized(ParamsReader):
         """The dtype one weight is given in."""
         return self.inner.dtype(path)
 
+    @property
+    def far(self) -> bool:
+        """As the reader that it grows."""
+        return self.inner.far
+
+    def file_order(self, path: ParamPath) -> list[int]:
+        """As the reader that it grows."""
+        return self.inner.file_order(path)
+
     def rows_at_once(self, path: ParamPath) -> int:
         """Rows of the first axis that are read together, however few are asked for."""
         return self.inner.rows_at_once(path)

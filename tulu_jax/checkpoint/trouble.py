@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from shlex import quote
 
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import advice, disk_error
+from tulu_jax.places import Place
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE)
 """Errors of the machine or of its network, not of what is read."""
+NETWORK = (
+    "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED",
+    "retry attempts failed",
+)  # fmt: skip
+"""What TensorStore calls it when a bucket cannot be reached or may not be read."""
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 
@@ -34,7 +39,7 @@ def how_to_write(error: Exception, *, other: str = "choose another folder") -> s
     return f"{(cause and advice(cause)) or 'try again'}, or {other}"
 
 
-def unwritable(folder: Path, error: Exception, *, other: str, kept: str) -> CheckpointError:
+def unwritable(folder: Place, error: Exception, *, other: str, kept: str) -> CheckpointError:
     """The error of a checkpoint that cannot be written; `kept` says what is as it was."""
     return CheckpointError(
         "checkpoint cannot be written",
@@ -51,10 +56,11 @@ def is_passing(error: BaseException) -> bool:
     said = str(error)
     told = any(os.strerror(each) in said for each in (*DENIED, *PASSING))
     no_memory = isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
-    return code in (*DENIED, *PASSING) or told or no_memory
+    no_bucket = any(words in said for words in NETWORK)
+    return code in (*DENIED, *PASSING) or told or no_memory or no_bucket
 
 
-def unreadable(path: Path, error: Exception) -> CheckpointError:
+def unreadable(path: Place, error: Exception) -> CheckpointError:
     """The error of a checkpoint that cannot be restored: damaged, unless the error is passing."""
     got = f"{type(error).__name__}: {str(error)[:500]}"
     if is_passing(error):
@@ -62,7 +68,8 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
             "checkpoint cannot be restored now",
             got=got,
             at=path,
-            do="nothing says that it is damaged: see to the rights or the memory, and try again",
+            do="nothing says that it is damaged: see to the rights, the memory or the network, and "
+            "try again",
         )
     return DamagedCheckpointError(
         "checkpoint cannot be restored",
@@ -74,7 +81,7 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-def no_checkpoint(folder: Path, step: int | None, steps: list[int]) -> CheckpointError:
+def no_checkpoint(folder: Place, step: int | None, steps: list[int]) -> CheckpointError:
     """The error of a run that has no complete checkpoint, or not that one; says what is there."""
     what, run, do = "no complete checkpoint", folder.parent, None
     if step is not None and steps:
@@ -100,11 +107,14 @@ def no_checkpoint(folder: Path, step: int | None, steps: list[int]) -> Checkpoin
 
 
 def unread(
-    what: str, path: Path, steps: list[int], error: Exception, *, part: str = ""
+    what: str, path: Place, steps: list[int], error: Exception, *, part: str = ""
 ) -> CheckpointError:
     """The error of what a reader of a run's checkpoint cannot give; `steps` are its whole ones."""
     if is_passing(error):
-        do = "nothing says that it is damaged: see to the rights or the memory, and try again"
+        do = (
+            "nothing says that it is damaged: see to the rights, the memory or the network, and "
+            "try again"
+        )
     elif older := [step for step in steps if step < int(path.name)]:
         do = f"the checkpoint is damaged: use an older one, --step {older[-1]}"
     else:

@@ -17,6 +17,7 @@ from tulu_jax.checkpoint.checksums import file_checksum
 from tulu_jax.checkpoint.trouble import how_to_write
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import json_or_none, sha256, write_whole
+from tulu_jax.places import Address, Place, as_place
 
 MARKER = "NOT_COMPLETE"
 """File inside a folder that is still being written."""
@@ -29,6 +30,10 @@ class PartialFolder:
     folder: Path
     job: str | None
     done: dict[str, str]
+
+    def place_of(self, name: str) -> Place:
+        """Where a large file is to be written."""
+        return self.folder / name
 
     def finish(self, name: str, checksum: str) -> None:
         """Notes that a file is whole."""
@@ -46,7 +51,7 @@ class PartialFolder:
 
 @contextlib.contextmanager
 def whole_folder(
-    path: str | Path, *, job: str | None = None, overwrite: bool | None = None
+    path: str | Place, *, job: str | None = None, overwrite: bool | None = None
 ) -> Iterator[PartialFolder]:
     """Inside, the working folder to fill; after it, the folder has its name.
 
@@ -61,7 +66,13 @@ def whole_folder(
     Raises:
       CheckpointError: the folder holds something, or cannot be written.
     """
-    target = Path(path).absolute()
+    target = as_place(path).absolute()
+    if isinstance(target, Address):
+        from tulu_jax.checkpoint.far_folder import far_folder
+
+        with far_folder(target, job=job, overwrite=overwrite) as progress:
+            yield progress
+        return
     check_target(target, overwrite)
     partial = target.with_name(target.name + ".partial")
     try:
@@ -79,7 +90,7 @@ def whole_folder(
         raise
 
 
-def check_target(target: Path, overwrite: bool | None) -> None:
+def check_target(target: Place, overwrite: bool | None) -> None:
     """Refuses to write over anything but a model folder, and that only when told to.
 
     Raises:

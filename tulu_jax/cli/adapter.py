@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tulu_jax.cli.flags import new_command, path_argument
+from tulu_jax.cli.flags import model_argument, new_command, place_argument
 
 DESCRIPTION = """\
 Turns an adapter in PEFT's format (adapter_config.json beside adapter_model.safetensors or .bin)
@@ -31,13 +31,13 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
     )
     parser.add_argument(
-        "--peft", type=path_argument, required=True, metavar="DIR", help="the adapter's folder"
+        "--peft", type=model_argument, required=True, metavar="DIR", help="the adapter's folder"
     )
     parser.add_argument(
-        "--base", type=path_argument, required=True, metavar="DIR", help="the base model's folder"
+        "--base", type=model_argument, required=True, metavar="DIR", help="the base model's folder"
     )
     parser.add_argument(
-        "--model_dir", type=path_argument, required=True, metavar="OUT", help="run folder to make"
+        "--model_dir", type=place_argument, required=True, metavar="OUT", help="run folder to make"
     )
 
 

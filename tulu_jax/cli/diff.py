@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tulu_jax.cli.flags import new_command, path_argument
+from tulu_jax.cli.flags import model_argument, new_command, path_argument
 
 DESCRIPTION = """\
 make:  writes tuned - base, tensor by tensor, as a Hugging Face folder that may be published where
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     for action in (make, apply):
         action.add_argument(
             "--base",
-            type=path_argument,
+            type=model_argument,
             required=True,
             metavar="DIR",
             help="the base model's folder",
@@ -48,10 +48,14 @@ def add_parser(subparsers: Any) -> None:
             "--output", type=path_argument, required=True, metavar="DIR", help="folder to make"
         )
     make.add_argument(
-        "--tuned", type=path_argument, required=True, metavar="DIR", help="the tuned model's folder"
+        "--tuned",
+        type=model_argument,
+        required=True,
+        metavar="DIR",
+        help="the tuned model's folder",
     )
     apply.add_argument(
-        "--diff", type=path_argument, required=True, metavar="DIR", help="the diff's folder"
+        "--diff", type=model_argument, required=True, metavar="DIR", help="the diff's folder"
     )
     apply.add_argument(
         "--dtype",

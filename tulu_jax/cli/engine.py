@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tulu_jax.cli.flags import number, path_argument, whole
+from tulu_jax.cli.flags import model_argument, number, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import LARGEST, PORTION, least
+from tulu_jax.places import readable
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -27,7 +27,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, sampling: bool = Tru
     """Adds the arguments that `generate`, `chat` and `serve` share; how to draw, if wanted."""
     parser.add_argument(
         "--model",
-        type=path_argument,
+        type=model_argument,
         required=True,
         metavar="PATH",
         help="Hugging Face or run folder",
@@ -35,13 +35,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, sampling: bool = Tru
     parser.add_argument("--step", type=int, help="checkpoint of a run folder (default: newest)")
     parser.add_argument(
         "--base",
-        type=path_argument,
+        type=model_argument,
         metavar="DIR",
         help="where the base of a run's adapters lies now (default: as in training)",
     )
     parser.add_argument(
         "--tokenizer",
-        type=path_argument,
+        type=model_argument,
         metavar="PATH",
         help="tokenizer (default: the model's own)",
     )
@@ -220,7 +220,7 @@ def _open_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], dic
     from tulu_jax.checkpoint.hf.kinds import no_model
     from tulu_jax.checkpoint.merged import open_weights
 
-    path = Path(args.model)
+    path = readable(args.model)
     if (path / "checkpoints").is_dir():
         run: Any = open_weights(path, args.step, base=args.base)
         return run, run.config, run.meta, run.meta.get("generation") or {}

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.flags import path_argument, whole
+from tulu_jax.cli.flags import model_argument, path_argument, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import LARGEST
 
@@ -40,16 +40,16 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("a model of ours")
     group.add_argument(
-        "--model", "--model_name_or_path", dest="model", type=path_argument, metavar="PATH",
+        "--model", "--model_name_or_path", dest="model", type=model_argument, metavar="PATH",
         help="Hugging Face or run folder",
     )  # fmt: skip
     group.add_argument(
-        "--tokenizer", "--tokenizer_name_or_path", dest="tokenizer", type=path_argument,
+        "--tokenizer", "--tokenizer_name_or_path", dest="tokenizer", type=model_argument,
         metavar="PATH", help="tokenizer (default: the model's own)",
     )  # fmt: skip
     group.add_argument("--step", type=int, help="checkpoint of a run folder (default: newest)")
     group.add_argument(
-        "--base", type=path_argument, metavar="DIR", help="where the base of a run's adapters lies"
+        "--base", type=model_argument, metavar="DIR", help="where the base of a run's adapters lies"
     )
     group.add_argument(
         "--dtype", default=DTYPE, choices=("float32", "bfloat16"), help="dtype of computation"

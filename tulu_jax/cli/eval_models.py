@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.eval_flags import CONCURRENCY, MOST_REQUESTS, SLOTS, read_quirks
 from tulu_jax.errors import ConfigError
+from tulu_jax.places import Place, as_place, local_folder, readable
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -74,10 +75,11 @@ def _slow(args: argparse.Namespace) -> bool:
     return Quirks(SHARED, args.compat, read_quirks(args)).paper("slow_tokenizer")
 
 
-def _tokenizer(path: Path, *, slow: bool) -> Tokenizer:
+def _tokenizer(place: Place, *, slow: bool) -> Tokenizer:
     """A tokenizer; the slow one where it has one."""
     from tulu_jax.chat import load_model_tokenizer
 
+    path = local_folder(place)
     names = {file.name for file in path.iterdir()} if path.is_dir() else {path.name}
     has_slow = "tokenizer.model" in names or {"vocab.json", "merges.txt"} <= names
     return load_model_tokenizer(path, "paper" if slow and has_slow else "hf")
@@ -142,9 +144,10 @@ class FolderModel(Answerer):
 
         assert self.tokenizer is not None
         args = self._args
-        run = Path(args.model) / "checkpoints"
-        folders = [run if run.is_dir() else Path(args.model)]
-        folders += [args.base] if args.base else []
+        model = readable(args.model)
+        run = model / "checkpoints"
+        folders = [run if run.is_dir() else model]
+        folders += [readable(args.base)] if args.base else []
         return fingerprint(
             folders, step=args.step, dtype=args.dtype, tokenizer=self.tokenizer.fingerprint,
             max_length=self.max_length, seed=args.seed,
@@ -154,12 +157,12 @@ class FolderModel(Answerer):
         """See `Answerer`."""
         from tulu_jax.cli.trained_on import dataset_of_folder, dataset_of_run
 
-        path = Path(self._args.model)
+        path = as_place(self._args.model)
         meta = getattr(self._opened.reader, "meta", None)
         return {
             "name": path.name,
             "path": str(path),
-            "dataset": dataset_of_folder(path) if meta is None else dataset_of_run(meta),
+            "dataset": dataset_of_folder(readable(path)) if meta is None else dataset_of_run(meta),
             "step": self._args.step,
             "dtype": self._args.dtype,
             "num_params": self._opened.config.num_params,

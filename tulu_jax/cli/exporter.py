@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.flags import new_command, path_argument, path_or_none, path_text
+from tulu_jax.cli.flags import (
+    model_argument,
+    model_or_none,
+    model_text,
+    new_command,
+    place_argument,
+)
 from tulu_jax.cli.trained_on import dataset_of_run
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import real_path, user_path
+from tulu_jax.files import real_path
+from tulu_jax.places import Address, Place, as_place, is_address, user_place
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -47,11 +57,15 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
     )
     parser.add_argument(
-        "--model_dir", type=path_argument, required=True, metavar="RUN", help="run folder"
+        "--model_dir", type=place_argument, required=True, metavar="RUN", help="run folder"
     )
     parser.add_argument("--step", type=int, metavar="N", help="step to export (default: newest)")
     parser.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="folder to make"
+        "--output", type=model_argument, required=True, metavar="DIR",
+        help="folder to make, also gs://bucket/folder; hf://org/name uploads it to the Hub",
+    )  # fmt: skip
+    parser.add_argument(
+        "--private", action="store_true", help="with --output hf://org/name: only you may see it"
     )
     parser.add_argument(
         "--dtype",
@@ -66,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--tokenizer",
-        type=path_or_none,
+        type=model_or_none,
         metavar="PATH",
         help="folder with a tokenizer (default: the run's own; 'none': weights only)",
     )
@@ -92,7 +106,7 @@ def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--base",
-        type=path_text,
+        type=model_text,
         metavar="DIR",
         help="where the adapters' base lies now (default: as in training); without --merge also a "
         "name on the Hub, which PEFT will find it by",
@@ -101,6 +115,32 @@ def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and reports; returns the exit status."""
+    with _destination(args):
+        return _export(args)
+
+
+@contextlib.contextmanager
+def _destination(args: argparse.Namespace) -> Iterator[None]:
+    """Inside, `args.output` is where to write; of hf:// a folder that is uploaded afterwards."""
+    named = args.output
+    hub = isinstance(named, Address) and named.scheme == "hf"
+    if args.private and not hub:
+        raise ConfigError(
+            "--private goes with --output hf://org/name only", got=named, do="leave it out"
+        )
+    if not isinstance(named, Address) or not hub:
+        yield
+        return
+    from tulu_jax.places import check_free, push
+
+    check_free(named)
+    with tempfile.TemporaryDirectory(prefix="tulu-") as folder:
+        args.output = Path(folder) / named.name
+        yield
+        print(f"uploaded to {push(args.output, named, private=args.private)}", flush=True)
+
+
+def _export(args: argparse.Namespace) -> int:
     from tulu_jax.checkpoint.arrays import CheckpointReader
     from tulu_jax.checkpoint.checksums import ALGORITHM
     from tulu_jax.checkpoint.hf import save
@@ -155,8 +195,8 @@ def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
     from tulu_jax.checkpoint.merged import MergedReader, saved_lora
 
     saved_lora(reader.meta)
-    whole = MergedReader(reader, args.base and user_path(args.base, name="--base"))
-    if getattr(args, "output", None) and real_path(whole.base_path) == real_path(args.output):
+    whole = MergedReader(reader, args.base and user_place(args.base, name="--base", hub=True))
+    if getattr(args, "output", None) and same_place(whole.base_path, args.output):
         raise ConfigError(
             "--output is the base of these adapters, which is read meanwhile",
             got=args.output,
@@ -166,7 +206,7 @@ def merged(args: argparse.Namespace, reader: CheckpointReader) -> Any:
     return whole
 
 
-def refuse_within(output: Path, model_dir: Path) -> None:
+def refuse_within(output: Place, model_dir: Place) -> None:
     """Refuses an output among a run's checkpoints, where it would pass for one.
 
     Raises:
@@ -174,14 +214,23 @@ def refuse_within(output: Path, model_dir: Path) -> None:
     """
     from tulu_jax.checkpoint.arrays import checkpoints_dir
 
-    checkpoints = real_path(checkpoints_dir(model_dir))
-    if real_path(output).is_relative_to(checkpoints):
+    checkpoints = _real(checkpoints_dir(model_dir))
+    if f"{_real(output)}/".startswith(f"{checkpoints}/"):
         raise ConfigError(
             "--output lies among the run's checkpoints",
             got=output,
             expected=f"a folder outside {checkpoints}",
             do="choose another --output",
         )
+
+
+def same_place(one: Place, other: Place) -> bool:
+    """Whether both lead to the same folder."""
+    return _real(one) == _real(other)
+
+
+def _real(place: Place) -> Any:
+    return place if isinstance(place, Address) else real_path(place)
 
 
 def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console: Any) -> int:
@@ -203,8 +252,9 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
             got=unused if given[unused] is True else f"{unused} {given[unused]}",
             do="leave it out, or add --merge for one whole model",
         )
-    if args.base and Path(args.base).is_dir():
-        base = str(user_path(args.base))
+    if args.base and not is_address(args.base) and Path(args.base).is_dir():
+        base = str(user_place(args.base))
+    base = base.removeprefix("hf://")  # as PEFT names a model of the Hub
     folder = save_peft(args.output, reader.config, lora, reader.params(), base=base)
     console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
     console.print("a model by itself: the same with --merge")
@@ -212,8 +262,8 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
 
 
 def find_tokenizer(
-    run_dir: str | Path,
-    given: str | Path | None,
+    run_dir: str | Place,
+    given: str | Place | None,
     meta: dict[str, Any],
     *,
     chat_template: str | None = None,
@@ -232,16 +282,17 @@ def find_tokenizer(
 
     if given == "none":
         return None
-    places = [Path(run_dir) / "tokenizer", Path(run_dir), Path(meta.get("tokenizer_path", run_dir))]
-    found = [place for place in places if holds_tokenizer(place)]
-    if given is None and not found:
+    run = as_place(run_dir)
+    places = [run / "tokenizer", run, as_place(meta.get("tokenizer_path", run_dir))]
+    found = None if given else next(filter(holds_tokenizer, places), None)
+    if given is None and found is None:
         raise ConfigError(
             "no tokenizer",
             at=run_dir,
             expected="a tokenizer in the run folder",
             do="give --tokenizer PATH",
         )
-    path, encoding = given or found[0], meta.get("encoding", "hf")
+    path, encoding = given or found or run, meta.get("encoding", "hf")
     if "tokenizer" not in meta:
         if chat_template is None:
             return load_model_tokenizer(path, encoding)

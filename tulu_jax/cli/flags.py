@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import Check, between
 from tulu_jax.files import user_path
+from tulu_jax.places import Place, is_address, user_place
 
 Number = TypeVar("Number", int, float)
 
@@ -39,9 +40,33 @@ def path_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def path_or_none(text: str) -> Path | str:
-    """The same, but `none` stays the word."""
-    return text if text == "none" else path_argument(text)
+def place_argument(text: str) -> Place:
+    """`user_place`, for `add_argument(type=...)`: a path, or an address in a bucket.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is neither.
+    """
+    try:
+        return user_place(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def model_argument(text: str) -> Place:
+    """The same of a model or tokenizer to read, which may be one of the Hub.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none of these.
+    """
+    try:
+        return user_place(text, hub=True)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def model_or_none(text: str) -> Place | str:
+    """`model_argument`, but `none` stays the word."""
+    return text if text == "none" else model_argument(text)
 
 
 def path_text(text: str) -> str:
@@ -53,6 +78,26 @@ def path_text(text: str) -> str:
     path = path_argument(text)
     plain = not text.startswith("~") and ".." not in Path(text).parts
     return text if plain else str(path)
+
+
+def place_text(text: str) -> str:
+    """`place_argument` as text, as `path_text`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no path or address.
+    """
+    place = place_argument(text)
+    return str(place) if is_address(place) else path_text(text)
+
+
+def model_text(text: str) -> str:
+    """`model_argument` as text, as `path_text`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no path or address.
+    """
+    place = model_argument(text)
+    return str(place) if is_address(place) else path_text(text)
 
 
 def whole(low: int, high: int = MANY) -> Callable[[str], int]:

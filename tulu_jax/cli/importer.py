@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tulu_jax.cli import verify
-from tulu_jax.cli.flags import new_command, path_argument
+from tulu_jax.cli.flags import model_argument, new_command, path_argument, place_argument
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import TIKTOKEN, kind_of_file
+from tulu_jax.places import Place, readable
 
 DESCRIPTION = """\
 Turns a model into checkpoint 0 of a run folder. It may be in Hugging Face's layout (config.json
@@ -56,13 +56,13 @@ def add_parser(subparsers: Any) -> None:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--hf", type=path_argument, metavar="DIR", help="folder in Hugging Face's layout"
+        "--hf", type=model_argument, metavar="DIR", help="folder in Hugging Face's layout"
     )
     source.add_argument(
         "--meta", type=path_argument, metavar="DIR", help="folder in Meta's original layout"
     )
     parser.add_argument(
-        "--model_dir", type=path_argument, required=True, metavar="OUT", help="run folder to make"
+        "--model_dir", type=place_argument, required=True, metavar="OUT", help="run folder to make"
     )
     parser.add_argument(
         "--dtype",
@@ -102,11 +102,13 @@ def run(args: argparse.Namespace) -> int:
 
     console = plain_console(soft_wrap=True)
     start = time.perf_counter()
+    named = args.hf or args.meta
+    args.hf = args.hf and readable(args.hf)
     _check_verify(args)
     _check_source(args)
     place = _tokenizer_place(args, console)
     with _comparing(args) as compared:
-        config, step = _import(args, console, compared)
+        config, step = _import(args, console, compared, named.name)
     if compared.result() is not None:
         console.print(f"checksums of {compared.result()} files are right")
     copied = args.model_dir / "tokenizer"  # where later commands find it
@@ -137,7 +139,9 @@ def _check_source(args: argparse.Namespace) -> None:
         )
 
 
-def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tuple[Any, Path]:
+def _import(
+    args: argparse.Namespace, console: Any, compared: Future[Any], name: str
+) -> tuple[Any, Place]:
     """Writes the checkpoint, if the files are right; returns the model and the folder."""
     import jax
 
@@ -153,7 +157,7 @@ def _import(args: argparse.Namespace, console: Any, compared: Future[Any]) -> tu
     meta = {
         "model": config_to_dict(reader.config),
         "step": 0,
-        "source": {"format": source, "folder": Path(args.hf or args.meta).name,
+        "source": {"format": source, "folder": name,
                    "dtype": args.dtype},
         "generation": dict(reader.generation),
         "versions": {"tulu_jax": tulu_jax.__version__},
@@ -195,7 +199,7 @@ def _comparing(args: argparse.Namespace) -> Iterator[Future[int | None]]:
     """What compares the files with checksums.json, side by side with what is done inside."""
     from tulu_jax.checkpoint.checksums import verify_checksums
 
-    folder, stop = Path(args.hf or args.meta), threading.Event()
+    folder, stop = args.hf or args.meta, threading.Event()
     with ThreadPoolExecutor(1) as pool:
         try:
             yield pool.submit(
@@ -220,7 +224,7 @@ def _counted(lazy: Any, report: Callable[[int], None]) -> Any:
     )
 
 
-def _tokenizer_place(args: argparse.Namespace, console: Any) -> Path | None:
+def _tokenizer_place(args: argparse.Namespace, console: Any) -> Place | None:
     """The folder that holds the model's tokenizer; Meta keeps it beside the folders of the sizes.
 
     None where there is none that can be used: of Llama 3 Meta's folders have tiktoken's file only.

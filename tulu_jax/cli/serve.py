@@ -11,6 +11,7 @@ from tulu_jax.cli.engine import add_model_arguments, make_engine, open_model
 from tulu_jax.cli.flags import new_command, number, path_argument, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import between
+from tulu_jax.places import is_address
 
 if TYPE_CHECKING:
     from tulu_jax.generate import Engine
@@ -130,7 +131,8 @@ def _serve(
     from tulu_jax.serve.service import Service
 
     assert engine.tokenizer is not None  # a model has one here
-    name = args.name or Path(args.model).resolve().name
+    own = args.model if is_address(args.model) else Path(args.model).resolve()
+    name = args.name or own.name
     limits = Limits(args.timeout, round(args.max_body_mb * 1e6), min(60.0, args.timeout))
     runner = Runner(engine, args.max_queue)
     service = Service(runner, engine.tokenizer, name, limits)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tulu_jax.files import json_or_none
+from tulu_jax.places import Place
 
 _MIXTURE = re.compile(r"^DataConfig\.mixture = (.*(?:\n[ \t]+.*)*)", re.MULTILINE)
 
@@ -29,7 +29,7 @@ def dataset_of_run(meta: Mapping[str, Any]) -> str | None:
     return said if isinstance(said, str) and said else None
 
 
-def dataset_of_folder(folder: Path) -> str | None:
+def dataset_of_folder(folder: Place) -> str | None:
     """The mixture or dataset that an exported folder names; None where it does not say."""
     from tulu_jax.checkpoint.hf.save import TRAINING
 

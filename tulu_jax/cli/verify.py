@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.flags import new_command, number, path_argument
+from tulu_jax.cli.flags import model_argument, new_command, number, path_argument, place_argument
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import between, least
 from tulu_jax.files import kind_of
+from tulu_jax.places import local_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,13 +52,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--hf",
-        type=path_argument,
+        type=model_argument,
         required=True,
         metavar="DIR",
         help="folder in Hugging Face format",
     )
     parser.add_argument(
-        "--model_dir", type=path_argument, required=True, metavar="RUN", help="run folder"
+        "--model_dir", type=place_argument, required=True, metavar="RUN", help="run folder"
     )
     parser.add_argument("--step", type=int, metavar="N", help="step to read (default: newest)")
     add_limits(parser)
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     texts = None if args.prompts is None else _lines(args.prompts)
     reader = CheckpointReader(args.model_dir, args.step)
     config = reader.config
-    reference = TransformersModel(args.hf, config)
+    reference = TransformersModel(local_folder(args.hf, weights=True), config)
     prompts = _prompts(args, texts, reader, reference.vocab_size)
     found = compare(config, reader.params(), reference, prompts, limits)
     console.print(

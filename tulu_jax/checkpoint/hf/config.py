@@ -9,7 +9,6 @@ text that is only slightly worse.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.families import hf_family
@@ -19,9 +18,10 @@ from tulu_jax.checkpoint.hf.kinds import no_model
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.files import read_json
 from tulu_jax.models import ModelConfig
+from tulu_jax.places import Place
 
 
-def read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Place) -> ModelConfig:
     """The model that the folder's `config.json` describes.
 
     Raises:

@@ -16,6 +16,7 @@ from tulu_jax.checkpoint.hf.tensors import TensorSpec
 from tulu_jax.checkpoint.hf.torch_file import read_torch_file
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json, real_path
+from tulu_jax.places import Address, Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Format:
     single: str
     index: str
     suffix: str
-    read: Callable[[Path], dict[str, TensorSpec]]
+    read: Callable[[Place], dict[str, TensorSpec]]
 
 
 FORMATS = (
@@ -35,7 +36,7 @@ FORMATS = (
 """In order of preference."""
 
 
-def find_tensors(folder: Path) -> dict[str, TensorSpec]:
+def find_tensors(folder: Place) -> dict[str, TensorSpec]:
     """All tensors of a Hugging Face folder: one file, or shards named by an index.
 
     Raises:
@@ -76,13 +77,13 @@ def _what_is_lacking(others: list[str]) -> str:
     return f"copy or download the index of these parts too: {kind.index}"
 
 
-def _some(specs: dict[str, TensorSpec], where: Path) -> dict[str, TensorSpec]:
+def _some(specs: dict[str, TensorSpec], where: Place) -> dict[str, TensorSpec]:
     if not specs:
         raise CheckpointError("weights file holds no tensors", at=where, do="save the model anew")
     return specs
 
 
-def _read_index(path: Path, kind: Format) -> dict[str, str]:
+def _read_index(path: Place, kind: Format) -> dict[str, str]:
     weight_map = read_json(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
@@ -104,19 +105,19 @@ def _read_index(path: Path, kind: Format) -> dict[str, str]:
     return weight_map
 
 
-def _leads_out(path: Path) -> bool:
+def _leads_out(path: Place) -> bool:
     """Whether a link points out of the folder; one into the cache of huggingface_hub does not.
 
     There snapshots/REVISION/FILE is a link to ../../blobs/SHA256.
     """
-    if not path.is_symlink():
+    if isinstance(path, Address) or not path.is_symlink():
         return False
     target, folder = real_path(path), real_path(path.parent)
     return target.parent not in (folder, folder.parent.parent / "blobs")
 
 
 def _find_in_shards(
-    folder: Path, kind: Format, weight_map: Mapping[str, str]
+    folder: Place, kind: Format, weight_map: Mapping[str, str]
 ) -> dict[str, TensorSpec]:
     specs: dict[str, TensorSpec] = {}
     for file in sorted(set(weight_map.values())):

@@ -8,13 +8,13 @@ training, and are written again by the export, like every other field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from tulu_jax.checkpoint.hf.fields import Fields, check_vocabulary
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json
 from tulu_jax.models import ModelConfig
+from tulu_jax.places import Place
 
 GENERATION_CONFIG = "generation_config.json"
 LEFT_OUT = ("_from_model_config",)
@@ -29,7 +29,7 @@ CHANGES_TEXT: dict[str, Any] = {
 """Fields that change what transformers generates -> values at which they do not."""
 
 
-def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
+def read_generation(folder: Place, config: ModelConfig) -> dict[str, Any]:
     """The fields of a folder's `generation_config.json` as they are; empty where there is none.
 
     Raises:
@@ -43,7 +43,7 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in LEFT_OUT}
 
 
-def generation_stops(fields: Mapping[str, Any], at: Path | None = None) -> tuple[int, ...]:
+def generation_stops(fields: Mapping[str, Any], at: Place | None = None) -> tuple[int, ...]:
     """The stop tokens that the fields name: one, a list, or none.
 
     Raises:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 
+from tulu_jax.checkpoint.whole_folder import MARKER
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import hub_advice, lost_link
+from tulu_jax.places import Place, is_address
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_FOLDER = "a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin"
@@ -14,7 +15,7 @@ SOME = 20
 """Most folders inside that are looked into."""
 
 
-def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
+def no_model(folder: Place, *, expected: str = MODEL_FOLDER) -> CheckpointError:
     """The error of a path at which there is no model in Hugging Face format; says what is."""
     what, do = other_kind(folder) or (None, None)
     if what is not None:
@@ -39,7 +40,26 @@ def no_model(folder: Path, *, expected: str = MODEL_FOLDER) -> CheckpointError:
     )
 
 
-def links_to_nothing(folder: Path) -> CheckpointError | None:
+def _below(path: Place, folder: Place) -> str:
+    return str(path)[len(str(folder)) + 1 :]
+
+
+def refuse_unfinished(folder: Place) -> None:
+    """Refuses a folder in a bucket that an export still writes, or that was killed.
+
+    Raises:
+      CheckpointError: it is one.
+    """
+    if is_address(folder) and (folder / MARKER).is_file():
+        raise CheckpointError(
+            "export of this folder is not complete",
+            got=MARKER,
+            at=folder,
+            do="wait for it, or give the same tulu export again: it goes on where it was killed",
+        )
+
+
+def links_to_nothing(folder: Place) -> CheckpointError | None:
     """The error of a folder in which links lead to nothing; None where none does.
 
     Snapshots in the cache of huggingface_hub are links to `../../blobs`: copied alone, or cleared
@@ -58,7 +78,7 @@ def links_to_nothing(folder: Path) -> CheckpointError | None:
     )
 
 
-def other_kind(folder: Path) -> tuple[str, str] | None:
+def other_kind(folder: Place) -> tuple[str, str] | None:
     """What else a folder holds, and what takes it; None for nothing that is known."""
     name = quote(str(folder))
     if (folder / ADAPTER_CONFIG).is_file():
@@ -76,7 +96,7 @@ def other_kind(folder: Path) -> tuple[str, str] | None:
     for pattern, what, do in OF_TRAINERS:
         found = next(iter(sorted(folder.glob(pattern))), None)
         if found is not None:
-            return f"{what} ({found.relative_to(folder)})", do
+            return f"{what} ({_below(found, folder)})", do
     return None
 
 
@@ -94,7 +114,7 @@ OF_TRAINERS = (
 """Files in which other programs keep weights, what they are, and what to do."""
 
 
-def folder_inside(folder: Path) -> str | None:
+def folder_inside(folder: Place) -> str | None:
     """Which folder inside may be meant."""
     if not folder.is_dir():
         return None

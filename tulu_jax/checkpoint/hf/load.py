@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import mmap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.files import find_tensors
 from tulu_jax.checkpoint.hf.generation import read_generation
-from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
+from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG, refuse_unfinished
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
     expected_tensors,
@@ -28,14 +29,16 @@ from tulu_jax.checkpoint.hf.tensors import (
     numpy_dtype,
     other_dtype,
     read_tensor,
+    taken,
 )
 from tulu_jax.checkpoint.hf.weights import Weight
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models import ModelConfig
+from tulu_jax.places import Place, is_address, readable
 
 
-def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, dict[str, Any]]:
+def load(path: str | Place, dtype: str | None = "float32") -> tuple[ModelConfig, dict[str, Any]]:
     """The model in a Hugging Face folder: its config, and its weights as NumPy arrays.
 
     Needs memory for the whole model; `open_folder` reads parameter by parameter.
@@ -51,20 +54,21 @@ def load(path: str | Path, dtype: str | None = "float32") -> tuple[ModelConfig, 
     return folder.config, folder.params()
 
 
-def open_folder(path: str | Path, dtype: str | None = "float32") -> HfFolder:
+def open_folder(path: str | Place, dtype: str | None = "float32") -> HfFolder:
     """A checked Hugging Face folder whose weights are read when asked for.
 
     Raises:
       CheckpointError: as `load`; every name, shape and size is checked here, before any read.
     """
-    folder = Path(path)
+    folder = readable(path)
+    refuse_unfinished(folder)
     config = read_config(folder)
     found = checked_folder(folder, config, find_tensors(folder), dtype)
     return dataclasses.replace(found, generation=read_generation(folder, config))
 
 
 def checked_folder(
-    folder: Path, config: ModelConfig, stored: Mapping[str, Stored], dtype: str | None
+    folder: Place, config: ModelConfig, stored: Mapping[str, Stored], dtype: str | None
 ) -> HfFolder:
     """The folder, once its tensors are known to be those of its config.
 
@@ -88,7 +92,7 @@ def checked_folder(
 class HfFolder(ParamsReader):
     """The weights in a Hugging Face folder."""
 
-    folder: Path
+    folder: Place
     config: ModelConfig
     specs: Mapping[str, Stored]
     wanted_dtype: np.dtype | None
@@ -96,6 +100,20 @@ class HfFolder(ParamsReader):
     notes: Sequence[str] = ()
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The fields of `generation_config.json`."""
+
+    @property
+    def far(self) -> bool:
+        """Whether the files lie in a bucket."""
+        return is_address(self.folder)
+
+    def file_order(self, path: ParamPath) -> list[int]:
+        """As `ParamsReader.file_order`."""
+        row, shape = self._weights[path], self.shape(path)
+        stored, layers = self.specs[row.tensor.hf_names(self.config)[0]], int(row.tensor.per_layer)
+        whole = np.frombuffer(mmap.mmap(-1, max(1, math.prod(stored.shape))), np.int8)
+        view = row.from_hf(whole[: math.prod(stored.shape)].reshape(stored.shape), shape[layers:])
+        axes = sorted(range(view.ndim), key=lambda axis: -view.strides[axis])
+        return [*range(layers), *(layers + axis for axis in axes)]
 
     @functools.cached_property
     def _weights(self) -> dict[ParamPath, Weight]:
@@ -137,10 +155,11 @@ class HfFolder(ParamsReader):
         self, target: np.ndarray, row: Weight, name: str, shape: tuple[int, ...], index: Index
     ) -> None:
         stored = self.specs[name]
-        copy_cast(target, row.from_hf(stored.view(), shape)[index], name, where=stored.file)
+        part = taken(stored, lambda tensor: row.from_hf(tensor, shape)[index])
+        copy_cast(target, part, name, where=stored.file)
 
 
-def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> list[str]:
+def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Place) -> list[str]:
     """Refuses what does not fit the config; returns notes on what is left out on purpose."""
     expected = expected_tensors(config)
     model = (
@@ -213,7 +232,7 @@ def _check_shapes(specs: Mapping[str, Stored], expected: Mapping[str, tuple[int,
             raise other_dtype(specs[name].dtype, found, specs[name].file)
 
 
-def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Path) -> str:
+def _check_tied(config: ModelConfig, specs: Mapping[str, Stored], folder: Place) -> str:
     family = hf_family(config)
     names = family.head, family.embedding
     head, embedding = (specs[name] for name in names)

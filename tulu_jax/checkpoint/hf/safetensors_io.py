@@ -10,6 +10,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -31,10 +32,12 @@ from tulu_jax.checkpoint.hf.tensors import (
     copy_cast,
     other_dtype,
     refuse_other_kinds,
+    unread_weights,
 )
 from tulu_jax.checkpoint.parts import made_ahead, write_bytes
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import HEAD_BYTES, write_json
+from tulu_jax.places import Address, Place, writing
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -49,12 +52,14 @@ PIECE_ROWS = 64
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def read_header(path: Path) -> dict[str, TensorSpec]:
+def read_header(path: Place) -> dict[str, TensorSpec]:
     """The tensors of one file, in the order in which they lie there; no tensor is read.
 
     Raises:
       CheckpointError: the file is truncated or its header is not what it must be.
     """
+    if isinstance(path, Address):
+        return _read_far(path)
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -63,7 +68,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
             stored = {name: tensors.get_slice(name) for name in tensors.offset_keys()}
             described = [(name, s.get_dtype(), tuple(s.get_shape())) for name, s in stored.items()]
     except OSError as error:
-        raise CheckpointError("weights file cannot be read", got=error, at=path) from error
+        raise unread_weights(error, path) from error
     except SafetensorError as error:
         raise CheckpointError(
             "safetensors file is truncated or damaged",
@@ -80,6 +85,15 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
         specs[name] = TensorSpec(path, dtype, shape, start, num_bytes)
         start += num_bytes
     return specs
+
+
+def _read_far(file: Address) -> dict[str, TensorSpec]:
+    from tulu_jax.checkpoint.hf.remote import remote_header
+
+    try:
+        return remote_header(file)
+    except OSError as error:
+        raise unread_weights(error, file) from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def plan_shards(
 
 
 def write_shard(
-    path: Path, shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
+    path: Place, shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
 ) -> str:
     """Writes one file from tensors that come in the shard's order; returns its checksum.
 
@@ -133,11 +147,16 @@ def write_shard(
     """
     digest = ALGORITHMS[ALGORITHM]()
     pieces = made_ahead(_pieces(shard, dtype, tensors))
-    with path.open("wb", buffering=0) as file:
+    with _to_write(path) as file:
         for piece in itertools.chain([_beginning(shard, dtype)], pieces):
             write_bytes(file, piece)
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _to_write(path: Place) -> contextlib.AbstractContextManager[Any]:
+    """A file without a buffer; in a bucket one that is there when it is whole."""
+    return writing(path) if isinstance(path, Address) else path.open("wb", buffering=0)
 
 
 def write_index(folder: Path, shards: Sequence[Shard], dtype: np.dtype) -> None:

@@ -15,7 +15,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import write_json
 from tulu_jax.models import ModelConfig
+from tulu_jax.places import Address, Place, as_place
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -57,7 +57,7 @@ Made = tuple[str, np.ndarray]
 class Saved:
     """What `save` wrote."""
 
-    folder: Path
+    folder: Place
     checksums: dict[str, str] = field(default_factory=dict)
     """Checksum of every file but checksums.json, by name."""
     num_bytes: int = 0
@@ -66,7 +66,7 @@ class Saved:
 
 
 def save(
-    path: str | Path,
+    path: str | Place,
     config: ModelConfig,
     params: Mapping[str, Any] | ParamsReader,
     *,
@@ -96,9 +96,10 @@ def save(
       CheckpointError: the folder is in use, cannot be written or is too small, the weights do not
         fit the config, or the tokenizer knows ids that the model does not.
     """
-    target = Path(path).absolute()
+    target = as_place(path).absolute()
     reader: ParamsReader = TreeReader(params) if isinstance(params, Mapping) else params
-    check_target(target, overwrite)
+    if not isinstance(target, Address):
+        check_target(target, overwrite)
     _check_params(config, reader)
     tokenizer = tokenizer and tokenizer.fitting(config.vocab_size)
     _check_tokenizer(config, tokenizer)
@@ -178,8 +179,9 @@ def _fill(
     on_progress: Callable[[str, int, int], None] | None,
 ) -> Saved:
     folder = progress.folder
-    free, needed = shutil.disk_usage(folder).free, job.num_bytes - progress.num_bytes()
-    if free < needed:
+    needed = job.num_bytes - progress.num_bytes()
+    here = not isinstance(progress.place_of(""), Address)
+    if here and (free := shutil.disk_usage(folder).free) < needed:
         raise CheckpointError(
             "output folder is too small",
             got=f"{free:,} bytes free",
@@ -221,7 +223,7 @@ def _write_weights(
             part: Iterable[Made] = itertools.islice(made, len(shard.tensors))
             if on_progress is not None:
                 part = _reported(part, done, job.num_bytes, on_progress)
-            checksum = write_shard(progress.folder / shard.name, shard, job.dtype, part)
+            checksum = write_shard(progress.place_of(shard.name), shard, job.dtype, part)
             progress.finish(shard.name, checksum)
         done = end
     write_index(progress.folder, job.shards, job.dtype)

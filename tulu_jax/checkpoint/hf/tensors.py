@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import kind_of, text_in
+from tulu_jax.places import Address, Place, read_ranges
 
 DOWNLOAD_AGAIN = "download or copy the file again"
 PACKED = ("a gzip file", "a zstd file", "an xz file", "a bzip2 file")
@@ -50,7 +52,7 @@ class Stored(Protocol):
         ...
 
     @property
-    def file(self) -> Path:
+    def file(self) -> Place:
         """The file it is in, for messages."""
         ...
 
@@ -63,7 +65,7 @@ class Stored(Protocol):
 class TensorSpec:
     """Where a tensor lies: `start` counts bytes from the file's beginning."""
 
-    file: Path
+    file: Place
     dtype: str
     shape: tuple[int, ...]
     start: int
@@ -80,13 +82,51 @@ class TensorSpec:
         """
         if self.dtype not in DTYPES:
             raise other_dtype(self.dtype, self.dtype, self.file)
+        if isinstance(self.file, Address):
+            return _fetched(self)
         raw = np.frombuffer(_mapped(self.file, self.start, self.num_bytes), np.uint8)
         skip = self.start % mmap.ALLOCATIONGRANULARITY if self.num_bytes else 0
-        flat = raw[skip : skip + self.num_bytes].view(DTYPES[self.dtype])
+        return self.laid_out(raw[skip : skip + self.num_bytes])
+
+    def laid_out(self, raw: np.ndarray) -> np.ndarray:
+        """The tensor whose bytes are uint8[num_bytes], as a view of them."""
+        flat = raw.view(DTYPES[self.dtype])
         if self.strides is None:
             return flat.reshape(self.shape)
         steps = [step * flat.itemsize for step in self.strides]
         return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+
+
+def _fetched(spec: TensorSpec) -> np.ndarray:
+    """The whole tensor from a bucket."""
+    try:
+        data = read_ranges(spec.file, [(spec.start, spec.start + spec.num_bytes)])[0]
+    except OSError as error:
+        raise unread_weights(error, spec.file) from error
+    return spec.laid_out(np.frombuffer(data, np.uint8))
+
+
+def taken(stored: Stored, select: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The part of a tensor that `select` takes of it by views; little else is read.
+
+    Raises:
+      CheckpointError: as `TensorSpec.view`.
+    """
+    if isinstance(stored, TensorSpec) and isinstance(stored.file, Address):
+        from tulu_jax.checkpoint.hf.remote import read_selected
+
+        if stored.dtype not in DTYPES:
+            raise other_dtype(stored.dtype, stored.dtype, stored.file)
+        try:
+            return read_selected(stored, select)
+        except OSError as error:
+            raise unread_weights(error, stored.file) from error
+    return select(stored.view())
+
+
+def unread_weights(error: OSError, file: Place) -> CheckpointError:
+    """The error of a weights file that cannot be read."""
+    return CheckpointError("weights file cannot be read", got=error.strerror or error, at=file)
 
 
 def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
@@ -106,12 +146,10 @@ def _mapped(file: Path, start: int, num_bytes: int) -> mmap.mmap | bytes:
                 opened.fileno(), num_bytes + skip, access=mmap.ACCESS_READ, offset=start - skip
             )
     except OSError as error:
-        raise CheckpointError(
-            "weights file cannot be read", got=error.strerror or error, at=file
-        ) from error
+        raise unread_weights(error, file) from error
 
 
-def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
+def refuse_other_kinds(path: Place, head: bytes, expected: str) -> None:
     """Says what a weights file is by its first bytes, if that is something else that is known.
 
     Raises:
@@ -138,7 +176,7 @@ def refuse_other_kinds(path: Path, head: bytes, expected: str) -> None:
                           do=do)  # fmt: skip
 
 
-def other_dtype(dtype: str, found: str, file: Path) -> CheckpointError:
+def other_dtype(dtype: str, found: str, file: Place) -> CheckpointError:
     """The error of a tensor whose dtype no weights have."""
     do = "give the model before it was quantised"
     if dtype == "F64":
@@ -196,7 +234,7 @@ _UNSIGNED = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32)}
 
 
 def copy_cast(
-    target: np.ndarray, source: np.ndarray, name: str, *, where: Path | None = None
+    target: np.ndarray, source: np.ndarray, name: str, *, where: Place | None = None
 ) -> None:
     """Copies `source` into `target`, rounding to nearest even; quick for transposed matrices too.
 
@@ -216,7 +254,7 @@ def copy_cast(
         raise not_finite(source, name, where)
 
 
-def check_finite(numbers: np.ndarray, name: str, where: Path | None) -> None:
+def check_finite(numbers: np.ndarray, name: str, where: Place | None) -> None:
     """Refuses NaN and infinities.
 
     Raises:
@@ -226,7 +264,7 @@ def check_finite(numbers: np.ndarray, name: str, where: Path | None) -> None:
         raise not_finite(numbers, name, where)
 
 
-def not_finite(numbers: np.ndarray, name: str, where: Path | None) -> CheckpointError:
+def not_finite(numbers: np.ndarray, name: str, where: Place | None) -> CheckpointError:
     """The error of a tensor that holds NaN or infinities; counts them."""
     wide = np.asarray(numbers, np.float32)
     return CheckpointError(

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from tulu_jax.checkpoint.hf.tensors import (
     DOWNLOAD_AGAIN,
@@ -24,6 +23,7 @@ from tulu_jax.checkpoint.hf.tensors import (
 from tulu_jax.checkpoint.hf.torch_pickle import PickleError, StoredTensor, read_pickle
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import HEAD_BYTES
+from tulu_jax.places import Place
 
 MAX_PICKLE_BYTES = 16 * 2**20
 """Longest data.pkl that is read: a few hundred bytes a tensor."""
@@ -35,7 +35,7 @@ _CONVERT = (
 )
 
 
-def read_torch_file(path: Path) -> dict[str, TensorSpec]:
+def read_torch_file(path: Place) -> dict[str, TensorSpec]:
     """The tensors of one file, checked against the file's size; no tensor is read.
 
     Raises:
@@ -59,7 +59,7 @@ def read_torch_file(path: Path) -> dict[str, TensorSpec]:
         raise CheckpointError("weights file cannot be read", got=error, at=path) from error
 
 
-def _damaged(path: Path, what: str) -> CheckpointError:
+def _damaged(path: Place, what: str) -> CheckpointError:
     return CheckpointError(
         "torch file is truncated or damaged",
         got=what,
@@ -69,7 +69,7 @@ def _damaged(path: Path, what: str) -> CheckpointError:
     )
 
 
-def _check_is_zip(path: Path, file: BinaryIO) -> None:
+def _check_is_zip(path: Place, file: IO[bytes]) -> None:
     start = file.read(HEAD_BYTES)
     if start.startswith(_LEGACY_START) or start[:1] == b"\x80":
         raise CheckpointError(
@@ -83,20 +83,20 @@ def _check_is_zip(path: Path, file: BinaryIO) -> None:
         raise _damaged(path, f"first bytes {start[:4]!r}")
 
 
-def _prefix(path: Path, entries: dict[str, zipfile.ZipInfo]) -> str:
+def _prefix(path: Place, entries: dict[str, zipfile.ZipInfo]) -> str:
     found = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) != 1:
         raise _damaged(path, f"{len(found)} entries named data.pkl")
     return found[0].removesuffix("data.pkl")
 
 
-def _check_byte_order(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None) -> None:
+def _check_byte_order(path: Place, archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None) -> None:
     if entry is not None and (entry.file_size > 16 or archive.read(entry) != b"little"):
         raise CheckpointError("torch file is not little-endian", at=path, do=_CONVERT)
 
 
 def _tensors(
-    path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo
+    path: Place, archive: zipfile.ZipFile, entry: zipfile.ZipInfo
 ) -> dict[str, StoredTensor]:
     if entry.file_size > MAX_PICKLE_BYTES:
         raise _damaged(path, f"a data.pkl of {entry.file_size:,} bytes")
@@ -118,7 +118,7 @@ def _tensors(
     return value
 
 
-def _not_named_tensors(path: Path, found: str) -> CheckpointError:
+def _not_named_tensors(path: Place, found: str) -> CheckpointError:
     return CheckpointError(
         "torch file is not a dict of names and tensors",
         got=found,
@@ -133,8 +133,8 @@ class _Storages:
 
     def __init__(
         self,
-        path: Path,
-        file: BinaryIO,
+        path: Place,
+        file: IO[bytes],
         entries: dict[str, zipfile.ZipInfo],
         prefix: str,
         file_bytes: int,
