@@ -7,7 +7,6 @@ is one of a JAX cluster, with so many virtual devices.
 import json
 import resource
 import sys
-from pathlib import Path
 
 
 def keep_every_program(setup) -> None:
@@ -43,6 +42,7 @@ def main(arguments: list[str]) -> None:
     from tulu_jax.checkpoint.manager import Checkpoints
     from tulu_jax.errors import TuluError
     from tulu_jax.parallel import MeshConfig
+    from tulu_jax.places import as_place
     from tulu_jax.train import loop, setup
 
     setup.open_training_data, setup.check_before_data = training_data, model_of
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     if "mesh" in options:
         options["mesh"] = MeshConfig(*options["mesh"])
     try:
-        result = loop.train(run_config(Path(folder), **options))
+        result = loop.train(run_config(as_place(folder), **options))
     except TuluError as error:
         sys.exit(f"refused: {error}")
     if cluster:

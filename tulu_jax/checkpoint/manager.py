@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +10,17 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import (
+    COMMIT_FILE,
     CheckpointReader,
     checkpoints_dir,
     complete_steps,
     read_meta,
 )
+from tulu_jax.checkpoint.far_orbax import bound_retries
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
@@ -30,6 +32,16 @@ from tulu_jax.files import json_sha256
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.family import declared_weights
 from tulu_jax.parallel.rules import Layout
+from tulu_jax.places import (
+    Address,
+    Place,
+    StorageError,
+    move_tree,
+    readable,
+    remove_tree,
+    storage_error,
+    write_file,
+)
 
 OTHER_RUN = "set another MODEL_DIR"
 KEPT = "the last complete checkpoint is untouched"
@@ -43,7 +55,7 @@ class Checkpoints:
     that `latest` would find.
     """
 
-    def __init__(self, run: str | Path, *, keep: int) -> None:
+    def __init__(self, run: str | Place, *, keep: int) -> None:
         """Opens (and makes) the run's checkpoint folder, keeping the newest `keep`.
 
         Raises:
@@ -51,10 +63,14 @@ class Checkpoints:
         """
         self.folder = checkpoints_dir(run)
         self._run = run
+        self._saving: int | None = None
+        self._whole: int | None = None
+        if isinstance(self.folder, Address):
+            bound_retries()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.touch()
+            probe = self.folder / f".writable-{jax.process_index()}"
+            write_file(probe, b"")
             probe.unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
@@ -62,7 +78,7 @@ class Checkpoints:
         """Where half-written checkpoints of earlier processes went."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(
-            self.folder,
+            epath.Path(str(self.folder)),
             options=options,
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(),
@@ -80,7 +96,7 @@ class Checkpoints:
         steps = complete_steps(self._run)
         return steps[0] if steps else None
 
-    def set_aside(self, step: int) -> Path:
+    def set_aside(self, step: int) -> Place:
         """The new path of a damaged step's folder: renamed, so that it no longer counts.
 
         Orbax would count it, and silently not save any step up to it.
@@ -89,21 +105,30 @@ class Checkpoints:
         self._manager.reload()
         return path
 
-    def _clear_incomplete(self, keep: int) -> list[Path]:
+    def _clear_incomplete(self, keep: int) -> list[Place]:
         """The new paths of steps that are not whole.
 
         One that `keep` whole ones outlive was being deleted when the process died: that is ended.
         """
-        steps = sorted(int(c.name) for c in self.folder.iterdir() if c.name.isdecimal())
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        steps = sorted(int(c.name) for c in there if c.name.isdecimal())
         whole = complete_steps(self._run)
         _wait_for_hosts("looked for half-written checkpoints")
         broken = [step for step in steps if step not in whole]
-        expired = [step for step in broken if sum(each > step for each in whole) >= keep]
+        expired = [
+            step for step in broken
+            if sum(each > step for each in whole) >= keep or not self._was_committed(step)
+        ]  # fmt: skip
         if jax.process_index() == 0:
             for step in expired:
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+                remove_tree(self.folder / str(step), first=(COMMIT_FILE,))
         _wait_for_hosts("deleted what was half deleted")
         return [_rename_aside(self.folder, step) for step in broken if step not in expired]
+
+    def _was_committed(self, step: int) -> bool:
+        """Whether a step ever was one: in a bucket, that without its commit file never was."""
+        folder = self.folder / str(step)
+        return not isinstance(folder, Address) or (folder / COMMIT_FILE).is_file()
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Starts saving `state` (with a `step` field) and `meta` under its step.
@@ -120,8 +145,9 @@ class Checkpoints:
         )
         try:
             saved = self._manager.save(int(state.step), args=args)
-        except (OSError, ValueError) as error:
-            raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
+        except self._failures as error:
+            raise self._unwritable(error) from error
+        self._whole, self._saving = self._saving or self._whole, int(state.step)
         if not saved:
             raise CheckpointError(
                 "checkpoint was not written",
@@ -160,13 +186,25 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
         except Exception as error:  # Orbax raises Exception itself for a missing file.
-            raise unreadable(self.folder / str(step), error) from error
+            raise self._unreadable(step, error) from error
         state = type(target)(**restored["state"])
         _check_bits(saved, state._asdict(), self.folder / str(step))
         if int(state.step) != step:
             moved = ValueError(f"it holds the state of step {int(state.step)}")
             raise unreadable(self.folder / str(step), moved)
         return state
+
+    def _unreadable(self, step: int, error: Exception) -> CheckpointError:
+        """Damaged, unless it lies in a bucket that cannot be reached now."""
+        folder = self.folder / str(step)
+        if isinstance(folder, Address):
+            try:
+                (folder / COMMIT_FILE).read_bytes()
+            except StorageError as gone:
+                return unreadable(folder, gone)
+            except FileNotFoundError:
+                pass
+        return unreadable(folder, error)
 
     def wait(self) -> None:
         """Returns when the save under way is complete.
@@ -176,8 +214,24 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
+        except self._failures as error:
+            raise self._unwritable(error) from error
+        self._whole = self._saving or self._whole
+
+    def cut_off(self, error: StorageError) -> CheckpointError:
+        """The error of a run whose bucket is gone; it names the last step known to be whole."""
+        return self._unwritable(error)
+
+    @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What Orbax raises of what cannot be written; of buckets whatever their libraries do."""
+        return (Exception,) if isinstance(self.folder, Address) else (OSError, ValueError)
+
+    def _unwritable(self, error: Exception) -> CheckpointError:
+        kept = KEPT if self._whole is None else f"{KEPT}: step {self._whole}"
+        if isinstance(self.folder, Address) and not isinstance(error, StorageError):
+            error = storage_error(error, deed="write", at=self.folder)
+        return unwritable(self.folder, error, other=OTHER_RUN, kept=kept)
 
     def __enter__(self) -> Checkpoints:
         """Itself."""
@@ -192,9 +246,9 @@ class Checkpoints:
         """Waits for the save under way and closes."""
         try:
             self._manager.close()
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             if kind is None:
-                raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
+                raise self._unwritable(error) from error
 
 
 SEAL, FINGERPRINTS = "sha256", "fingerprints"
@@ -212,7 +266,7 @@ def _digest(meta: Mapping[str, Any]) -> str:
     return json_sha256(rest)
 
 
-def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Path) -> None:
+def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Place) -> None:
     """Refuses arrays that are not those that were saved; older checkpoints cannot tell."""
     if saved is None:
         return
@@ -234,7 +288,7 @@ def _chunked_by_layer(tree: Any) -> Any:
 
 
 def restore_params(
-    run: str | Path, config: ModelConfig, layout: Layout, *, dtype: str = "float32"
+    run: str | Place, config: ModelConfig, layout: Layout, *, dtype: str = "float32"
 ) -> Any:
     """The weights of a run's newest checkpoint, read straight into their shards; nothing else.
 
@@ -273,7 +327,7 @@ def refuse_adapters(reader: CheckpointReader) -> None:
         )
 
 
-def refuse_imported(run: str | Path) -> None:
+def refuse_imported(run: str | Place) -> None:
     """Refuses to train in the folder of a model that was imported or put together, not trained.
 
     A folder without a readable checkpoint passes: it is for `Checkpoints` to say what is wrong.
@@ -296,7 +350,7 @@ def refuse_imported(run: str | Path) -> None:
         )
 
 
-def saved_generation(path: str | Path) -> dict[str, Any]:
+def saved_generation(path: str | Place) -> dict[str, Any]:
     """The fields of `generation_config.json` that go with a run or a Hugging Face folder.
 
     Raises:
@@ -308,21 +362,26 @@ def saved_generation(path: str | Path) -> dict[str, Any]:
             return dict(meta.get("generation") or {})
     if is_run(path):
         return {}
-    return read_generation(Path(path), read_config(Path(path)))
+    folder = readable(path)
+    return read_generation(folder, read_config(folder))
 
 
-def is_run(path: str | Path) -> bool:
+def is_run(path: str | Place) -> bool:
     """Whether `path` is a run folder (it has checkpoints), not a Hugging Face one."""
     return checkpoints_dir(path).is_dir()
 
 
-def _rename_aside(folder: Path, step: int) -> Path:
+def _rename_aside(folder: Place, step: int) -> Place:
     taken = {child.name for child in folder.iterdir()}
     names = (f"damaged-{step}{more}" for more in ("", *(f"-{n}" for n in range(2, 1000))))
     path = folder / next(name for name in names if name not in taken)
     _wait_for_hosts(f"set aside {path.name}")
     if jax.process_index() == 0:
-        (folder / str(step)).rename(path)
+        old = folder / str(step)
+        if isinstance(old, Address) and isinstance(path, Address):
+            move_tree(old, path, first=(COMMIT_FILE,))
+        else:
+            Path(str(old)).rename(str(path))
     _wait_for_hosts(f"have set aside {path.name}")
     return path
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_jax.errors import ConfigError
+from tulu_jax.places import Place
 from tulu_jax.processes import try_lock
 
 OWNER_FILE = ".owner"
@@ -74,16 +75,9 @@ def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> dict[str
     if before:
         here = before.get("machine") == _machine()
         if not (locks and here) and _lives(descriptor, before):
-            raise _belongs(folder, before)
-        say(f"Taking over {folder}: {_who(before)} is gone and had not ended its run")
-    mine = {
-        "owner": uuid.uuid4().hex,
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "beat": 0,
-    }
+            raise belongs(folder, before)
+        say(f"Taking over {folder}: {who(before)} is gone and had not ended its run")
+    mine = new_record()
     try:
         _write(descriptor, mine)
     except OSError as error:
@@ -92,8 +86,20 @@ def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> dict[str
         time.sleep(BEAT_S)
         found = _read(descriptor)
         if found.get("owner") != mine["owner"]:
-            raise _belongs(folder, found)
+            raise belongs(folder, found)
     return mine
+
+
+def new_record() -> dict[str, Any]:
+    """What this process writes of itself as an owner."""
+    return {
+        "owner": uuid.uuid4().hex,
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "beat": 0,
+    }
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -112,12 +118,12 @@ def _lock(descriptor: int, folder: Path) -> bool:
         if locked is not False:
             return locked is not None
         record = _read(descriptor)
-        if not _is_gone(record) or time.monotonic() > end:
-            raise _belongs(folder, record)
+        if not is_gone(record) or time.monotonic() > end:
+            raise belongs(folder, record)
         time.sleep(0.02)
 
 
-def _is_gone(record: dict[str, Any]) -> bool:
+def is_gone(record: dict[str, Any]) -> bool:
     """Whether the record names nobody, or a process of this machine that is no more."""
     if not record:
         return True
@@ -174,17 +180,19 @@ def _machine() -> str:
     return f"{socket.gethostname()} {boot}"
 
 
-def _who(record: dict[str, Any]) -> str:
+def who(record: dict[str, Any]) -> str:
+    """The owner in words."""
     return (
         f"process {record.get('process', 'unknown')} on {record.get('host', 'a host unknown')}, "
         f"started {record.get('since', 'at a time unknown')}"
     )
 
 
-def _belongs(folder: Path, record: dict[str, Any]) -> ConfigError:
+def belongs(folder: Place, record: dict[str, Any]) -> ConfigError:
+    """The error of a folder that another run goes on in."""
     return ConfigError(
         "run folder belongs to another run that is going on",
-        got=_who(record),
+        got=who(record),
         at=folder,
         expected="one run a folder",
         do="set another MODEL_DIR, or end that process first: the same command then resumes",

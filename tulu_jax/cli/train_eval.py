@@ -178,13 +178,14 @@ class RunTasks:
         from eval.harness.cache import AnswerCache
         from eval.harness.data import write_jsonl
         from eval.harness.runner import ask_all, grade, rows_of
+        from tulu_jax.train.mirror import run_folder
 
         # Answers are of these weights only: they are kept no longer than it takes to grade them.
         with TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers.jsonl") as cache:
             backend = EngineBackend(engine, f"step {step}")
             answers = ask_all(task.name, task.instances, backend, cache, lambda _: alive())
         result = grade(task.name, task.benchmark, task.context, rows_of(task, answers))
-        folder = Path(self._config.model_dir) / "eval" / task.name
+        folder = run_folder(self._config.model_dir) / "eval" / task.name
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / f"step_{step}.jsonl", result.rows)
         return result

@@ -32,6 +32,7 @@ from tulu_jax.data.specs import how_read, locate_raw_dir
 from tulu_jax.errors import CheckpointError, ConfigError
 from tulu_jax.models import ModelConfig, config_from_dict, config_to_dict
 from tulu_jax.parallel.rules import check_overrides
+from tulu_jax.places import Place, is_address
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.format import with_added_tokens
 from tulu_jax.train.guards import check_model_fits_data
@@ -90,6 +91,8 @@ def check_before_data(config: TrainConfig) -> ModelConfig:
 def _check_folders(folders: Mapping[str, str]) -> None:
     """Refuses folders to write to in whose place, or above it, there is a file."""
     for name, folder in folders.items():
+        if is_address(folder):
+            continue
         place = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
         if not place.is_dir():
             raise ConfigError(
@@ -173,7 +176,7 @@ def _check_goes_on(
         check_not_beyond(step, config.train_steps, where=where)
 
 
-def check_not_beyond(step: int, total_steps: int, *, where: Path) -> None:
+def check_not_beyond(step: int, total_steps: int, *, where: Place) -> None:
     """Refuses to go on from a checkpoint that is past the end of the run.
 
     Raises:
@@ -189,7 +192,7 @@ def check_not_beyond(step: int, total_steps: int, *, where: Path) -> None:
         )
 
 
-def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Path) -> None:
+def check_same_run(saved: dict[str, Any], current: dict[str, Any], *, where: Place) -> None:
     """Refuses to resume a checkpoint of another model, tokenizer or data.
 
     Parts that `current` does not name are not looked at.

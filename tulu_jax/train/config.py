@@ -93,7 +93,7 @@ class TrainConfig:
     """
 
     model_dir: str = setting(
-        path=True, macro="MODEL_DIR",
+        path="place", macro="MODEL_DIR",
         help="run folder (required): checkpoints, logs, plots, the resolved settings",
     )  # fmt: skip
     data: DataConfig = setting()
@@ -105,7 +105,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     initial_checkpoint: str | None = setting(
-        None, path=True, macro="INITIAL_CHECKPOINT_PATH",
+        None, path="model", macro="INITIAL_CHECKPOINT_PATH",
         help="run folder or Hugging Face folder to start from; None: random",
     )  # fmt: skip
     lora: LoraConfig | None = setting(

@@ -12,16 +12,15 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 from rich.console import Console
 
 from tulu_jax.checkpoint.manager import Checkpoints
-from tulu_jax.checkpoint.owner import owned
 from tulu_jax.console import plain_console, print_line
 from tulu_jax.data.ensure import TrainingData
 from tulu_jax.parallel import report_summary, sharding_report
+from tulu_jax.places import StorageError
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.evaluation import Evaluate, Evaluation, check_evaluation
 from tulu_jax.train.feed import Feed
@@ -30,6 +29,7 @@ from tulu_jax.train.goodput import Clock
 from tulu_jax.train.guards import BadSteps
 from tulu_jax.train.heldout import HeldOut
 from tulu_jax.train.metrics import find_peak
+from tulu_jax.train.mirror import Mirror, held_run
 from tulu_jax.train.profile import Profile
 from tulu_jax.train.reporter import Reporter
 from tulu_jax.train.run import Run
@@ -76,8 +76,7 @@ def train(
     console = console or plain_console()
     console.quiet = console.quiet or jax.process_index() != 0
     say = partial(print_line, console)
-    first = jax.process_index() == 0  # it speaks for all processes of the run
-    with owned(Path(config.model_dir), say=say) if first else contextlib.nullcontext():
+    with held_run(config.model_dir, say=say) as mirror:
         run = set_up(config, settings=settings, console=console, show_data=show_data)
         watching = Watch(
             run.folder,
@@ -88,17 +87,22 @@ def train(
             peer_timeout_s=config.peer_timeout_s,
         )
         with (
-            Checkpoints(run.folder, keep=config.keep_checkpoints) as checkpoints,
+            Checkpoints(config.model_dir, keep=config.keep_checkpoints) as checkpoints,
             stop_signals(config.grace_s, say) as stop,
             watching as watch,
             run.layout.activate(),
         ):
-            return _train(run, console, clock, checkpoints, stop, watch, evaluate)
+            try:
+                result = _train(run, console, clock, checkpoints, stop, watch, evaluate, mirror)
+                mirror.send()
+            except StorageError as error:
+                raise checkpoints.cut_off(error) from error
+            return result
 
 
 def _train(
     run: Run, console: Console, clock: Clock, checkpoints: Checkpoints, stop: Stop, watch: Watch,
-    evaluate: Evaluate | None,
+    evaluate: Evaluate | None, mirror: Mirror,
 ) -> TrainResult:  # fmt: skip
     """`train` in a folder that is this run's own, with data and model open."""
     # ---- what the loop works on ----------------------------------------------------------------
@@ -110,6 +114,7 @@ def _train(
     peak = find_peak(config.compute.dtype)
     _print_plan(run, console, first_step, peak.source)
     reporter = Reporter(run, console, clock, first_step=step, peak=peak)
+    mirror.send()
     train_step, heldout = run.step(reporter.traced), HeldOut(run, frozen, clock, watch)
     evaluation = Evaluation(
         run, frozen, evaluate, clock=clock, watch=watch, stop=stop, reporter=reporter
@@ -152,10 +157,12 @@ def _train(
                 rows = flight.fetch(due)
                 bad_steps.check(rows, last_checkpoint=checkpoints.latest)
                 reporter.log(rows, step=step)
+                mirror.send_soon()
             if evaluating:
                 reporter.heldout(step, heldout.measure(state.params))
             if saving:
                 with clock.phase("checkpoint"), watch.phase("checkpoint"):
+                    mirror.send()  # first, so that a checkpoint never lacks its metrics
                     checkpoints.save(state, run.meta() | bad_steps.meta())
                 reporter.saved(step)
             # After the save, which must not wait for it nor be lost with it.

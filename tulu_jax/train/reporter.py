@@ -203,7 +203,7 @@ class Reporter:
             self.say(f"Stopped by {stop.name}: saved step {step:,}; the same command resumes")
         else:
             self.say(f"Done: step {step:,}. Checkpoints, loss.png, metrics.jsonl, tensorboard/ in "
-                     f"{self._run.folder}")  # fmt: skip
+                     f"{self._run.config.model_dir}")  # fmt: skip
 
     def _account(self, step: int) -> None:
         """Tells and keeps goodput and step times."""

@@ -17,8 +17,10 @@ from tulu_jax.axes import BATCH_KEYS, SEQUENCE_AXIS
 from tulu_jax.data.ensure import TrainingData
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.parallel import Layout, layout_for, make_mesh
+from tulu_jax.places import as_place
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.metrics import train_flops
+from tulu_jax.train.mirror import run_folder
 from tulu_jax.train.optimizer import state_form
 from tulu_jax.train.state import TrainState, abstract_state
 from tulu_jax.train.step import make_eval_step, make_train_step
@@ -110,8 +112,8 @@ class Run(RunPlan):
 
     @cached_property
     def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.config.model_dir)
+        """The run folder; of one in a bucket, that of this machine."""
+        return run_folder(self.config.model_dir)
 
     @cached_property
     def row_share(self) -> dict[str, int]:
@@ -139,7 +141,7 @@ class Run(RunPlan):
             },
             "exclude_files": self.data.exclusion.files_record(),
             "chat_template": self.data.tokenizer.template.name,
-            "tokenizer_path": str(Path(data.tokenizer).absolute()),
+            "tokenizer_path": str(as_place(data.tokenizer).absolute()),
             "encoding": data.encoding,
             "total_steps": self.total_steps,
             "loss_normalization": self.config.loss_normalization,
@@ -148,7 +150,7 @@ class Run(RunPlan):
             "optimizer_form": state_form(optimizer),
             "settings": self.settings,
             "lora": self.trained.meta(self.frozen_weights),
-            "base_path": frozen_path and str(Path(frozen_path).absolute()),
+            "base_path": frozen_path and str(as_place(frozen_path).absolute()),
             "generation": self.generation,
             "versions": {
                 name: importlib.metadata.version(name)

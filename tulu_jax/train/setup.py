@@ -25,6 +25,7 @@ from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_text, sharding_report
 from tulu_jax.parallel.hosts import barrier, check_agree
+from tulu_jax.places import is_address, user_place
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.checks import (
     check_before_data,
@@ -49,10 +50,13 @@ exclude files left out."""
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that a restart does not compile again.
 
-    In `$TULU_CACHE_DIR`, by default `~/.cache/tulu_jax`; set it empty to keep nothing.
+    In `$TULU_CACHE_DIR`, by default `~/.cache/tulu_jax`; set it empty to keep nothing. It may be a
+    folder in a bucket: gs://bucket/folder.
     """
     folder = os.environ.get("TULU_CACHE_DIR", str(Path.home() / ".cache" / "tulu_jax"))
     if folder:
+        if is_address(folder):  # what hosts that start anew find
+            folder = str(user_place(folder, name="TULU_CACHE_DIR"))
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -1,0 +1,183 @@
+"""A run whose MODEL_DIR is in a bucket is the run that it would be in a folder."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from train.small import (
+    assert_same_state,
+    metric_lines,
+    run,
+    run_config,
+    small_store,
+)
+from tulu_jax.checkpoint import lease
+from tulu_jax.checkpoint.arrays import COMMIT_FILE, complete_steps
+from tulu_jax.checkpoint.manager import Checkpoints
+from tulu_jax.errors import CheckpointError
+from tulu_jax.places import as_place, download
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.usefixtures("collect_what_orbax_leaves"),
+]
+
+STEPS = 4
+KILLS = 6
+SMALL = {"epochs": None, "train_steps": STEPS, "checkpoint_period": 1, "keep_checkpoints": 2}
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("TULU_SCRATCH_DIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr(lease, "BEAT_S", 0.2)
+    monkeypatch.setattr(lease, "WATCH_S", 1.0)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield tmp_path / "scratch"
+    assert os.listdir(tmp_path / "here") == []
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """The run in a folder, and the store of all runs."""
+    folder = tmp_path_factory.mktemp("near")
+    small_store(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, run_config(folder / "run", **SMALL))
+    return folder
+
+
+def far_config(near, place, **changes):
+    return run_config(place, **SMALL | {"data_dir": str(near / "store")} | changes)
+
+
+def fetched_state(place, step, folder):
+    """As `final_state`, of a checkpoint in a bucket, copied to a folder."""
+    from train.small import final_state
+
+    source = as_place(str(place)) / "checkpoints" / str(step)
+    target = folder / "copy" / "checkpoints" / str(step)
+    shutil.rmtree(folder / "copy", ignore_errors=True)
+    for name in source.files():
+        download(source / name, target / name)
+    return final_state(run_config(folder / "copy"), step)
+
+
+def assert_is_near(near, place, tmp_path):
+    from train.small import final_state
+
+    wanted = final_state(run_config(near / "run"), STEPS)
+    assert_same_state(fetched_state(place, STEPS, tmp_path), wanted)
+    for name in ("metrics.jsonl", "settings.gin", "goodput.json"):
+        assert (place / name).is_file(), name
+    lines = tmp_path / "lines"
+    lines.mkdir(exist_ok=True)
+    download(place / "metrics.jsonl", lines / "metrics.jsonl")
+    assert metric_lines(run_config(lines)) == metric_lines(run_config(near / "run"))
+
+
+def test_it_is_the_local_run_bit_for_bit(monkeypatch, bucket, near, scratch, tmp_path):
+    place = bucket / "runs/a"
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert complete_steps(str(place)) == [3, 4]
+    assert_is_near(near, place, tmp_path)
+    assert "Done: step 4" in printed
+    assert {child.name for child in place.iterdir()} >= {"checkpoints", "tensorboard", "tokenizer"}
+    assert not (place / ".owner").exists()
+    shutil.rmtree(scratch)
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert "Resuming from step 4" in printed
+    assert_is_near(near, place, tmp_path)
+
+
+def test_stopped_and_resumed_elsewhere_it_is_the_same(monkeypatch, bucket, near, scratch, tmp_path):
+    place = bucket / "run"
+    run(monkeypatch, far_config(near, place), stop_at=2)
+    assert complete_steps(str(place))[-1] < STEPS
+    shutil.rmtree(scratch)  # another machine
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert "Resuming from step" in printed
+    assert_is_near(near, place, tmp_path)
+
+
+def test_a_step_without_its_commit_file_is_no_step(
+    monkeypatch, bucket, near, scratch, storage, impatient
+):
+    place = bucket / "run"
+    storage.fault(block=r"checkpoints/3/commit_success")
+    with pytest.raises(CheckpointError, match="checkpoint cannot be written"):
+        run(monkeypatch, far_config(near, place))
+    storage.calm()
+    assert 3 not in complete_steps(str(place)) and complete_steps(str(place))
+    assert (place / "checkpoints/3").is_dir()
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert "Resuming from step 2" in printed
+    assert complete_steps(str(place)) == [3, 4]
+
+
+def test_a_damaged_step_is_set_aside(monkeypatch, bucket, near, scratch, tmp_path):
+    place = bucket / "run"
+    run(monkeypatch, far_config(near, place))
+    (place / "checkpoints/4/meta/metadata").write_text("{}")
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert "damaged-4" in printed and "Resuming from step 3" in printed
+    assert (place / "checkpoints/damaged-4").is_dir()
+    assert_is_near(near, place, tmp_path)
+
+
+def test_a_storage_that_is_gone_ends_the_run_and_it_goes_on_later(
+    monkeypatch, bucket, near, scratch, storage, impatient, tmp_path
+):
+    place = bucket / "run"
+    saved = Checkpoints.save
+
+    def save(self, state, meta):
+        if int(state.step) == 3:
+            self.wait()
+            storage.fault(p503=1)
+        saved(self, state, meta)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    words = r"checkpoint cannot be written .* the last complete checkpoint is untouched: step 2"
+    with pytest.raises(CheckpointError, match=words):
+        run(monkeypatch, far_config(near, place))
+    storage.calm()
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert "Resuming from step" in printed
+    assert_is_near(near, place, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_again_and_again_under_faults_it_is_the_same(
+    bucket, storage, forks, near, scratch, tmp_path
+):
+    """At moments of saves, mirrors and restores; every time on an empty scratch folder."""
+    place = bucket / "run"
+    options = SMALL | {"data_dir": str(near / "store"), "bare": True}
+    rng = np.random.default_rng(0)
+    environment = storage.environment() | {"TULU_SCRATCH_DIR": str(scratch)}
+    moments = ("First step done", "step 2  checkpoint", "RESTORING", "step 3  checkpoint")
+    for number in range(KILLS):
+        shutil.rmtree(scratch, ignore_errors=True)
+        if number == 1:
+            storage.fault(p503=0.03, preset=0.02, pdrop=0.02, pcut=0.02, latency_ms=5, seed=1)
+        child = forks.start(place, options, **environment)
+        if not child.wait_for(moments[number % len(moments)]):
+            break  # it was too quick
+        child.ended(float(rng.uniform(0, 0.5)))
+        child.kill(signal.SIGKILL)
+        assert child.ended(60)
+    assert number >= 3
+    shutil.rmtree(scratch, ignore_errors=True)
+    assert f"RESULT {STEPS} True" in forks.start(place, options, **environment).result()
+    storage.calm()
+    assert_is_near(near, place, tmp_path)
+    left = [child.name for child in (place / "checkpoints").iterdir() if child.name.isdecimal()]
+    assert all((place / "checkpoints" / name / COMMIT_FILE).is_file() for name in left)
