@@ -25,7 +25,7 @@ class DataConfig:
         macro="MIXTURE_OR_TASK_NAME",
         help="a mixture, a task, the path of your own files, or several, by commas",
     )
-    tokenizer: str = setting(path=True, macro="TOKENIZER", help="folder of the tokenizer")
+    tokenizer: str = setting(path="model", macro="TOKENIZER", help="folder of the tokenizer")
     length: int = setting(
         2048, least(1), macro="TASK_FEATURE_LENGTHS",
         help="{'targets': tokens in a row}; longer conversations are cut there when prepared",
@@ -58,7 +58,9 @@ class DataConfig:
         (), macro="ADD_TOKENS", help="special tokens to add, or 'template': those that the chat "
         "template needs and the tokenizer lacks",
     )  # fmt: skip
-    data_dir: str = setting("data", path=True, macro="DATA_DIR", help="folder of tokenized stores")
+    data_dir: str = setting(
+        "data", path="place", macro="DATA_DIR", help="folder of tokenized stores"
+    )
     raw_dir: str | None = setting(
         None, path=True, macro="RAW_DIR",
         help="folder of raw files, RAW_DIR/<dataset>/<file>; None downloads them",

@@ -11,7 +11,8 @@ from typing import Any
 from tulu_jax.chat import AddTokens, Tokenizer, load_tokenizer
 from tulu_jax.data.mixtures import TaskOptions, mixture_specs
 from tulu_jax.data.specs import DatasetSpec, locate_raw_dir, raw_fingerprint
-from tulu_jax.files import json_sha256
+from tulu_jax.files import json_sha256, sha256
+from tulu_jax.places import Address, as_place, fetched_dir
 
 ENCODER_VERSION = 1
 """A change of code that gives any conversation other tokens or another mask needs a new one."""
@@ -38,6 +39,17 @@ class PrepareOptions:
     strict: bool = False
     beam_runner: str | None = None
     beam_options: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Address | None:
+        """The folder of stores in a bucket; None where `data_dir` is of this machine."""
+        place = as_place(self.data_dir) if self.data_dir else None
+        return place if isinstance(place, Address) else None
+
+    @property
+    def local_dir(self) -> str:
+        """The folder of this machine in which stores are made and read."""
+        return self.data_dir if self.place is None else str(local_dir(self.place))
 
     def specs(self, mixture: str) -> list[DatasetSpec]:
         """The mixture's datasets, to be read with these options."""
@@ -77,6 +89,10 @@ class StoreKey:
         """sha256 (hex) over all fields."""
         return json_sha256({**asdict(self), "options": dict(self.options)})
 
+    def place(self, data_dir: Address) -> Address:
+        """The same in a bucket."""
+        return data_dir / self.task / f"{self.split}-{self.digest[:12]}"
+
     def folder(self, data_dir: str | Path) -> Path:
         """`<data_dir>/<task>/<split>-<first 12 digits of the digest>`."""
         return Path(data_dir) / self.task / f"{self.split}-{self.digest[:12]}"
@@ -102,3 +118,8 @@ def store_keys(
         )
         for split in spec.splits
     }
+
+
+def local_dir(place: Address) -> Path:
+    """The folder of this machine for the stores of a folder in a bucket."""
+    return fetched_dir() / f"stores-{sha256(str(place))[:16]}"

@@ -27,6 +27,7 @@ from tulu_jax import __version__
 from tulu_jax.chat import Tokenizer
 from tulu_jax.console import plain_console, task_name
 from tulu_jax.data.beam import parts_on_beam
+from tulu_jax.data.far import fetch_store, publish_store
 from tulu_jax.data.faults import Faults, kinds_text, unused_lines
 from tulu_jax.data.keys import PrepareOptions, StoreKey, store_keys
 from tulu_jax.data.locks import locked, locked_if_free
@@ -35,7 +36,7 @@ from tulu_jax.data.specs import Conversation, DatasetSpec, locate_raw_dir, obtai
 from tulu_jax.data.store import Store, open_store, write_blocks
 from tulu_jax.data.store_format import Block, unwritable
 from tulu_jax.data.tally import Tally
-from tulu_jax.errors import DataError, TuluError
+from tulu_jax.errors import ConfigError, DataError, TuluError
 from tulu_jax.processes import Pool
 
 Reader = Callable[[DatasetSpec, str], Iterable[Conversation]]
@@ -120,7 +121,7 @@ def prepare_each(
     # ---- what is missing, by one pool for all: its processes take seconds to load a tokenizer --
     if missing:
         # All locks are taken at once, in one order: two programs then never wait for each other.
-        folders = [Path(options.data_dir) / task for task in missing]
+        folders = [Path(options.local_dir) / task for task in missing]
         making = (PartMaker, (tokenizer, options.max_length))
         pool = Pool(*making, num_processes=options.num_processes)
         with locked(folders), pool, _bars() as bars:
@@ -130,15 +131,30 @@ def prepare_each(
                 one or found(key) or maker.make(spec, key)
                 for (spec, key), one in zip(splits, done, strict=True)
             ]
-    return [prepared for prepared in done if prepared]
+    found_or_made = [prepared for prepared in done if prepared]
+    if options.place is not None:  # also what was made here before, by a process that was killed
+        for (_, key), prepared in zip(splits, found_or_made, strict=True):
+            publish_store(prepared.store, key.place(options.place))
+    return found_or_made
 
 
 def find_store(key: StoreKey, options: PrepareOptions, *, verify: bool = False) -> Store | None:
     """The store of this key, or None when there is none that is whole."""
     try:
-        return open_store(key.folder(options.data_dir), verify=verify or None)
+        return store_at(key, options, verify=verify)
     except DataError:
         return None
+
+
+def store_at(key: StoreKey, options: PrepareOptions, *, verify: bool = False) -> Store:
+    """The store of this key, fetched first where it lies in a bucket.
+
+    Raises: DataError when there is none that is whole; StorageError.
+    """
+    folder = key.folder(options.local_dir)
+    if options.place is not None:
+        fetch_store(key.place(options.place), folder)
+    return open_store(folder, verify=verify or None)
 
 
 def parts_folder(store: Path) -> Path:
@@ -167,7 +183,7 @@ class _StoreMaker:
 
     def make(self, spec: DatasetSpec, key: StoreKey) -> Prepared:
         """The store of one split."""
-        path = key.folder(self.options.data_dir)
+        path = key.folder(self.options.local_dir)
         folder = parts_folder(path)
         tally = Tally(f"{key.task} {key.split}", self.tokenizer)
         meta = _meta(spec, key, self.options, self.tokenizer, tally.counts)
@@ -208,12 +224,19 @@ class _StoreMaker:
         else:
             raw_dir = locate_raw_dir(spec, self.options.raw_dir)
             if raw_dir is None and not spec.embedded:
-                downloads = Path(self.options.data_dir) / "raw"
+                downloads = Path(self.options.local_dir) / "raw"
                 raw_dir = obtain_raw_dir(spec, downloads, downloads / "manual")
             conversations = spec.conversations(
                 raw_dir, split, tokenizer=self.tokenizer, faults=faults
             )
         jobs = part_jobs(conversations, folder)
+        if self.options.beam_runner is not None and self.options.place is not None:
+            raise ConfigError(
+                "workers of Beam cannot write to this folder of parts",
+                got=f"--beam_runner with --data_dir {self.options.place}",
+                expected="a --data_dir that all workers see",
+                do="prepare there, and copy the stores to the bucket",
+            )
         if self.options.beam_runner is not None:
             return parts_on_beam(jobs, folder, self.options)
         return self.pool.map(jobs)

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.data.encoding import tokenizer_options
-from tulu_jax.cli.flags import LENGTH_MOST, PROCESSES_MOST, path_argument, path_text, whole
+from tulu_jax.cli.flags import (
+    LENGTH_MOST,
+    PROCESSES_MOST,
+    model_text,
+    path_argument,
+    path_text,
+    place_text,
+    whole,
+)
 from tulu_jax.console import write_verbatim
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import real_path, user_path
@@ -30,7 +38,7 @@ MIXTURE_HELP = (
 
 FLAGS: dict[str, dict[str, Any]] = {
     "mixture": {"metavar": "MIXTURE", "help": MIXTURE_HELP},
-    "--tokenizer": {"type": path_text, "help": "folder of the tokenizer"},
+    "--tokenizer": {"type": model_text, "help": "folder of the tokenizer"},
     "--encoding": {
         "choices": ("hf", "paper"),
         "default": "hf",
@@ -53,7 +61,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "default": 2048,
         "help": "tokens after which one is cut (default 2048)",
     },
-    "--data_dir": {"type": path_text, "default": "data", "help": "where stores lie (default data)"},
+    "--data_dir": {
+        "type": place_text,
+        "default": "data",
+        "help": "where stores lie (default data)",
+    },
     "--raw_dir": {
         "type": path_text,
         "help": "folder with the raw files, or with one folder a dataset",

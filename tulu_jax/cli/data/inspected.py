@@ -180,11 +180,10 @@ class InspectedMixture:
 
     def _store(self, spec: DatasetSpec) -> Store:
         from tulu_jax.data.keys import store_keys
-        from tulu_jax.data.store import open_store
+        from tulu_jax.data.prepare import store_at
 
         keys = store_keys(spec, self.options, tokenizer=self.tokenizer)
-        key = keys[spec.check_split(self.args.split)]
-        return open_store(key.folder(self.options.data_dir))
+        return store_at(keys[spec.check_split(self.args.split)], self.options)
 
     def _excluded(self, spec: DatasetSpec) -> dict[str, str]:
         """Why ids of the task's split are left out."""
