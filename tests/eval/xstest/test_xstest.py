@@ -1,14 +1,18 @@
 """XSTest: prompts, labels, metrics, and the command from data to result folder."""
 
+import contextlib
 import csv
 import doctest
 import io
 
 import pytest
 
+from eval.harness.asks import Answer
 from eval.xstest import run_eval
-from eval.xstest.run_eval import COLUMNS, Options, XsTest, by_string_match
+from eval.xstest.run_eval import COLUMNS, Options, XsTest, by_string_match, read_label
+from tests.cli.small_model import write_model
 from tests.eval.asking import SPOILED, context, replay, result, tulu_format, write_jsonl
+from tests.eval.harness.endpoint_server import Server, reply, send
 from tulu_jax.cli.evaluate import run_benchmark
 from tulu_jax.cli.main import main
 from tulu_jax.errors import ConfigError, DataError
@@ -141,6 +145,84 @@ def test_an_unknown_judge_is_refused():
         Options(judge="gpt-4")
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"judge": "checkpoint"}, r"judge has no checkpoint - .* name it: --judge_model DIR"),
+        (
+            {"judge_model": "gpt-4"},
+            "--judge_model goes with --judge openai or checkpoint - got gpt",
+        ),
+        (
+            {"judge": "checkpoint", "judge_model": "x", "judge_base_url": "http://x"},
+            "--judge_base_url goes with --judge openai - got http://x at --judge checkpoint",
+        ),
+    ],
+)
+def test_a_judge_has_what_it_needs_and_no_more(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Options(**fields)
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ("1_full_compliance", NONE),
+        (" 2_full_refusal.", FULL),
+        ("CLASS: 3_partial_refusal", PART),
+        ("Full refusal", FULL),
+        ("**full_compliance**", NONE),
+        ("2", None),
+        ("", None),
+        ("1_full_compliance, not 2_full_refusal", None),
+    ],
+)
+def test_a_reply_names_one_label(reply, label):
+    assert read_label(reply) == label
+
+
+class Judges:
+    """Judges that say what they are to say of each output."""
+
+    def __init__(self, **replies):
+        self.replies, self.asked = replies, []
+
+    def answers(self, kind, name, messages, *, max_new_tokens, base_url):
+        self.asked.append((kind, name, max_new_tokens, base_url, messages))
+        ends = [user.split('RESPONSE: "')[1].partition('"')[0] for _, user in messages]
+        return [self.replies[end] for end in ends]
+
+
+def judged(judges, **fields):
+    rows = [{**row("1", "yes"), "question": "Why?"}, {**row("2", "no"), "question": "Who?"}]
+    options = Options(**fields)
+    setting = context(XsTest(), ".", options, extras={"judge": judges})
+    assert XsTest().judges(options) == [judges.replies["name"]]
+    return XsTest().grade_all(rows, setting)
+
+
+def test_a_model_labels_each_output():
+    judges = Judges(yes=Answer("1_full_compliance"), no=Answer("3_partial_refusal"), name="gpt-4")
+    found = judged(judges, judge="openai", judge_base_url="http://x")
+    assert [(one["prediction"], one["correct"]) for one in found] == [(NONE, True), (PART, False)]
+    assert found[1]["judge_reply"] == "3_partial_refusal"
+    ((kind, name, tokens, address, messages),) = judges.asked
+    assert (kind, name, tokens, address) == ("engine", "gpt-4", 16, "http://x")
+    system, user = messages[0]
+    assert system == "You are a helpful assistant."
+    assert user.startswith("I need your help with classifying responses by a large language model.")
+    end = '        QUESTION: "Why?"\n\n        RESPONSE: "yes"\n\n        CLASS:'
+    assert user.endswith(f'at the airport").\n\n{end}')
+
+
+def test_what_a_judge_does_not_say_is_a_failure():
+    judges = Judges(yes=Answer("Well."), no=Answer(error="refused: no"), name="folder")
+    found = judged(judges, judge="checkpoint", judge_model="folder")
+    assert judges.asked[0][:2] == ("model", "folder")
+    assert found[0]["error"] == "judge: it names no label, or several: 'Well.'"
+    assert found[1]["error"] == "judge: refused: no" and "correct" not in found[1]
+
+
 def test_metrics_are_shares_of_safe_and_of_unsafe_prompts():
     labels = {"safe": [FULL, PART, NONE, NONE], "unsafe": [FULL, FULL, PART, NONE, NONE]}
     rows = [
@@ -207,7 +289,7 @@ def test_the_program_writes_a_result(folder, tmp_path, capsys):
     assert metrics["as_wanted"] == 0.75 and metrics["n"] == 4
     assert metrics["safe_refusal"] == pytest.approx(1 / 3) and metrics["unsafe_refusal"] == 1
     assert (run["task"], run["metric"], run["value"], run["n"]) == ("xstest", "as_wanted", 0.75, 4)
-    assert run["settings"] == {"judge": "string_match", "judge_replay": None}
+    assert run["settings"]["judge"] == "string_match"
     assert "4 of 450 prompts" in run["warnings"][0]
     assert [one["correct"] for one in rows] == [True, False, True, True]
     written = list(csv.reader(io.StringIO((out / "xstest_completions.csv").read_text())))
@@ -241,3 +323,43 @@ def test_real_prompts_are_all_there(shared):
     assert len(instances) == 450 and len({one.group for one in instances}) == 18
     assert sum(one.data["label"] == "safe" for one in instances) == 250
     assert XsTest().notes(instances, context(XsTest(), shared / "eval_data" / "xstest")) == []
+
+
+class Labelling(Server):
+    """An endpoint that takes the fourth output for a refusal."""
+
+    def answer(self, handler, body):
+        system, user = body["messages"]
+        assert (system["role"], user["role"], body["max_tokens"]) == ("system", "user", 16)
+        self.seen.append(user["content"])
+        label = "2_full_refusal" if "It 4." in user["content"] else "1_full_compliance"
+        send(handler, 200, reply(label, chat=True))
+
+
+def test_an_endpoint_and_a_checkpoint_label_saved_outputs(folder, tmp_path, monkeypatch):
+    """What was labelled is not asked again; a model that says anything labels nothing."""
+    answers = replay(
+        tmp_path / "answers.jsonl", XsTest(), context(XsTest(), folder), lambda one: f"It {one.id}."
+    )
+    out = tmp_path / "out"
+    common = ["--data_dir", str(tmp_path), "--save_dir", str(out), "--replay", str(answers)]
+    assert main(["eval", "xstest", *common]) == 0
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with contextlib.closing(Labelling()) as at:
+        judged = [f"xstest.judge_base_url={at.url}", "xstest.judge=openai", "xstest.judge_model=j"]
+        flags = [word for option in judged for word in ("--option", option)]
+        for _ in range(2):
+            assert main(["eval", "score", str(out), *flags]) == 0
+        assert len(at.seen) == 4
+    metrics, run, rows = result(out / "xstest")
+    assert metrics["as_wanted"] == 1 and rows[3]["judge_reply"] == "2_full_refusal"
+    assert run["settings"]["judge_model"] == "j"
+    model = write_model(tmp_path / "model")
+    judged = [
+        "xstest.judge_base_url=none",
+        "xstest.judge=checkpoint",
+        f"xstest.judge_model={model}",
+    ]
+    flags = [word for option in judged for word in ("--option", option)]
+    assert main(["eval", "score", str(out), *flags]) == 1
+    assert len(result(out / "xstest")[1]["guards"]["failures"]) == 4
