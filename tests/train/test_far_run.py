@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 
+import numpy as np
 import pytest
 
 from train.small import (
@@ -15,7 +17,7 @@ from train.small import (
     small_store,
 )
 from tulu_jax.checkpoint import lease
-from tulu_jax.checkpoint.arrays import complete_steps
+from tulu_jax.checkpoint.arrays import COMMIT_FILE, complete_steps
 from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.errors import CheckpointError
 from tulu_jax.places import as_place, download
@@ -147,3 +149,78 @@ def test_a_storage_that_is_gone_ends_the_run_and_it_goes_on_later(
     _, printed = run(monkeypatch, far_config(near, place))
     assert "Resuming from step" in printed
     assert_is_near(near, place, tmp_path)
+
+
+TOY = {"epochs": None, "train_steps": 8, "checkpoint_period": 1, "heldout_examples": 0,
+       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 2.0}  # fmt: skip
+KILLS = 4
+MOMENTS = ("First step done", "step {}  checkpoint", "RESTORING", "step {}  checkpoint")
+
+
+@pytest.fixture(scope="module")
+def toy(forks, tmp_path_factory):
+    """A run of a model that remembers every batch in its order, in a folder."""
+    folder = tmp_path_factory.mktemp("toy")
+    small_store(folder / "store")
+    assert "RESULT 8 True" in forks.start(folder / "run", TOY).result()
+    return folder
+
+
+class Hosts:
+    """Runs in processes of their own, each with its own home, scratch folder and store."""
+
+    def __init__(self, forks, storage, place, toy, folder):
+        self.forks, self.storage, self.place = forks, storage, place
+        self.toy, self.folder, self.count = toy, folder, 0
+
+    def start(self, *cluster):
+        """A process on a machine where nothing of the run is."""
+        self.count += 1
+        home = self.folder / f"host{self.count}"
+        shutil.copytree(self.toy / "store", home / "store")
+        environment = {"HOME": home, "TULU_SCRATCH_DIR": home / "scratch"}
+        options = TOY | {"data_dir": str(home / "store")}
+        return self.forks.start(
+            self.place, options, *cluster, **self.storage.environment(), **environment
+        )
+
+    def newest(self):
+        return (complete_steps(str(self.place)) or [0])[-1]
+
+    def assert_is_the_toy(self):
+        wanted = final_state(run_config(self.toy / "run"), 8)
+        assert_same_state(fetched_state(self.place, 8, self.folder), wanted, least=3)
+        download(self.place / "metrics.jsonl", self.folder / "lines" / "metrics.jsonl")
+        found = metric_lines(run_config(self.folder / "lines"))
+        assert found == metric_lines(run_config(self.toy / "run"))
+        steps = [s.name for s in (self.place / "checkpoints").iterdir() if s.name.isdecimal()]
+        assert all((self.place / "checkpoints" / s / COMMIT_FILE).is_file() for s in steps)
+
+
+@pytest.fixture
+def hosts(forks, storage, bucket, toy, tmp_path):
+    return Hosts(forks, storage, bucket / "run", toy, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
+    """At moments of starts, saves, mirrors and restores; every time on an empty machine."""
+    rng = np.random.default_rng(0)
+    storage.fault(p503=0.03, preset=0.02, pdrop=0.02, pcut=0.02, latency_ms=5, seed=1)
+    killed, child = 0, hosts.start()
+    while killed < KILLS:
+        newest = hosts.newest()
+        moment = MOMENTS[killed % len(MOMENTS)] if newest else MOMENTS[killed % 2]
+        if not child.wait_for(moment.format(min(newest + 2, 8))):
+            break  # it came to its end first
+        child.ended(float(rng.uniform(0, 0.3)))
+        child.kill(signal.SIGKILL)
+        assert child.ended(60)
+        killed += 1
+        assert hosts.newest() >= newest
+        child = hosts.start()
+    assert killed >= 3
+    assert "RESULT 8 True" in child.result()
+    storage.calm()
+    hosts.assert_is_the_toy()
