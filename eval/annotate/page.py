@@ -21,7 +21,8 @@ def make_page(figures: Figures, source: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Human evaluation: {name}</title><style>{style}</style></head><body><main>"
         f"<h1>Human evaluation: {name}</h1>"
-        f'<section class="card"><h2>Preference</h2>{win_chart(figures.pairs)}</section>'
+        '<section class="card"><h2>Preference</h2><div class="wide">'
+        f"{win_chart(figures.pairs)}</div></section>"
         f'<section class="card text"><h2>Figures</h2><pre>{lines}</pre></section>'
         "</main></body></html>\n"
     )
