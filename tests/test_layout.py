@@ -44,7 +44,7 @@ MAY_IMPORT = {
         {"jax", "flax", "optax", "orbax", "seqio"},
     ),
     "tulu_jax/plan": (
-        {"ops", "models", "parallel", "train", "checkpoint"}, {"jax", "flax", "optax"},
+        {"ops", "models", "parallel", "train", "checkpoint", "generate"}, {"jax", "flax", "optax"},
     ),
     "tulu_jax/cli": (
         {"chat", "data", "download", "inspect", "ops", "models", "parallel", "train", "plan",

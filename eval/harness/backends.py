@@ -12,7 +12,7 @@ from eval.harness.asks import Answer, Ask, Choose, Generate, Prompt, Weigh
 from tulu_jax.files import sha256
 
 if TYPE_CHECKING:
-    from tulu_jax.generate import Completion, Engine, Request
+    from tulu_jax.generate import Completion, Front, Request
 
 OnDone = Callable[[int, Answer], None]
 
@@ -38,7 +38,7 @@ class EngineBackend:
 
     can = frozenset({"generate", "choose", "weigh"})
 
-    def __init__(self, engine: Engine, fingerprint: str, *, seed: int = 0) -> None:
+    def __init__(self, engine: Front, fingerprint: str, *, seed: int = 0) -> None:
         """Uses an engine that has a tokenizer.
 
         Args:

@@ -15,7 +15,7 @@ from tulu_jax.cli import generate
 from tulu_jax.cli.chat import HELP
 from tulu_jax.errors import CheckpointError, ConfigError, DataError
 from tulu_jax.generate import Completion, sizes
-from tulu_jax.generate.sizes import slot_bytes
+from tulu_jax.generate.sizes import cache_length, slot_bytes
 from tulu_jax.generate.stats import Stats
 from tulu_jax.models import config_to_dict
 
@@ -172,7 +172,8 @@ def test_fewer_run_side_by_side_where_memory_is_short(model, tmp_path, capsys, m
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 4)
     words = ("generate", "--model", model, "--input", tmp_path / "in.jsonl", *SHORT)
     config = hf.open_folder(model).config
-    need = config.num_params * 4 + 2.5 * slot_bytes(config, config.max_length, "float32")
+    held = cache_length(config.max_length, "cpu")
+    need = config.num_params * 4 + 2.5 * slot_bytes(config, held, "float32")
     monkeypatch.setattr(sizes, "free_memory", lambda: int(need / 0.9))
     tulu(*words)
     assert "memory has room for 2 slots of" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from tulu_jax.generate import sizes
 from tulu_jax.generate.sizes import GIB, check_length, fit, free_memory, slot_bytes
 from tulu_jax.generate.steps import init_layers
 from tulu_jax.models import OptConfig
+from tulu_jax.ops.attention.cached import BLOCK
 
 from .test_engine import CONFIG
 
@@ -18,7 +19,8 @@ def test_bytes_of_a_slot_are_those_of_its_arrays(dtype):
 
 
 def test_as_many_slots_as_fit():
-    weights, slot = CONFIG.num_params * 4, slot_bytes(CONFIG, 64, "float32")
+    weights = CONFIG.num_params * 4
+    slot = slot_bytes(CONFIG, 2 * BLOCK, "float32")  # 64 tokens, a piece, and one beyond
     options = {"slots": 16, "length": 64, "dtype": "float32"}
     assert fit(CONFIG, **options, free_bytes=None).slots == 16
     assert fit(CONFIG, **options, free_bytes=GIB).slots == 16
@@ -27,6 +29,16 @@ def test_as_many_slots_as_fit():
     assert "3 slots of 64 tokens: cache 0.00 GiB beside weights of" in some.line()
     with pytest.raises(ConfigError, match=r"model and one sequence do not fit into the memory"):
         fit(CONFIG, **options, free_bytes=weights)
+
+
+def test_eight_bits_and_more_devices_leave_room_for_more():
+    options = {"slots": 1000, "length": 64, "dtype": "float32", "free_bytes": 3_000_000}
+    plain = fit(CONFIG, **options)
+    rounded = fit(CONFIG, **options, int8=True)
+    matrices = CONFIG.num_layers * CONFIG.num_layer_matmul_params
+    assert plain.weights - rounded.weights == 3 * matrices
+    assert rounded.slots >= plain.slots
+    assert fit(CONFIG, **options, devices=2).slots >= 2 * plain.slots
 
 
 def test_memory_that_files_are_cached_in_is_free(monkeypatch, tmp_path):

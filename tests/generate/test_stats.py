@@ -1,6 +1,6 @@
 import time
 
-from tulu_jax.generate.stats import Stats
+from tulu_jax.generate.stats import Stats, joined
 
 
 def test_lines_say_what_was_done():
@@ -28,3 +28,21 @@ def test_seconds_are_added():
         with stats.timed("read_seconds"):
             time.sleep(0.01)
     assert stats.read_seconds >= 0.02
+
+
+def test_the_share_of_the_memorys_bandwidth():
+    stats = Stats(decode_seconds=2.0, read_bytes=10**12, bandwidth=8e11, kernel="paged, as it is")
+    assert stats.lines() == [
+        "memory   500.0 GB/s read in decoding, 62% of 800",
+        "kernel   paged, as it is",
+    ]
+    stats.bandwidth = None
+    assert stats.lines()[0] == "memory   500.0 GB/s read in decoding"
+
+
+def test_numbers_of_engines_that_work_at_one_time():
+    one = Stats(decoded_tokens=90, decode_seconds=3.0, read_bytes=5, bandwidth=2.0, kernel="k")
+    found = joined([one, Stats(decoded_tokens=30, decode_seconds=1.0, bandwidth=2.0)])
+    assert (found.decoded_tokens, found.decode_seconds, found.read_bytes) == (120, 2.0, 5)
+    assert (found.bandwidth, found.kernel) == (4.0, "k")
+    assert joined([one, Stats()]).bandwidth is None

@@ -55,7 +55,7 @@ def test_a_piece_is_as_the_dense_reference(full, start, length):
         np.testing.assert_allclose(mixed, whole[row], atol=2e-6)
 
 
-@pytest.mark.parametrize("form", [cached._row_by_row, cached._rows_at_once])
+@pytest.mark.parametrize("form", [cached.row_by_row, cached.rows_at_once])
 def test_tokens_are_as_the_dense_reference(full, form):
     query = normal(ROWS, HEADS, WIDTH, seed=2)
     alive = jnp.array([True, True, False])
@@ -65,7 +65,7 @@ def test_tokens_are_as_the_dense_reference(full, form):
     assert not mixed[2].any()
 
 
-@pytest.mark.parametrize("form", [cached._row_by_row, cached._rows_at_once])
+@pytest.mark.parametrize("form", [cached.row_by_row, cached.rows_at_once])
 def test_a_row_does_not_depend_on_longer_ones_or_on_what_follows_it(full, form):
     """Bit for bit, in one compiled program."""
     run = jax.jit(form)

@@ -56,3 +56,14 @@ def test_half_precision_sums_in_what_is_asked_for():
     weight = transposed(jnp.full((300, 1), 1.0, jnp.bfloat16), 1)
     assert product(x, weight).dtype == jnp.bfloat16
     assert product(x, weight, jnp.float32).tolist() == [[300.0], [300.0]]
+
+
+@pytest.mark.parametrize("rows", [2, FEW_ROWS + 1])
+def test_whole_numbers_are_scaled_by_output(rows):
+    weight = TransposedWeight(
+        jnp.array([[2, 0], [0, -3], [1, 1]], jnp.int8), (2, 3), jnp.array([0.5, 1.0, 4.0])
+    )
+    x = jnp.tile(jnp.array([[1.0, 2]]), (rows, 1))
+    assert jax.jit(product)(x, weight).tolist() == [[1, -6, 12]] * rows
+    half = product(x.astype(jnp.bfloat16), weight)
+    assert half.dtype == jnp.bfloat16 and half[0].tolist() == [1, -6, 12]

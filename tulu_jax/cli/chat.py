@@ -14,7 +14,7 @@ from tulu_jax.errors import DataError
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Message, Tokenizer
-    from tulu_jax.generate import Engine, Sampling
+    from tulu_jax.generate import Front, Sampling
 
 CONVERSATION_TOKENS = 8192
 """Of the longest conversation, where the user does not say: memory is taken for all of them."""
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = checked_sampling(args)
     opened = open_model(args)
     engine = make_engine(
-        args, opened, console, slots=1, longest=args.max_length or CONVERSATION_TOKENS
+        args, opened, console, slots=1, requests=1, longest=args.max_length or CONVERSATION_TOKENS
     )
     console.print(
         f"{args.model}, {opened.config.num_params:,} weights. "
@@ -96,7 +96,7 @@ class Conversation:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Front,
         tokenizer: Tokenizer,
         sampling: Sampling,
         max_new_tokens: int,

@@ -13,7 +13,7 @@ from tulu_jax.places import readable
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
-    from tulu_jax.generate import Engine, Request, Sampling
+    from tulu_jax.generate import Front, Request, Sampling
     from tulu_jax.models import ModelConfig
 
 MAX_NEW_TOKENS = 256
@@ -61,8 +61,32 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, sampling: bool = Tru
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of computation"
     )
+    add_device_arguments(parser)
     if sampling:
         _add_sampling_arguments(parser)
+
+
+def add_device_arguments(parser: Any) -> None:
+    """Adds the arguments that say how weights are kept, and on which devices."""
+    parser.add_argument(
+        "--quantize",
+        default="none",
+        choices=("none", "int8"),
+        help="int8 keeps the layers' matrices in 8 bits (default none)",
+    )
+    parser.add_argument(
+        "--tensor",
+        type=whole(1),
+        metavar="N",
+        help="devices that share a copy of the weights (default: as few as have room for it)",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=whole(1),
+        metavar="N",
+        help="copies of the weights, each with slots of its own (default: as many as the machine's "
+        "devices have room for; 1 on CPU)",
+    )
 
 
 def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,49 +193,67 @@ def make_engine(
     *,
     slots: int,
     longest: int,
-) -> Engine:
-    """The engine, with weights moved to the device one by one.
+    requests: int | None = None,
+) -> Front:
+    """The engine, or its replicas, with weights moved to the devices one by one.
 
     Args:
       args: the command's.
       opened: the model.
       console: to show progress on.
-      slots: most requests to run side by side; fewer where memory has no room for them.
+      slots: most requests to run side by side on a replica; fewer where memory has no room.
       longest: tokens of the longest prompt and answer that will be asked for.
+      requests: most that there will be at a time; None where that is not known.
 
     Raises:
       CheckpointError: weights that are no numbers, or damaged.
-      ConfigError: model and cache do not fit into the memory.
+      ConfigError: model and cache do not fit into the memory, or the devices not together.
     """
-    from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
+    from tulu_jax.cli.placement import find_placement
     from tulu_jax.console import print_line
-    from tulu_jax.generate import Engine
-    from tulu_jax.generate.sizes import fit, free_memory
+    from tulu_jax.generate import Engine, Replicas
+    from tulu_jax.generate.weights import moved
     from tulu_jax.models import ComputeConfig
 
     config = opened.config
     length = min(opened.max_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
-    sizes = fit(config, slots=slots, length=length, dtype=args.dtype, free_bytes=free_memory())
-    if sizes.slots < slots:
-        print_line(console, f"memory has room for {sizes.line()}")
-
-    def read() -> Iterator[tuple[tuple[str, ...], Any]]:
-        for name in opened.reader.paths():
-            array = cast(opened.reader.read(name), numpy_dtype(args.dtype), "/".join(name))
-            if not all_finite(array):
-                raise not_finite(array, "/".join(name), args.model)
-            yield name, array
-
+    placement = find_placement(
+        config, slots=slots, length=length, dtype=args.dtype, int8=args.quantize == "int8",
+        tensor=args.tensor, replicas=args.replicas, requests=requests,
+    )  # fmt: skip
+    for line in placement.lines():
+        print_line(console, line)
+    engines: list[Engine] = []
     with console.status(f"loading {config.num_params:,} weights"):
-        return Engine(
-            config,
-            read(),
-            slots=sizes.slots,
-            compute=ComputeConfig(dtype=args.dtype),
-            max_length=length,
-            stop_ids=opened.stop_ids,
-            tokenizer=opened.tokenizer,
-        )
+        for scope, device in zip(placement.scopes, placement.devices, strict=True):
+            with scope():
+                first = engines[0].weights if engines else None
+                params = _read(args, opened) if first is None else moved(config, first, device)
+                engines.append(
+                    Engine(
+                        config,
+                        params,
+                        slots=placement.sizes.slots,
+                        compute=ComputeConfig(dtype=args.dtype),
+                        max_length=length,
+                        stop_ids=opened.stop_ids,
+                        tokenizer=opened.tokenizer,
+                        int8=args.quantize == "int8",
+                    )
+                )
+                engines[-1].stats.bandwidth = placement.bandwidth
+    return engines[0] if placement.plain else Replicas(engines, placement.scopes)
+
+
+def _read(args: argparse.Namespace, opened: OpenedModel) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The weights, one by one, with their paths."""
+    from tulu_jax.checkpoint.hf.tensors import all_finite, cast, not_finite, numpy_dtype
+
+    for name in opened.reader.paths():
+        array = cast(opened.reader.read(name), numpy_dtype(args.dtype), "/".join(name))
+        if not all_finite(array):
+            raise not_finite(array, "/".join(name), args.model)
+        yield name, array
 
 
 def _open_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:

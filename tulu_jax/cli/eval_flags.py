@@ -12,6 +12,7 @@ import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli.engine import add_device_arguments
 from tulu_jax.cli.flags import model_argument, path_argument, whole
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import LARGEST
@@ -63,6 +64,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--batch_size", "--eval_batch_size", dest="batch_size", type=whole(1), metavar="N",
         help=f"instances side by side (default {SLOTS}; fewer where memory ends)",
     )  # fmt: skip
+    add_device_arguments(group)
     group.add_argument("--load_in_8bit", action="store_true", help=argparse.SUPPRESS)
     group.add_argument("--gptq", action="store_true", help=argparse.SUPPRESS)
     group.add_argument("--use_vllm", action="store_true", help=argparse.SUPPRESS)
@@ -232,13 +234,19 @@ def notes_on_flags(args: argparse.Namespace, judges: bool = False) -> list[str]:
     """
     notes = []
     if args.load_in_8bit:
-        notes.append(f"--load_in_8bit is not done: weights are {args.dtype}, which is more exact")
+        notes.append(
+            f"--load_in_8bit is not done: weights are {args.dtype}, which is more exact; "
+            "--quantize int8 rounds them"
+        )
     if args.use_vllm:
         notes.append("--use_vllm does nothing here: the engine is our own")
     idle = [name for name in ENDPOINT_FLAGS if getattr(args, name) is not None]
     if args.engine is None and not judges and idle:
         notes.append(f"{_flags(idle)}: nothing is asked of an endpoint (--engine)")
-    idle = ["max_length"] * (args.max_length is not None) + ["dtype"] * (args.dtype != DTYPE)
+    idle = [
+        name for name in ("max_length", "tensor", "replicas") if getattr(args, name) is not None
+    ]
+    idle += ["dtype"] * (args.dtype != DTYPE) + ["quantize"] * (args.quantize != "none")
     if args.model is None and not judges and idle:
         notes.append(f"{_flags(idle)}: nothing is asked of a model of ours (--model)")
     return notes

@@ -134,10 +134,16 @@ class FolderModel(Answerer):
         args, most = self._args, self._args.batch_size or SLOTS
         engine = make_engine(
             args, self._opened, plain_console(stderr=True),
-            slots=max(1, min(most, count or most)), longest=longest,
+            slots=most, longest=longest, requests=count or None,
         )  # fmt: skip
         engine.tokenizer = self.tokenizer
         return EngineBackend(engine, self._fingerprint(), seed=args.seed)
+
+    @property
+    def _dtype(self) -> str:
+        """Of the numbers that it answers with."""
+        rounded = self._args.quantize != "none"
+        return f"{self._args.dtype}+{self._args.quantize}" if rounded else self._args.dtype
 
     def _fingerprint(self) -> str:
         from eval.harness.fingerprint import fingerprint
@@ -149,7 +155,7 @@ class FolderModel(Answerer):
         folders = [run if run.is_dir() else model]
         folders += [readable(args.base)] if args.base else []
         return fingerprint(
-            folders, step=args.step, dtype=args.dtype, tokenizer=self.tokenizer.fingerprint,
+            folders, step=args.step, dtype=self._dtype, tokenizer=self.tokenizer.fingerprint,
             max_length=self.max_length, seed=args.seed,
         )  # fmt: skip
 
@@ -164,7 +170,7 @@ class FolderModel(Answerer):
             "path": str(path),
             "dataset": dataset_of_folder(readable(path)) if meta is None else dataset_of_run(meta),
             "step": self._args.step,
-            "dtype": self._args.dtype,
+            "dtype": self._dtype,
             "num_params": self._opened.config.num_params,
             "fingerprint": self._fingerprint(),
             "tokenizer": None if self.tokenizer is None else self.tokenizer.fingerprint,

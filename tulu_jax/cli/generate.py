@@ -15,7 +15,7 @@ from tulu_jax.cli.flags import new_command, path_argument, whole
 from tulu_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tulu_jax.generate import Completion, Engine, Request, Sampling
+    from tulu_jax.generate import Completion, Front, Request, Sampling
 
 DESCRIPTION = """\
 Answers prompts with a model from a Hugging Face folder or a run folder (its newest checkpoint).
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     opened.check(requests, [prompt.at for prompt in prompts])
     longest = max(map(len, tokens)) + args.max_new_tokens
     engine = make_engine(
-        args, opened, errors, slots=min(args.batch_size, len(prompts)), longest=longest
+        args, opened, errors, slots=args.batch_size, longest=longest, requests=len(prompts)
     )
     start = time.perf_counter()
     rows = [prompt.fields for prompt in prompts]
@@ -139,7 +139,7 @@ def _requests(args: argparse.Namespace, sampling: Sampling, tokens: list[Any]) -
     ]
 
 
-def _report(console: Any, engine: Engine, answers: list[Completion], seconds: float) -> None:
+def _report(console: Any, engine: Front, answers: list[Completion], seconds: float) -> None:
     """Says how fast it went, and which answers had no room."""
     from tulu_jax.console import WARNING, print_line
 
@@ -161,7 +161,7 @@ def _report(console: Any, engine: Engine, answers: list[Completion], seconds: fl
 
 
 def _answer_all(
-    args: argparse.Namespace, engine: Engine, requests: list[Request], rows: list[dict[str, Any]]
+    args: argparse.Namespace, engine: Front, requests: list[Request], rows: list[dict[str, Any]]
 ) -> list[Completion]:
     """The answers; puts them into the rows and writes or prints them."""
     from tulu_jax.cli.prompts import answer_names

@@ -150,6 +150,28 @@ def load_model(name: str) -> ModelConfig:
     return macros["MODEL"].scoped_configurable_fn()
 
 
+def load_gin_model(files: Sequence[str], bindings: Sequence[str]) -> ModelConfig:
+    """The model that gin files and later bindings describe by MODEL.
+
+    Raises:
+      ConfigError: a file that is not there, malformed gin, a value out of range, or no model.
+    """
+    try:
+        found = bind(read_bindings(files, bindings)).get("MODEL")
+        model = found and found.scoped_configurable_fn()
+    except ConfigError as error:
+        raise ConfigError(first_line(error)) from None
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
+        raise ConfigError("gin settings cannot be read", got=first_line(error)) from error
+    if model is None:
+        raise ConfigError(
+            "there is no model to plan for",
+            got="MODEL=None",
+            do="add --gin_file=models/llama_7b.gin or the like",
+        )
+    return model
+
+
 def bind(bindings: Iterable[Binding]) -> dict[str, Any]:
     """Hands settings to gin, in place of all before them; the values of the macros."""
     gin.clear_config()

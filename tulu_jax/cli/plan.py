@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from tulu_jax.cli import plan_decode
 from tulu_jax.cli.flags import new_command, number, path_argument, whole
 from tulu_jax.fields import PORTION
 from tulu_jax.files import write_json
@@ -22,6 +23,7 @@ examples:
   tulu plan --gin_file=runs/paper/tulu_7b.gin --topology v4:2x2x4
   tulu plan --gin_file=runs/paper/tulu_65b.gin --topology v5p:4x4x4 --search
   tulu plan --gin_file=runs/paper/tulu_13b.gin --topology v5e:8x8 --num_slices 2 --json plan.json
+  tulu plan --decode --gin_file=models/llama_30b.gin --topology v5e:2x4 --tensor 8
 
 A topology is a TPU generation (v4, v5e, v5p, v6e, v7x) and the chips along each side of the slice,
 or what the slice is called (v4-32), or cpu:N for N virtual CPU devices, or local for what is here.
@@ -37,7 +39,8 @@ def add_parser(subparsers: Any) -> None:
         "plan",
         run,
         help="memory, traffic and time of a run, on hardware that need not be there",
-        description="Compiles the real training step for a topology and says what it takes.",
+        description="Compiles the real training step for a topology and says what it takes; with "
+        "--decode the engine's programs.",
         epilog=EXAMPLES,
         allow_abbrev=False,
     )
@@ -67,12 +70,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--json", type=path_argument, metavar="FILE", help="also write the plan here"
     )
+    plan_decode.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plans, prints, and writes the JSON file."""
     from tulu_jax.errors import ConfigError
 
+    plan_decode.check_used(args)
     if args.estimate and (args.search or args.largest_batch):
         raise ConfigError(
             "--estimate compiles nothing",
@@ -86,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
     from tulu_jax.plan.report import print_plan
     from tulu_jax.plan.topology import find_topology
 
-    config = _load(args.gin_file, [*args.gin_bindings, *parse_overrides(args.overrides)])
+    bindings = [*args.gin_bindings, *parse_overrides(args.overrides)]
+    if args.decode:
+        return plan_decode.run(args, bindings)
+    config = _load(args.gin_file, bindings)
     topology = find_topology(args.topology, num_slices=args.num_slices)
     console = plain_console()
     schedule, compiled, extra = schedule_of(config), None, {}

@@ -14,7 +14,7 @@ from tulu_jax.fields import between
 from tulu_jax.places import is_address
 
 if TYPE_CHECKING:
-    from tulu_jax.generate import Engine
+    from tulu_jax.generate import Front
 
 SLOTS = 16
 MAX_QUEUE = 512
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(
-    args: argparse.Namespace, engine: Engine, keys: list[str], bound: Any, address: str
+    args: argparse.Namespace, engine: Front, keys: list[str], bound: Any, address: str
 ) -> None:
     from tulu_jax.console import write_verbatim
     from tulu_jax.serve.app import make_app
@@ -147,7 +147,7 @@ def _serve(
     write_verbatim("server ended")
 
 
-def start_line(engine: Engine, name: str, address: str) -> str:
+def start_line(engine: Front, name: str, address: str) -> str:
     """What is served, and where."""
     return (
         f"serving {name} ({engine.config.num_params:,} weights) at {address}/v1 "

@@ -13,6 +13,29 @@ from tulu_jax.generate.row_table import RowTable
 from tulu_jax.generate.worker import Worker
 
 
+def checked_pair(
+    prompt: Prompt, answer: Prompt, at: str, *, vocab_size: int, max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a prompt and of a continuation that can be scored after it.
+
+    Raises:
+      DataError: one is empty, has ids outside the vocabulary or does not fit the length.
+    """
+    ids, continuation = np.asarray(prompt), np.asarray(answer)
+    check_ids(ids, at, vocab_size)
+    check_ids(continuation, at, vocab_size, "continuation")
+    # The last token of the continuation is not run through the model.
+    if ids.size + continuation.size - 1 > max_length:
+        raise DataError(
+            "prompt and continuation are longer than the model's sequences",
+            got=f"{ids.size} + {continuation.size} tokens",
+            at=at,
+            expected=f"at most max_length={max_length} + 1",
+            do="shorten the prompt",
+        )
+    return ids.astype(np.int32), continuation.astype(np.int32)
+
+
 class Scorer:
     """Scores continuations of prompts; each prompt is read once, on top of what rows share."""
 
@@ -33,7 +56,10 @@ class Scorer:
         places: dict[bytes, list[int]] = {}
         answers: list[np.ndarray] = []
         for index, (prompt, answer) in enumerate(pairs):
-            ids, continuation = self._checked(prompt, answer, f"pair {index}")
+            ids, continuation = checked_pair(
+                prompt, answer, f"pair {index}",
+                vocab_size=self._worker.config.vocab_size, max_length=self._max_length,
+            )  # fmt: skip
             prompts[ids.tobytes()] = ids
             places.setdefault(ids.tobytes(), []).append(index)
             answers.append(continuation)
@@ -43,22 +69,6 @@ class Scorer:
             scores = self._score_one(ids, [answers[index] for index in indices])
             found |= dict(zip(indices, scores, strict=True))
         return [found[index] for index in range(len(pairs))]
-
-    def _checked(self, prompt: Prompt, answer: Prompt, at: str) -> tuple[np.ndarray, np.ndarray]:
-        vocab_size = self._worker.config.vocab_size
-        ids, continuation = np.asarray(prompt), np.asarray(answer)
-        check_ids(ids, at, vocab_size)
-        check_ids(continuation, at, vocab_size, "continuation")
-        # The last token of the continuation is not run through the model.
-        if ids.size + continuation.size - 1 > self._max_length:
-            raise DataError(
-                "prompt and continuation are longer than the model's sequences",
-                got=f"{ids.size} + {continuation.size} tokens",
-                at=at,
-                expected=f"at most max_length={self._max_length} + 1",
-                do="shorten the prompt",
-            )
-        return ids.astype(np.int32), continuation.astype(np.int32)
 
     def _score_one(self, prompt: np.ndarray, answers: list[np.ndarray]) -> list[Score]:
         """Scores of one prompt's continuations.

@@ -10,11 +10,38 @@ import numpy as np
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import ModelConfig
+from tulu_jax.ops.attention.cached import BLOCK
+from tulu_jax.ops.attention.choice import platform_of
 
 GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
 USED_SHARE = 0.9
 """Of the free memory; the rest is for activations, logits and what the compiler needs."""
+
+CPU_PIECE, PIECE = 64, 256
+"""Tokens of a prompt that are read at once: on CPU 64 keep both cores busy, and prefixes are shared
+in steps of a piece; accelerators want more rows in a product."""
+CPU_STEP, STEP = BLOCK, 4 * BLOCK
+"""A row of the cache has a multiple of so many slots: elsewhere than on CPU kernels fetch as much
+at a time."""
+
+
+def piece_tokens(platform: str) -> int:
+    """Tokens of a prompt that are read at once."""
+    return CPU_PIECE if platform == "cpu" else PIECE
+
+
+def cache_length(max_length: int, platform: str) -> int:
+    """Slots of a row of the cache for texts of up to `max_length` tokens.
+
+    Beyond these: a piece that a continuation's last tokens do not fill, and a slot that rows
+    without a request write into.
+
+    >>> cache_length(2048, "cpu"), cache_length(2048, "tpu")
+    (2176, 2560)
+    """
+    step = CPU_STEP if platform == "cpu" else STEP
+    return -(-(max_length + 1 + piece_tokens(platform)) // step) * step
 
 
 class Sizes(NamedTuple):
@@ -49,6 +76,12 @@ def _bytes(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
+def weight_bytes(config: ModelConfig, dtype: str, *, int8: bool = False) -> int:
+    """Bytes of the weights; with `int8` those of the layers' matrices take one each."""
+    rounded = config.num_layers * config.num_layer_matmul_params if int8 else 0
+    return (config.num_params - rounded) * _bytes(dtype) + rounded
+
+
 def fit(
     config: ModelConfig,
     *,
@@ -57,6 +90,7 @@ def fit(
     dtype: str,
     free_bytes: int | None,
     devices: int = 1,
+    int8: bool = False,
 ) -> Sizes:
     """`slots`, or fewer where no more fit into the free memory.
 
@@ -67,12 +101,13 @@ def fit(
       dtype: of weights and cache.
       free_bytes: memory of a device that is free; None where that is not known, and all fit.
       devices: that weights and cache are spread over evenly.
+      int8: whether the layers' matrices are kept in 8 bits.
 
     Raises:
       ConfigError: not even one slot fits.
     """
-    weights = config.num_params * _bytes(dtype)
-    slot = slot_bytes(config, length, dtype)
+    weights = weight_bytes(config, dtype, int8=int8)
+    slot = slot_bytes(config, cache_length(length, platform_of()), dtype)
     if free_bytes is None:
         return Sizes(weights, slot, slots, length)
     usable = int(free_bytes * USED_SHARE) * devices
@@ -83,7 +118,7 @@ def fit(
             got=f"weights of {weights / GIB:.2f} GiB and {slot / GIB:.2f} GiB for "
             f"{length:,} tokens",
             expected=f"at most {usable / GIB:.2f} GiB, {USED_SHARE:.0%} of what is free",
-            do="use --dtype bfloat16, a shorter --max_length, or more devices",
+            do="use --dtype bfloat16, --quantize int8, a shorter --max_length, or more devices",
         )
     return Sizes(weights, slot, min(slots, int(fitting)), length)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -25,6 +25,14 @@ class Stats:
     busy_slots: int = 0
     """Slots with a request, summed over dispatches."""
     all_slots: int = 0
+    read_bytes: int = 0
+    """That decoding had to read from memory: the weights once a step, of each row what it holds;
+    those of the first dispatch, whose time is compilation, left out."""
+    bandwidth: float | None = None
+    """Bytes/s of the devices' memory, where that is known."""
+    kernel: str = ""
+    """Of attention in decoding, and why it is not the devices' own; empty where nothing is to be
+    said."""
     compile_seconds: float = 0.0
     """First calls of the compiled functions, compilation included."""
 
@@ -58,9 +66,29 @@ class Stats:
             found.append(
                 f"answers  {self.decoded_tokens:,} tokens, {busy:.0f} % of slots busy{rate}"
             )
+        if self.read_bytes and self.decode_seconds > 0.01:
+            rate = self.read_bytes / self.decode_seconds
+            of = self.bandwidth and f", {rate / self.bandwidth:.0%} of {self.bandwidth / 1e9:,.0f}"
+            found.append(f"memory   {rate / 1e9:,.1f} GB/s read in decoding{of or ''}")
+        if self.kernel:
+            found.append(f"kernel   {self.kernel}")
         if self.compile_seconds:
             found.append(f"compiled in {self.compile_seconds:.1f} s")
         return found
+
+
+SECONDS = ("read_seconds", "decode_seconds", "compile_seconds")
+
+
+def joined(parts: Sequence[Stats]) -> Stats:
+    """The numbers of engines that work at the same time: sums, and the mean of seconds."""
+    found = Stats(kernel=parts[0].kernel)
+    for field in dataclasses.fields(Stats):
+        values = [getattr(one, field.name) for one in parts]
+        if field.name != "kernel" and None not in values:
+            total = sum(values)
+            setattr(found, field.name, total / len(parts) if field.name in SECONDS else total)
+    return found
 
 
 def _rate(tokens: int, seconds: float, done: str) -> str:

@@ -12,12 +12,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.generate.sample import Controls, choose
 from tulu_jax.generate.weights import Weights
-from tulu_jax.models import Cache, ComputeConfig, LayerCache, ModelConfig, Place
+from tulu_jax.models import Cache, ComputeConfig, Kernel, LayerCache, ModelConfig, Place
+from tulu_jax.models.layers import CACHE_AXES, constrain_cache
+from tulu_jax.models.weight import spec_of
 from tulu_jax.ops.attention.cached import BLOCK
+from tulu_jax.ops.attention.choice import mesh_in_force
+from tulu_jax.ops.attention.decoding import Heads
 from tulu_jax.ops.transposed import product
 
 DISPATCH_TOKENS = 64
@@ -76,13 +81,16 @@ class Steps(NamedTuple):
 
 
 @lru_cache
-def compiled_steps(config: ModelConfig, compute: ComputeConfig) -> Steps:
-    """The functions below, jitted once a process for models of one config."""
+def compiled_steps(config: ModelConfig, compute: ComputeConfig, kernel: str) -> Steps:
+    """The functions below, jitted once a process for models of one config.
+
+    `kernel` is the attention kernel of decoding, by name.
+    """
     model: Any = {"config": config, "compute": compute}
     donated: Any = {"donate_argnames": ("layers",)}
     return Steps(
         jax.jit(partial(read, **model), **donated),
-        jax.jit(partial(decode, **model), **donated),
+        jax.jit(partial(decode, kernel=Kernel(kernel), **model), **donated),
         jax.jit(partial(score, **model), static_argnames=("tops",), **donated),
         jax.jit(partial(weigh, **model), **donated),
         jax.jit(copy, **donated),
@@ -90,13 +98,32 @@ def compiled_steps(config: ModelConfig, compute: ComputeConfig) -> Steps:
     )
 
 
+def heads_of(config: ModelConfig) -> Heads:
+    """The heads of a model's attention."""
+    return Heads(config.num_heads, config.num_kv_heads, config.head_dim)
+
+
 def init_layers(config: ModelConfig, rows: int, length: int, dtype: str) -> Layers:
-    """An empty cache for rows of up to `length` tokens."""
+    """An empty cache for rows of up to `length` tokens, its heads split as the mesh splits them."""
     shape = (rows, config.num_kv_heads, length, config.head_dim)
-    return [
-        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-        for _ in range(config.num_layers)
-    ]
+    if mesh_in_force().empty:
+        return _zeros(shape, dtype, config.num_layers)
+    return _split_zeros(shape, dtype, config.num_layers)
+
+
+def cache_spec() -> PartitionSpec:
+    """Where the rules in force put the arrays of a layer's cache."""
+    return spec_of(CACHE_AXES)
+
+
+def _zeros(shape: tuple[int, ...], dtype: str, count: int) -> Layers:
+    return [LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(count)]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _split_zeros(shape: tuple[int, ...], dtype: str, count: int) -> Layers:
+    """Likewise, made where it lies: no device has room for the whole."""
+    return [constrain_cache(layer) for layer in _zeros(shape, dtype, count)]
 
 
 def _run(
@@ -144,6 +171,7 @@ def decode(
     *,
     config: ModelConfig,
     compute: ComputeConfig,
+    kernel: Kernel,
 ) -> tuple[Layers, Rows, Decoded]:
     """Up to `num_tokens` more tokens of every row that is alive, stop tokens among them.
 
@@ -164,7 +192,7 @@ def decode(
         carry: tuple[Array, Layers, Rows, Decoded],
     ) -> tuple[Array, Layers, Rows, Decoded]:
         at, layers, now, out = carry
-        place = Place(now.slot, now.alive)
+        place = Place(now.slot, now.alive, kernel=kernel)
         states, layers = _run(weights, layers, now.last[:, None], place, config, compute)
         logits = product(states[:, 0], weights.head, jnp.float32)
         chosen = choose(logits, controls, now.made, now.alive)

@@ -13,22 +13,17 @@ from tulu_jax.generate.jobs import Made
 from tulu_jax.generate.requests import MAX_BIASES, MAX_STOP_IDS
 from tulu_jax.generate.row_table import Found
 from tulu_jax.generate.sample import Controls
-from tulu_jax.generate.sizes import check_length
+from tulu_jax.generate.sizes import cache_length, check_length, piece_tokens, slot_bytes
 from tulu_jax.generate.stats import Stats
-from tulu_jax.generate.steps import Rows, compiled_steps, init_layers
-from tulu_jax.generate.weights import split_weights
+from tulu_jax.generate.steps import Rows, compiled_steps, heads_of, init_layers
+from tulu_jax.generate.weights import Weights, read_bytes, split_weights
 from tulu_jax.models import ComputeConfig, ModelConfig
-from tulu_jax.ops.attention.cached import BLOCK
 from tulu_jax.ops.attention.choice import platform_of
+from tulu_jax.ops.attention.decoding import choose_decode_kernel, probed
 
 if TYPE_CHECKING:
     from tulu_jax.generate.jobs import Job
 
-PIECES = {"cpu": 64}
-"""Tokens of a prompt that are read at once: on CPU 64 keep both cores busy, and prefixes are shared
-in steps of a piece."""
-OTHER_PIECE = 256
-"""Likewise on accelerators, which want more rows in a product."""
 SMALLEST = 4
 """The end of a prompt is read in a piece of a quarter, a half or the whole of the others' size."""
 
@@ -45,6 +40,27 @@ class MadeBatch(NamedTuple):
         return Made(*(array[row, : self.counts[row]].copy() for array in self.decoded))
 
 
+def idle_rows(slots: int, unused: int, vocab_size: int) -> tuple[Rows, Controls]:
+    """Rows without a job, as the host keeps them; they write into the slot `unused`."""
+    zeros: Any = np.zeros(slots, np.int32)
+    full: Any = np.full
+    arrays = (
+        Rows(zeros, zeros + unused, zeros, zeros, zeros > 0),
+        Controls(
+            temperature=zeros.astype(np.float32),
+            top_p=full(slots, 1.0, np.float32),
+            top_k=zeros,
+            seed=zeros.astype(np.uint32),
+            stream=zeros,
+            stops=full((slots, MAX_STOP_IDS), -1, np.int32),
+            bias_ids=full((slots, MAX_BIASES), vocab_size, np.int32),
+            biases=full((slots, MAX_BIASES), 0.0, np.float32),
+            tops=zeros,
+        ),
+    )
+    return jax.tree.map(np.copy, arrays)
+
+
 class Worker:
     """Runs the compiled functions on rows of a cache."""
 
@@ -56,6 +72,8 @@ class Worker:
         max_length: int,
         compute: ComputeConfig,
         stats: Stats,
+        *,
+        int8: bool = False,
     ) -> None:
         """Takes the weights and makes the cache.
 
@@ -66,47 +84,35 @@ class Worker:
             raise ConfigError("number of slots is impossible", got=slots, expected=">= 1")
         check_length(config, max_length)
         self.config, self.slots, self.max_length = config, slots, max_length
-        self.piece = PIECES.get(platform_of(), OTHER_PIECE)
-        # Beyond what is needed: a piece that a continuation's last tokens do not fill, and a slot
-        # that rows without a request write into.
-        length = -(-(max_length + 1 + self.piece) // BLOCK) * BLOCK
+        self.piece = piece_tokens(platform_of())
+        length = cache_length(max_length, platform_of())
         self._unused = length - 1
-        self._split = partial(split_weights, config, dtype=compute.dtype)
+        self._dtype = compute.dtype
+        self._split = partial(split_weights, config, dtype=compute.dtype, int8=int8)
         self._new_cache = partial(init_layers, config, slots, length, compute.dtype)
         self.load(params)
-        self._steps = compiled_steps(config, compute)
+        heads = heads_of(config)
+        self.kernel = probed(choose_decode_kernel(heads, compute.dtype), heads, compute.dtype)
+        self._steps = compiled_steps(config, compute, self.kernel.name)
         self._stats = stats
+        if platform_of() == "tpu":
+            stats.kernel = f"{self.kernel.name}, {self.kernel.reason}"
         self._seen: set[tuple[Any, ...]] = set()
-        self._rows, self._controls = self._idle_rows()
+        self._rows, self._controls = idle_rows(slots, self._unused, config.vocab_size)
 
     def load(self, params: Any) -> None:
         """Takes weights, and makes the cache; with None it lets go of both."""
         self._weights, self._layers = None, []  # first: there may be no room for two of each
         if params is not None:
-            weights = self._split(params=params)
+            weights = params if isinstance(params, Weights) else self._split(params=params)
             self._layers = self._new_cache()
+            self._step_bytes = read_bytes(self.config, weights)
             self._weights = weights  # last: where there is no room, nothing is kept
 
-    def _idle_rows(self) -> tuple[Any, Any]:
-        """The host's copy of `Rows` and `Controls`, which it writes into between dispatches."""
-        slots = self.slots
-        zeros: Any = np.zeros(slots, np.int32)
-        full: Any = np.full
-        arrays = (
-            Rows(zeros, zeros + self._unused, zeros, zeros, zeros > 0),
-            Controls(
-                temperature=zeros.astype(np.float32),
-                top_p=full(slots, 1.0, np.float32),
-                top_k=zeros,
-                seed=zeros.astype(np.uint32),
-                stream=zeros,
-                stops=full((slots, MAX_STOP_IDS), -1, np.int32),
-                bias_ids=full((slots, MAX_BIASES), self.config.vocab_size, np.int32),
-                biases=full((slots, MAX_BIASES), 0.0, np.float32),
-                tops=zeros,
-            ),
-        )
-        return jax.tree.map(np.copy, arrays)
+    @property
+    def weights(self) -> Weights | None:
+        """The weights, in the engine's own form."""
+        return self._weights
 
     def read(self, row: int, tokens: np.ndarray, start: int) -> int:
         """Reads the piece of a row's tokens that begins at `start`; returns how many it has."""
@@ -192,7 +198,7 @@ class Worker:
 
     def decode(self, num_tokens: int) -> MadeBatch:
         """Up to `num_tokens` more tokens of every row that has a job."""
-        before = self._rows.made
+        before, first = self._rows, ("decode", ()) not in self._seen
         with self._stats.timed("read_seconds"):
             jax.block_until_ready(self._layers)
         rows, decoded = self._call(
@@ -200,10 +206,18 @@ class Worker:
         )
         # Copies, as the host goes on to write into them.
         self._rows = jax.tree.map(np.array, rows)
-        counts = self._rows.made - before
+        counts = self._rows.made - before.made
         self._stats.dispatches += 1
+        if not first:
+            self._stats.read_bytes += self._bytes_read(before.slot, counts)
         self._stats.decoded_tokens += int(counts.sum())
         return MadeBatch(counts, jax.tree.map(np.asarray, decoded))
+
+    def _bytes_read(self, slots: Any, counts: np.ndarray) -> int:
+        """What steps that add `counts` tokens to rows, from `slots` on, read at least."""
+        held = counts.astype(np.int64) * (slots + 1) + counts * (counts - 1) // 2
+        token = slot_bytes(self.config, 1, self._dtype)
+        return int(counts.max()) * self._step_bytes + int(held.sum()) * token
 
     def _cut(self, tokens: np.ndarray, start: int) -> np.ndarray:
         """[1, T]: a piece, filled up with zeros to one of three sizes."""

@@ -23,12 +23,13 @@ from tulu_jax.models.family import (
     config_to_dict,
     layer_matrices,
 )
-from tulu_jax.models.layers import Cache, LayerCache, Place
+from tulu_jax.models.layers import Cache, Kernel, LayerCache, Place
 
 __all__ = [
     "FAMILIES",
     "Cache",
     "ComputeConfig",
+    "Kernel",
     "LayerCache",
     "Llama",
     "LlamaConfig",

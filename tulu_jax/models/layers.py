@@ -24,15 +24,18 @@ from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm, sil
 from tulu_jax.ops.attention.cached import (
     LayerCache,
     attend_chunk,
-    attend_tokens,
     write_chunk,
     write_tokens,
 )
+from tulu_jax.ops.attention.decoding import attend_tokens
 
 ACTIVATION_AXES = ("batch", "activation_length", "activation_embed")
 """Axes of what goes from block to block."""
 BLOCK_AXES = ("batch", "length", "activation_embed")
 """Axes of what a block begins with: gathered once, not by each of its matrices."""
+
+CACHE_AXES = (None, "kv_heads", None, None)
+"""Axes of a layer's cache."""
 
 
 class Rotary(NamedTuple):
@@ -45,7 +48,7 @@ class Rotary(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """The attention kernel of training rows, by name; passes through traces as no array at all."""
+    """An attention kernel by name; passes through traces as no array at all."""
 
     name: str = "blockwise"
 
@@ -60,6 +63,8 @@ class Place(NamedTuple):
     row: Int[Array, ""] | None = None
     """The row of the cache that a batch of one row [1, T] stands in; None for a batch [B, 1] that
     has one token of every row of the cache."""
+    kernel: Kernel = Kernel("rows")
+    """The attention kernel for such a batch."""
 
 
 class AttentionContext(NamedTuple):
@@ -170,10 +175,18 @@ def _attend_cached(
 ) -> tuple[Float[Array, "B T N H"], LayerCache]:
     """The mixed values, and the cache with this call's keys and values."""
     if place.row is None:
-        cache = write_tokens(cache, key[:, 0], value[:, 0], place.slots)
-        return attend_tokens(query[:, 0], cache, place.slots, place.alive)[:, None], cache
-    cache = write_chunk(cache, key[0], value[0], place.row, place.slots[0])
+        cache = constrain_cache(write_tokens(cache, key[:, 0], value[:, 0], place.slots))
+        mixed = attend_tokens(
+            query[:, 0], cache, place.slots, place.alive, kernel=place.kernel.name
+        )
+        return mixed[:, None], cache
+    cache = constrain_cache(write_chunk(cache, key[0], value[0], place.row, place.slots[0]))
     return attend_chunk(query[0], cache, place.row, place.slots[0])[None], cache
+
+
+def constrain_cache(cache: LayerCache) -> LayerCache:
+    """The cache with its heads split as the rules in force say, and every row on all devices."""
+    return LayerCache(*(constrain(array, CACHE_AXES) for array in cache))
 
 
 class GatedMlp(nn.Module):

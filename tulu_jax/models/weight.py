@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 from flax.linen import spmd
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 INIT_STDDEV = 0.02
@@ -71,6 +72,24 @@ def _declare(
     return module.param(name, boxed, shape, jnp.float32)
 
 
-def constrain(x: Any, axes: tuple[str, ...]) -> Array:
+def constrain(x: Any, axes: tuple[str | None, ...]) -> Array:
     """`x` laid over the mesh as the rules in force say for its logical axes."""
     return spmd.with_logical_constraint(x, axes)
+
+
+def stored_spec(declared: DeclaredWeight, axes: tuple[str | None, ...]) -> PartitionSpec:
+    """Where the rules in force put a weight; a matrix as it is stored output by output.
+
+    Joined axes lie where the first of them does: heads before their channels.
+
+    Args:
+      declared: the weight.
+      axes: the logical axes that it is left with: those of one layer.
+    """
+    where, inputs = spec_of(axes), declared.inputs
+    return PartitionSpec(where[inputs], where[0]) if inputs else where
+
+
+def spec_of(axes: tuple[str | None, ...]) -> PartitionSpec:
+    """Where the rules in force put an array of these logical axes; nowhere apart without rules."""
+    return spmd.logical_to_mesh_axes(axes) or PartitionSpec(*[None] * len(axes))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from tulu_jax.errors import ConfigError
 
@@ -80,6 +80,20 @@ def quantize(weight: Array, kind: str, *, inputs: int, outputs: int) -> Quantize
     return QuantizedWeight(found.qvalue.reshape(weight.shape), found.scale, kind)
 
 
+def quantize_rows(rows: Float[Array, "out A"]) -> tuple[Int[Array, "out A"], Float[Array, " out"]]:
+    """A matrix stored output by output as int8 numbers, and a scale for each output.
+
+    An output's largest number becomes 127, of 127.5. The scale is that of all inputs, not of a
+    tile, since the product can then take the whole numbers and be scaled once: for decoding, which
+    waits for the weights to come from memory.
+
+    Raises:
+      ConfigError: qwix is not installed.
+    """
+    found = qwix().quantize(jnp.asarray(rows, jnp.float32), "int8", channelwise_axes=(0,))
+    return found.qvalue, found.scale[:, 0]
+
+
 def dense(weight: QuantizedWeight, dtype: Any) -> Array:
     """The numbers that a quantised weight stands for, [..., in, out] in `dtype`."""
     *layers, _, outputs = weight.scale.shape
@@ -107,6 +121,6 @@ def qwix() -> Any:
         raise ConfigError(
             "weights cannot be kept in 8 or 4 bits",
             got=f"no package qwix ({error})",
-            expected=f"it for LORA_BASE_DTYPE={' or '.join(map(repr, KINDS))}",
-            do="pip install 'tulu-jax[qlora]', or set LORA_BASE_DTYPE='bfloat16'",
+            expected=f"it for {' or '.join(KINDS)}",
+            do="pip install 'tulu-jax[qlora]', or keep weights in bfloat16",
         ) from error

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FEW_ROWS = 64
@@ -26,6 +27,9 @@ class TransposedWeight:
     """[out, in]: what each output sums its inputs with."""
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     """The shape of the weight it stands for."""
+    scale: Any = None
+    """[out], float32: what an output's whole numbers in `rows` are multiplied by; None where they
+    are the weight's own numbers."""
 
     @property
     def ndim(self) -> int:
@@ -52,16 +56,24 @@ def product(
                        [0 1]
                        [1 1]]     ->   [1 2 3]
     """
-    rows = weight.rows.astype(x.dtype)
+    wanted = dtype or x.dtype
     flat = x.reshape(-1, x.shape[-1])
-    over = (((1,), (1,)), ((), ()))
-    if flat.shape[0] <= FEW_ROWS:
-        out = jax.lax.dot_general(rows, flat, over, preferred_element_type=dtype or x.dtype)
-        # Without the barrier XLA turns this into the other form.
-        out = jax.lax.optimization_barrier(out).T
+    if weight.scale is None:
+        out = _product(flat, weight.rows.astype(x.dtype), wanted)
     else:
-        out = jax.lax.dot_general(flat, rows, over, preferred_element_type=dtype or x.dtype)
-    return out.reshape(*x.shape[:-1], out.shape[-1])
+        # The barrier keeps the rounded form in memory: in a loop XLA would unpack it once before.
+        rows, flat = jax.lax.optimization_barrier((weight.rows, flat))
+        out = _product(flat, rows.astype(x.dtype), jnp.float32) * weight.scale
+    return out.astype(wanted).reshape(*x.shape[:-1], out.shape[-1])
+
+
+def _product(flat: Array, rows: Array, dtype: Any) -> Array:
+    over = (((1,), (1,)), ((), ()))
+    if flat.shape[0] > FEW_ROWS:
+        return jax.lax.dot_general(flat, rows, over, preferred_element_type=dtype)
+    out = jax.lax.dot_general(rows, flat, over, preferred_element_type=dtype)
+    # Without the barrier XLA turns this into the other form.
+    return jax.lax.optimization_barrier(out).T
 
 
 def transposed(weight: Array, inputs: int) -> TransposedWeight:

@@ -140,7 +140,8 @@ def milliseconds(seconds: float) -> str:
     return f"{found:,.0f}" if found >= 100 or found == 0 else f"{found:.3g}"
 
 
-def _table(*columns: str, title: str) -> Table:
+def new_table(*columns: str, title: str) -> Table:
+    """A table in the manner of all here: texts on the left, then numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", min_width=50)
     for at, name in enumerate(columns):
         table.add_column(name, justify="right" if at else "left", no_wrap=True)
@@ -149,7 +150,7 @@ def _table(*columns: str, title: str) -> Table:
 
 def budget_table(budget: Budget, usable: float | None = None) -> Table:
     """The shape-only budget, one line a purpose."""
-    table = _table("purpose", "GiB", title="Memory a device, estimated from shapes")
+    table = new_table("purpose", "GiB", title="Memory a device, estimated from shapes")
     for name, label in BUDGET_LABELS.items():
         if size := getattr(budget, name):
             table.add_row(label, gib(size))
@@ -163,7 +164,7 @@ def budget_table(budget: Budget, usable: float | None = None) -> Table:
 def compiled_table(compiled: Compiled, usable: float | None) -> Table:
     """The compiler's account."""
     title = f"Memory a device, as compiled in {compiled.compile_seconds:.0f} s"
-    table = _table("what", "GiB", title=title)
+    table = new_table("what", "GiB", title=title)
     for name in ("arguments", "outputs", "donated", "temporaries", "peak"):
         table.add_row(name, gib(getattr(compiled, name)))
     if usable:
@@ -176,7 +177,7 @@ def compiled_table(compiled: Compiled, usable: float | None) -> Table:
 def traffic_table(traffic: Traffic) -> Table:
     """Collectives by kind, group and network."""
     columns = ("collective", "devices", "over", "calls", "payload GiB", "sent GiB")
-    table = _table(*columns, title="Collectives of a step")
+    table = new_table(*columns, title="Collectives of a step")
     for one in traffic.collectives:
         network = "DCN" if one.crosses_slices else "slice"
         table.add_row(one.kind, str(one.group_size), network, f"{one.count:,}",
@@ -186,7 +187,7 @@ def traffic_table(traffic: Traffic) -> Table:
 
 def roofline_table(roof: Roofline) -> Table:
     """Seconds by resource."""
-    table = _table("resource", "ms", title="Roofline of a step")
+    table = new_table("resource", "ms", title="Roofline of a step")
     for name, label in (("compute", "compute"), ("memory", "memory"), ("ici", "ICI"),
                         ("dcn", "DCN")):  # fmt: skip
         table.add_row(label, milliseconds(getattr(roof, name)))
@@ -218,7 +219,7 @@ def _peak(one: Candidate) -> str:
 def search_table(found: list[Candidate]) -> Table:
     """Compiled candidates, best first."""
     columns = ("mesh", "micro", "remat", "est. GiB", "peak GiB", "ms", "bound")
-    table = _table(*columns, title="Layouts that were compiled")
+    table = new_table(*columns, title="Layouts that were compiled")
     for one in found:
         config = one.run.config
         table.add_row(

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tulu_jax.generate import Completion, Engine, Request
+from tulu_jax.generate import Completion, Front, Request
 from tulu_jax.generate.jobs import Job, Piece
 
 READ_AT_MOST = 16
@@ -61,7 +61,7 @@ class Ticket:
 class Runner:
     """Hands requests of many threads to the engine, which one thread runs."""
 
-    def __init__(self, engine: Engine, max_queue: int) -> None:
+    def __init__(self, engine: Front, max_queue: int) -> None:
         """A runner that is not started.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tulu_jax.chat import Message, encode_prompt
 from tulu_jax.errors import TuluError
-from tulu_jax.generate import Engine, Request, Sampling
+from tulu_jax.generate import Front, Request, Sampling
 from tulu_jax.serve.faults import ApiError
 from tulu_jax.serve.schema import (
     COMPLETION_TOKENS,
@@ -34,7 +34,7 @@ class Work(NamedTuple):
     """Of all prompts, each counted once."""
 
 
-def completion_work(body: CompletionBody, engine: Engine, texts: TokenTexts) -> Work:
+def completion_work(body: CompletionBody, engine: Front, texts: TokenTexts) -> Work:
     """The requests of `/v1/completions`.
 
     Raises:
@@ -63,7 +63,7 @@ def completion_work(body: CompletionBody, engine: Engine, texts: TokenTexts) -> 
     return _work(body, prompts, shown, options, engine, "prompt")
 
 
-def chat_work(body: ChatBody, engine: Engine, texts: TokenTexts) -> Work:
+def chat_work(body: ChatBody, engine: Front, texts: TokenTexts) -> Work:
     """The requests of `/v1/chat/completions`.
 
     Raises:
@@ -123,7 +123,7 @@ def _work(
     prompts: list[list[int]],
     shown: list[str],
     options: dict[str, Any],
-    engine: Engine,
+    engine: Front,
     param: str,
 ) -> Work:
     """A request for each answer to each prompt, checked; the first fault is told."""

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tulu_jax.ops.attention.choice import platform_of
 from tulu_jax.ops.attention.masks import MASKED
 
 BLOCK = 128
@@ -104,7 +103,7 @@ def attend_chunk(
     return mixed.reshape(length, heads, width).astype(query.dtype)
 
 
-def attend_tokens(
+def row_by_row(
     query: Float[Array, "B N H"],
     cache: LayerCache,
     slots: Int[Array, " B"],
@@ -112,15 +111,9 @@ def attend_tokens(
 ) -> Float[Array, "B N H"]:
     """Each row's mix of its values up to its slot; zeros, at no cost, for rows not alive.
 
-    On CPU row by row, each its own blocks alone; elsewhere all rows at once, as many blocks as the
-    longest has.
+    One row after the other, each its own blocks alone.
     """
-    if platform_of() == "cpu":
-        return _row_by_row(query, cache, slots, alive)
-    return _rows_at_once(query, cache, slots, alive)
 
-
-def _row_by_row(query: Array, cache: LayerCache, slots: Array, alive: Array) -> Array:
     def one(row: Array, out: Array) -> Array:
         mixed = jax.lax.cond(
             alive[row],
@@ -132,7 +125,13 @@ def _row_by_row(query: Array, cache: LayerCache, slots: Array, alive: Array) -> 
     return jax.lax.fori_loop(0, query.shape[0], one, jnp.zeros_like(query))
 
 
-def _rows_at_once(query: Array, cache: LayerCache, slots: Array, alive: Array) -> Array:
+def rows_at_once(
+    query: Float[Array, "B N H"],
+    cache: LayerCache,
+    slots: Int[Array, " B"],
+    alive: Bool[Array, " B"],
+) -> Float[Array, "B N H"]:
+    """`row_by_row` for devices that want much at a time: as many blocks as the longest row has."""
     batch, heads, width = query.shape
     kv_heads = cache.key.shape[1]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads, width)

@@ -73,15 +73,27 @@ def _check(name: str, dtype: str, platform: str) -> None:
 
 def platform_of(mesh: Any = None) -> str:
     """`tpu`, `gpu` (NVIDIA), `rocm` or `cpu`: what the devices of `mesh` are; None as above."""
-    if mesh is None:
-        mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        device = jax.devices()[0]
-    elif isinstance(mesh, jax.sharding.Mesh):
-        device = mesh.devices.flat[0]
-    else:
-        device = mesh.abstract_device or jax.devices()[0]
+    device = _device_of(mesh)
     kind = device.device_kind.lower()
     if device.platform in ("gpu", "cuda", "rocm"):
         return "rocm" if device.platform == "rocm" or "amd" in kind else "gpu"
     return device.platform
+
+
+def device_kind() -> str:
+    """What JAX calls the devices of the mesh in force, such as `TPU v5 lite`."""
+    return _device_of(None).device_kind
+
+
+def mesh_in_force() -> Any:
+    """The mesh of `jax.set_mesh`; an empty one without."""
+    return jax.sharding.get_abstract_mesh()
+
+
+def _device_of(mesh: Any) -> Any:
+    mesh = mesh_in_force() if mesh is None else mesh
+    if mesh.empty:
+        return jax.devices()[0]
+    if isinstance(mesh, jax.sharding.Mesh):
+        return mesh.devices.flat[0]
+    return mesh.abstract_device or jax.devices()[0]
