@@ -224,3 +224,16 @@ def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
     assert "RESULT 8 True" in child.result()
     storage.calm()
     hosts.assert_is_the_toy()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_without_a_common_folder_go_on_with_another_number(hosts, free_port):
+    port = free_port()
+    pair = [hosts.start(port, each, 2, 1) for each in range(2)]
+    assert pair[0].wait_for("step 3  checkpoint")
+    pair[1].kill(signal.SIGKILL)
+    assert pair[1].ended(60) and pair[0].ended(60)
+    assert hosts.newest() >= 2
+    assert "RESULT 8 True" in hosts.start().result()
+    hosts.assert_is_the_toy()
