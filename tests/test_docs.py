@@ -14,6 +14,7 @@ import pytest
 from tulu_jax.cli import eval_compare, evaluate, exporter, generate, importer, train
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
 from tulu_jax.cli.main import main, make_parser
+from tulu_jax.cli.study_gin import load_study
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -59,6 +60,8 @@ def test_command_parses(where, words):
         overrides = parse_overrides(rest)
         config = load_train_config(args.gin_file, args.gin_bindings + overrides)
         assert config.model_dir and config.data.mixture and config.data.tokenizer
+    elif args.command == "study":
+        assert load_study(args.study, rest).grids
     elif rest[:1] == ["compare"]:
         parser = argparse.ArgumentParser()
         eval_compare.add_arguments(parser)

@@ -242,3 +242,49 @@ def test_a_study_that_is_not_there(study):
         "gin file cannot be read - got study/absent.gin"
         in study("plan", "study/absent.gin", status=2).err
     )
+
+
+def mark(table, step, name, text="{}"):
+    folder = table.root / step.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+
+
+def test_status_says_how_far_cells_are_and_why_steps_failed(toy, study, tmp_path):
+    file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
+    table = load_table(file, [folder])
+    prepare, train, export = table.cells[0].steps[:3]
+    mark(table, prepare, "done.json")
+    mark(table, train, "failed.json")
+    mark(table, train, "log.txt", "begun\nno room [x]\x1b[31m\n")
+    shown = study("status", file, folder, "--json", tmp_path / "s.json").out
+    assert re.search(r"small\+demo +failed +done +failed +waiting +waiting +waiting", shown)
+    assert re.search(r"small +waiting +waiting +waiting", shown)
+    assert "2 cells, 7 steps: 5 waiting, 1 done, 1 failed" in shown
+    assert f"failed: train small+demo, {table.root / train.folder / 'log.txt'}" in shown
+    assert "  begun\n  no room [x]␛[31m\n" in shown
+    said = json.loads((tmp_path / "s.json").read_text())
+    assert said["cells"] == {"small+demo": "failed", "small": "waiting"}
+    assert said["steps"][train.folder]["log"] == ["begun", "no room [x]\x1b[31m"]
+    assert said["steps"][export.folder] == {"name": "small+demo", "state": "waiting"}
+
+
+def test_a_study_that_is_done_runs_nothing(toy, study, tmp_path):
+    file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
+    table = load_table(file, [folder])
+    for step in table.steps:
+        mark(table, step, "done.json")
+    shown = study("run", file, folder, "--snakemake", tmp_path / "absent").out
+    assert "2 cells, 7 steps: 7 done" in shown
+    (table.root / table.steps[-1].folder / "done.json").unlink()
+    refused = study("run", file, folder, "--snakemake", tmp_path / "absent", status=2)
+    assert "Snakemake is not there - got " in refused.err
+
+
+def test_a_run_that_leaves_something_undone_fails(toy, study, tmp_path):
+    file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
+    shown = study("run", file, folder, "--snakemake", "/bin/true", status=1).out
+    assert "2 cells, 7 steps: 7 waiting" in shown
+    table = load_table(file, [folder])
+    assert (table.root / "Snakefile").read_text().count("rule ") == 8
+    assert (table.root / table.steps[0].folder / "step.json").is_file()

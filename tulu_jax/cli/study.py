@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tulu_jax.cli.flags import new_command, path_argument
+from tulu_jax.cli.flags import PROCESSES_MOST, new_command, path_argument, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +18,8 @@ a table of cells (prepare, train, export, evaluate, report), each step in a fold
 hash of what it depends on: a changed recipe runs only what depends on it.
 
   tulu study plan study/paper.gin        cells, steps, memory, hours; nothing is run
+  tulu study run study/paper.gin         run what is not done; again after a kill or a failure
+  tulu study status study/paper.gin      how far it is, and why steps failed
 """
 
 EPILOG = "Settings are changed as in `tulu train`: --gin.STUDY_DIR=DIR. See docs/study.md."
@@ -36,6 +38,17 @@ def add_parser(subparsers: Any) -> None:
     plan = _add(commands, "plan", _plan, "cells, what is there, steps, memory and chip-hours")
     plan.add_argument("--json", type=path_argument, metavar="FILE", help="also write it here")
     plan.add_argument("--commands", action="store_true", help="print each step's command instead")
+    go = _add(commands, "run", _run, "run what is not done, by Snakemake (extra study)")
+    go.add_argument(
+        "--jobs", type=whole(1, PROCESSES_MOST), default=1, metavar="N",
+        help="steps at once (default 1: a training takes every device)",
+    )  # fmt: skip
+    go.add_argument(
+        "--snakemake", type=path_argument, metavar="FILE",
+        help="its program (default: beside Python's, or in PATH)",
+    )  # fmt: skip
+    status = _add(commands, "status", _status, "how far each cell is, and why steps failed")
+    status.add_argument("--json", type=path_argument, metavar="FILE", help="also write it here")
 
 
 def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -69,6 +82,23 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, as_json(plan))
         plain_console(stderr=True).print(f"{args.json}: the plan", soft_wrap=True)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from tulu_jax.cli.study_run import run_study
+
+    return run_study(_table(args), args, console())
+
+
+def _status(args: argparse.Namespace) -> int:
+    from tulu_jax.cli.study_run import print_status, status_json
+    from tulu_jax.files import write_json
+
+    table = _table(args)
+    print_status(table, console())
+    if args.json:
+        write_json(args.json, status_json(table))
     return 0
 
 

@@ -1,0 +1,147 @@
+"""A study as a Snakemake workflow, run by Snakemake where it is installed."""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.study import workflow
+from eval.study.state import failures, state_of
+from eval.study.workflow import find_snakemake, run_workflow, snakefile, write_workflow
+from tests.eval.study.studies import base, changed, compile_study, recipe, table
+from tulu_jax.errors import ConfigError
+
+NO_SNAKEMAKE = "no snakemake: TULU_SNAKEMAKE names its program, which has an environment of its own"
+
+
+@pytest.fixture(scope="module")
+def snakemake():
+    program = shutil.which(os.environ.get("TULU_SNAKEMAKE") or "snakemake")
+    if program is None:
+        pytest.skip(NO_SNAKEMAKE)
+    return program
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """In place of `tulu`: notes its name and arguments; fails where a file says so."""
+    noted, bad = tmp_path / "noted", tmp_path / "bad"
+    (tmp_path / "fake_tulu.py").write_text(
+        "import os, sys, pathlib\n"
+        f"open({str(noted)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        f"bad = pathlib.Path({str(bad)!r})\n"
+        "if bad.exists() and bad.read_text() in ' '.join(sys.argv):\n"
+        "    sys.exit('cannot: no room')\n"
+        "for word in sys.argv:\n"
+        "    if word.startswith('--gin.MODEL_DIR='):\n"
+        "        place = pathlib.Path(word.split(chr(39))[1]) / 'checkpoints' / '2' / 'meta'\n"
+        "        place.mkdir(parents=True, exist_ok=True)\n"
+        "        (place / 'metadata').write_text('{\"total_steps\": 2}')\n"
+    )
+    real = workflow._rule
+    step = tmp_path / "one_step.py"
+    step.write_text(
+        "import sys; from pathlib import Path; from eval.study.step import run_step\n"
+        f"sys.exit(run_step(Path(sys.argv[1]).absolute(), "
+        f"(sys.executable, {str(tmp_path / 'fake_tulu.py')!r})))\n"
+    )
+    monkeypatch.setattr(
+        workflow, "_rule", lambda one: real(one).replace("-m eval.study.step", str(step))
+    )
+
+    def lines():
+        return noted.read_text().splitlines() if noted.exists() else []
+
+    lines.bad = bad
+    return lines
+
+
+def small(tmp_path, **fields):
+    return table(tmp_path, models=(base(),), **fields)
+
+
+def test_a_rule_is_a_step_and_its_parameters_what_it_depends_on(tmp_path):
+    found = small(tmp_path, datasets=("none",))
+    evaluate, report = found.steps
+    text = "".join(
+        f"\nrule {step.kind}_{step.key}:\n{needs}"
+        f"    output: '{step.folder}/done.json'\n"
+        f"    params: key='{step.key}'\n"
+        f"    shell: '{sys.executable} -m eval.study.step {step.folder}'\n"
+        for step, needs in (
+            (evaluate, ""), (report, f"    input: 'evaluate/{evaluate.key}/done.json'\n"),
+        )
+    )  # fmt: skip
+    first = "".join(f"        '{step.folder}/done.json',\n" for step in (evaluate, report))
+    assert snakefile(found) == f"rule all:\n    input:\n{first}{text}"
+
+
+def test_each_step_has_its_command_and_one_that_is_done_keeps_it(tmp_path):
+    found = small(tmp_path)
+    write_workflow(found)
+    for step in found.steps:
+        said = json.loads((found.root / step.folder / "step.json").read_text())
+        assert (said["kind"], said["name"], said["argv"]) == (step.kind, step.name, [*step.argv])
+        assert said["parents"] == [parent.folder for parent in step.parents]
+    first = found.root / found.steps[0].folder
+    (first / "done.json").write_text("{}")
+    (first / "step.json").write_text("{}")
+    (found.root / found.steps[1].folder / "step.json").write_text("{}")
+    write_workflow(found)
+    assert (first / "step.json").read_text() == "{}"
+    assert (found.root / found.steps[1].folder / "step.json").read_text() != "{}"
+
+
+def test_snakemake_that_is_not_there(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"Snakemake is not there - got .*absent - expected"):
+        find_snakemake(tmp_path / "absent")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(ConfigError, match=r"not installed - .* pip install 'tulu-jax\[study\]'"):
+        find_snakemake(None)
+    (tmp_path / "snakemake").write_text("")
+    (tmp_path / "snakemake").chmod(0o755)
+    assert Path(find_snakemake(None)) == tmp_path / "snakemake"
+
+
+def test_a_study_is_run_once_at_a_time(tmp_path):
+    found = small(tmp_path)
+    found.root.mkdir()
+    with open(found.root / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(
+            ConfigError, match=r"the study is being run already - at .* - wait for it"
+        ):
+            run_workflow(found, "true", jobs=1)
+    assert run_workflow(found, "true", jobs=1) == 0
+
+
+@pytest.mark.slow
+def test_what_fails_is_left_out_and_mended_and_nothing_runs_twice(tmp_path, snakemake, fake):
+    found = small(tmp_path)
+    fake.bad.write_text("--gin.MIXTURE_OR_TASK_NAME='tulu_dolly'")
+    assert run_workflow(found, snakemake, jobs=4) != 0
+    states = {(s.kind, s.name): state_of(found.root, s) for s in found.steps}
+    (failed,) = (name for name, state in states.items() if state == "failed")
+    assert failed == ("train", "small+dolly")
+    waiting = {name for name, state in states.items() if state == "waiting"}
+    assert {kind for kind, _ in waiting} == {"export", "evaluate", "report"}
+    assert all(name.startswith("small+dolly") for _, name in waiting)
+    assert [lines for _, lines in failures(found)] == [["cannot: no room"]]
+    fake.bad.unlink()
+    assert run_workflow(found, snakemake, jobs=4) == 0
+    assert {state_of(found.root, step) for step in found.steps} == {"done"}
+    commands = fake()
+    again = [line for line in commands if commands.count(line) > 1]
+    assert len(set(again)) == 1 and "tulu_dolly" in again[0] and again[0].startswith("train")
+    assert len(commands) == len(found.steps) + 1
+    after = compile_study(changed(found.study, settings={"EPOCHS": 1}), recipe)
+    assert run_workflow(after, snakemake, jobs=4) == 0
+    new = fake()[len(commands) :]
+    assert [line.split()[0] for line in new].count("train") == 2
+    assert not any(line.startswith("data prepare") for line in new)
+    assert len(new) == 8
