@@ -72,7 +72,7 @@ def test_each_line_of_the_paper_has_its_cell(paper, record):
     if record["size"]:
         assert (cell.model.family, cell.model.size) == (record["base_model"], record["size"])
     tasks = " ".join(word for step in cell.of("evaluate") for word in step.argv)
-    assert {"mmlu_0shot", "gsm_cot", "toxigen", "truthfulqa"} <= set(tasks.split())
+    assert {"mmlu_0shot", "gsm_cot", "toxigen", "truthfulqa", "alpaca_eval"} <= set(tasks.split())
 
 
 def test_a_line_that_the_study_lacks_has_none(paper):
