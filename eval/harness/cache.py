@@ -70,7 +70,8 @@ class AnswerCache:
 
         Args:
           path: the file.
-          known: files of other caches, which are read and stay as they are.
+          known: files of other caches, which are read and stay as they are; lines there that are
+            no answers, as in another file of the name, are passed over.
         """
         self.path, self._known = path, known
         self._answers: dict[str, Answer] = {}
@@ -99,7 +100,7 @@ class AnswerCache:
             )  # fmt: skip
         try:
             for other in self._known:
-                self._read_lines(other.read_bytes() if other.is_file() else b"", other)
+                self._read_lines(other.read_bytes() if other.is_file() else b"", other, mine=False)
             self._read_all(self._file)
         except BaseException:
             self._file.close()
@@ -110,11 +111,15 @@ class AnswerCache:
         file.seek(0)
         file.truncate(self._read_lines(file.read(), self.path))
 
-    def _read_lines(self, data: bytes, path: Path) -> int:
+    def _read_lines(self, data: bytes, path: Path, *, mine: bool = True) -> int:
         """Reads whole lines; how many bytes they are."""
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
-            self._read(line, f"{path} line {number}")
+            try:
+                self._read(line, f"{path} line {number}")
+            except DataError:
+                if mine:
+                    raise
         return whole
 
     def _read(self, line: bytes, at: str) -> None:

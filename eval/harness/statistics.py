@@ -187,14 +187,18 @@ def tied_with_best(best: str, p_values: Mapping[str, float], *, alpha: float = 0
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:
-    """The chance that one of `k` of these samples is right (Chen et al. 2021, eq. 1).
+    """The chance that one of `k` of these samples is right (Chen et al. 2021, eq. 1 and fig. 3).
+
+    Rounded as openai/human-eval:human_eval/evaluation.py rounds it, which shows in the last bit.
 
     >>> pass_at_k(1, 4, 2)  # 3 of the 6 pairs hold the right one
     0.5
     """
     if not 0 <= correct <= samples or not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {correct} right in {samples} samples")
-    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
+    if samples - correct < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(samples - correct + 1, samples + 1))
 
 
 def _scores(scores: ArrayLike) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ class Counting:
     """Notes which slices were asked for and how many bytes they hold."""
 
     def __init__(self, inner):
-        self.inner, self.asked = inner, []
+        self.inner, self.asked, self.far = inner, [], inner.far
 
     def shape(self, path):
         return self.inner.shape(path)

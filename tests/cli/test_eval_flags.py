@@ -154,8 +154,8 @@ def test_every_flag_is_known_here():
               "cache", "log_format", "allow_code_execution", "allow_unsafe_execution", "batch_size",
               "gptq", "load_in_8bit", "use_vllm", "api"}  # fmt: skip
     by_some = {"step", "base", "add_bos", "use_slow_tokenizer", "tokenizer", "max_length", "dtype",
-               "chat_formatting_function", "base_url", "concurrency",
-               "requests_per_minute"}  # fmt: skip
+               "chat_formatting_function", "base_url", "concurrency", "requests_per_minute",
+               "quantize", "replicas", "tensor"}  # fmt: skip
     assert {action.dest for action in parser._actions} == by_all | by_some
 
 

@@ -17,7 +17,7 @@ from tulu_jax.models.lora import LoraConfig, abstract_adapters
 from .small_model import write_model
 
 HUGE = "9" * 30
-NO_PATHS = ["", "  ", "a\0b", "gs://bucket/x"]
+NO_PATHS = ["", "  ", "a\0b", "s3://bucket/x"]
 NO_FOLDERS = [*NO_PATHS, "none", "junk", "empty_file", "empty", "dangling", "loop", "junk/x"]
 NO_FILES = [*NO_PATHS, "none", "junk", "empty_file", "empty", "dangling", "loop", "junk/x"]
 NO_OUTPUTS = [*NO_PATHS, "junk", "junk/x", "loop/x", "model"]
@@ -94,7 +94,7 @@ def wrong_values(command, action, flag):
     if flag in TEXTS:
         return TEXTS[flag]
     if action.choices:
-        return ["", "int8", "FLOAT32", "nan"]
+        return [value for value in ("", "int8", "FLOAT32", "nan") if value not in action.choices]
     if action.type in (int, float):
         return NUMBERS if action.type is int else FLOATS
     if COMMANDS[command].get(flag) == "OUT":

@@ -12,7 +12,7 @@ from tulu_jax.train import bench, loop
 
 VALUES = (
     "", "None", "True", "-1", "1.5", "1e999", "36893488147419103232", "'text'", "[1]", "{'a': 1}",
-    "@LoraConfig()", "@OptimizerConfig", "%NOTHING", "gs://b/x", "a\0b", "(", "naïve 'quote",
+    "@LoraConfig()", "@OptimizerConfig", "%NOTHING", "s3://b/x", "a\0b", "(", "naïve 'quote",
     "\ud800",
 )  # fmt: skip
 TRAIN = ["train", "--gin_file=runs/demo.gin", "--print_config"]
