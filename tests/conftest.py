@@ -18,6 +18,7 @@ from tulu_jax.places import Address
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("EPATH_USE_TF", "false")  # else Orbax reads buckets by TensorFlow where it is
 os.environ.setdefault("XLA_FLAGS", quick_xla.flags(devices=8))
 # Tests and their child processes compile the same small steps: once is enough.
 _CACHE = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
