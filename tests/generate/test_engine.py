@@ -14,7 +14,6 @@ from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.generate import Engine, Request, Sampling
 from tulu_jax.models import ComputeConfig, LlamaConfig, abstract_params, forward
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
-from tulu_jax.serve.runner import READ_AT_MOST
 
 CONFIG = LlamaConfig(
     vocab_size=40,
@@ -90,16 +89,6 @@ def test_samples_of_one_prompt_read_it_once():
     found = alone.generate([prompt], max_new_tokens=5, n=4, sampling=Sampling(1.0))
     assert alone.stats.read_tokens == len(prompt) - 1
     assert len({tuple(completion.tokens) for completion in found}) > 1
-
-
-class Letters:
-    """A tokenizer whose tokens are letters."""
-
-    special_ids = frozenset()
-    vocab_size = CONFIG.vocab_size
-
-    def decode(self, tokens, *, after):
-        return "".join(chr(ord("A") + token) for token in tokens)
 
 
 REQUEST = st.builds(
@@ -224,8 +213,7 @@ def test_completions_are_told_as_they_come(engine):
 
 def test_many_requests_through_few_slots_are_each_answered_once():
     engine = Engine(CONFIG, random_params(CONFIG), slots=4, stop_ids=[])
-    rng = np.random.default_rng(1)
-    answers, jobs = {}, []
+    rng, answers, jobs = np.random.default_rng(1), {}, []
     held = sum(array.nbytes for array in jax.live_arrays())
     for number in range(2000):
         prompt = PROMPTS[rng.integers(len(PROMPTS))][: rng.integers(1, 131)]
@@ -249,24 +237,6 @@ def test_many_requests_through_few_slots_are_each_answered_once():
     for number in (0, 100, 1999):
         if reasons[number] != "cancelled":
             assert answers[number][0].tokens == alone(jobs[number][1]).tokens
-
-
-def test_a_short_prompt_waits_for_two_dispatches_at_most():
-    """Its first token is there before a third, with 32 others at work: counted, not timed."""
-    busy = Engine(CONFIG, random_params(CONFIG), slots=33, stop_ids=[], tokenizer=Letters())
-    for number in range(32):
-        prompt = PROMPTS[number % 6]  # those that leave room for many tokens
-        busy.submit(Request(prompt, 1000, seed=number), lambda _: None, lambda _: None)
-    busy.turn(read_at_most=READ_AT_MOST)  # the first are read and decode; others are being read
-    while busy.num_running < 32:
-        busy.turn(read_at_most=READ_AT_MOST)
-    pieces = []
-    busy.submit(Request(PROMPTS[0], 9), lambda _: None, pieces.append)
-    before = busy.stats.dispatches
-    while not pieces:
-        busy.turn(read_at_most=READ_AT_MOST)
-    assert busy.num_running == 33 and 0 < busy.stats.dispatches - before < 3
-    busy.abandon()
 
 
 def test_an_interrupted_run_leaves_the_rows_free(engine):

@@ -102,10 +102,9 @@ def find_placement(
     sizes = sizes._replace(slots=min(sizes.slots, wanted))
     chip = chip_of_kind(devices[0].device_kind)
     groups = [devices[at * tensor : (at + 1) * tensor] for at in range(count)]
-    plain = count == tensor == 1
     return Placement(
         sizes,
-        [nullcontext] if plain else [_scope(config, group) for group in groups],
+        [nullcontext] if count == tensor == 1 else [_scope(config, group) for group in groups],
         [group[0] if tensor == 1 else None for group in groups],
         tensor,
         wanted,
