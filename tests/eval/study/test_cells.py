@@ -6,7 +6,16 @@ import pytest
 
 from eval.study.cells import KINDS, Recipe, compile_study
 from eval.study.study import Grid
-from tests.eval.study.studies import ALPACA, DOLLY, base, changed, evaluation, recipe, study, table
+from tests.eval.study.small_studies import (
+    ALPACA,
+    DOLLY,
+    base,
+    changed,
+    evaluation,
+    recipe,
+    study,
+    table,
+)
 from tulu_jax.data.mixtures import get_mixture
 from tulu_jax.errors import ConfigError
 

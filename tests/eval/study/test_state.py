@@ -4,7 +4,7 @@ import fcntl
 import os
 
 from eval.study.state import cell_state, failures, last_lines, state_of
-from tests.eval.study.studies import table
+from tests.eval.study.small_studies import table
 
 
 def put(table, step, name, text="{}"):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from eval.study.study import BaseModel, Evaluation, Grid, Study
-from tests.eval.study.studies import ALPACA, base, evaluation, study
+from tests.eval.study.small_studies import ALPACA, base, evaluation, study
 from tulu_jax.errors import ConfigError, TuluError
 
 

@@ -12,7 +12,7 @@ import pytest
 from eval.study import workflow
 from eval.study.state import failures, state_of
 from eval.study.workflow import find_snakemake, run_workflow, snakefile, write_workflow
-from tests.eval.study.studies import base, changed, compile_study, recipe, table
+from tests.eval.study.small_studies import base, changed, compile_study, recipe, table
 from tulu_jax.errors import ConfigError
 
 NO_SNAKEMAKE = "no snakemake: TULU_SNAKEMAKE names its program, which has an environment of its own"
