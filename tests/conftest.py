@@ -54,6 +54,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         left_out.append("studies in PostgreSQL: no initdb - apt-get install postgresql")
     if any(buckets.NO_EMULATOR in reason for reason in skipped):
         left_out.append("buckets: no emulator - pip install 'tulu-jax[gcs,test-base]'")
+    if any("no snakemake" in reason for reason in skipped):
+        left_out.append("runs of studies: no snakemake - docs/study.md, TULU_SNAKEMAKE names it")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
 

@@ -203,7 +203,7 @@ def hosts(forks, storage, bucket, toy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # 140 s on two idle cores
 def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
     """At moments of starts, saves, mirrors and restores; every time on an empty machine."""
     rng = np.random.default_rng(0)
@@ -227,7 +227,7 @@ def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_processes_without_a_common_folder_go_on_with_another_number(hosts, free_port):
     port = free_port()
     pair = [hosts.start(port, each, 2, 1) for each in range(2)]
