@@ -152,7 +152,7 @@ def test_a_storage_that_is_gone_ends_the_run_and_it_goes_on_later(
 
 
 TOY = {"epochs": None, "train_steps": 8, "checkpoint_period": 1, "heldout_examples": 0,
-       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 2.0}  # fmt: skip
+       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 10.0}  # fmt: skip
 KILLS = 4
 MOMENTS = ("First step done", "step {}  checkpoint", "RESTORING", "step {}  checkpoint")
 
@@ -171,18 +171,25 @@ class Hosts:
 
     def __init__(self, forks, storage, place, toy, folder):
         self.forks, self.storage, self.place = forks, storage, place
-        self.toy, self.folder, self.count = toy, folder, 0
+        self.toy, self.folder, self.children = toy, folder, []
 
     def start(self, *cluster):
         """A process on a machine where nothing of the run is."""
-        self.count += 1
-        home = self.folder / f"host{self.count}"
+        home = self.folder / f"host{len(self.children)}"
         shutil.copytree(self.toy / "store", home / "store")
         environment = {"HOME": home, "TULU_SCRATCH_DIR": home / "scratch"}
         options = TOY | {"data_dir": str(home / "store")}
-        return self.forks.start(
+        child = self.forks.start(
             self.place, options, *cluster, **self.storage.environment(), **environment
         )
+        self.children.append(child)
+        return child
+
+    def close(self):
+        """Leaves no process and no connection, also where a test has failed."""
+        for child in self.children:
+            child.kill()
+            child.ended(60)
 
     def newest(self):
         return (complete_steps(str(self.place)) or [0])[-1]
@@ -199,7 +206,9 @@ class Hosts:
 
 @pytest.fixture
 def hosts(forks, storage, bucket, toy, tmp_path):
-    return Hosts(forks, storage, bucket / "run", toy, tmp_path)
+    hosts = Hosts(forks, storage, bucket / "run", toy, tmp_path)
+    yield hosts
+    hosts.close()
 
 
 @pytest.mark.slow
@@ -231,7 +240,7 @@ def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
 def test_processes_without_a_common_folder_go_on_with_another_number(hosts, free_port):
     port = free_port()
     pair = [hosts.start(port, each, 2, 1) for each in range(2)]
-    assert pair[0].wait_for("step 3  checkpoint")
+    assert pair[0].wait_for("step 3  checkpoint"), [each.output[-3000:] for each in pair]
     pair[1].kill(signal.SIGKILL)
     assert pair[1].ended(60) and pair[0].ended(60)
     assert hosts.newest() >= 2
