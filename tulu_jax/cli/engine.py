@@ -214,7 +214,9 @@ def make_engine(
     from tulu_jax.generate import Engine, Replicas
     from tulu_jax.generate.weights import moved
     from tulu_jax.models import ComputeConfig
+    from tulu_jax.parallel.compile_cache import use_compilation_cache
 
+    use_compilation_cache()
     config = opened.config
     length = min(opened.max_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
     placement = find_placement(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,8 +22,8 @@ from tulu_jax.console import WARNING, print_line
 from tulu_jax.data.ensure import TrainingData, open_training_data
 from tulu_jax.models.config import attention_kernel
 from tulu_jax.parallel import report_text, sharding_report
+from tulu_jax.parallel.compile_cache import use_compilation_cache
 from tulu_jax.parallel.hosts import barrier, check_agree
-from tulu_jax.places import is_address, user_place
 from tulu_jax.train.budget import budget_text, device_limit, memory_budget
 from tulu_jax.train.checks import (
     check_before_data,
@@ -45,20 +43,6 @@ SET_UP_LIMIT_S = 3600.0
 OF_ONE_HOST = ("tokenizer_path", "base_path", "settings", "exclude_files")
 """Parts of a run's metadata with paths, which each host may have otherwise; `rows` say what
 exclude files left out."""
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that a restart does not compile again.
-
-    In `$TULU_CACHE_DIR`, by default `~/.cache/tulu_jax`; set it empty to keep nothing. It may be a
-    folder in a bucket: gs://bucket/folder.
-    """
-    folder = os.environ.get("TULU_CACHE_DIR", str(Path.home() / ".cache" / "tulu_jax"))
-    if folder:
-        if is_address(folder):  # what hosts that start anew find
-            folder = str(user_place(folder, name="TULU_CACHE_DIR"))
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def set_up(

@@ -1,0 +1,43 @@
+"""Where compiled programs are kept."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tulu_jax.parallel.compile_cache import use_compilation_cache
+
+NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture
+def settings():
+    before = {name: getattr(jax.config, name) for name in NAMES}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+
+
+def test_programs_are_kept_where_the_variable_says(settings, monkeypatch, tmp_path):
+    from jax.experimental.compilation_cache import compilation_cache
+
+    monkeypatch.setenv("TULU_CACHE_DIR", str(tmp_path / "kept"))
+    use_compilation_cache()
+    compilation_cache.reset_cache()  # the tests' own folder is open already
+    jax.config.update(NAMES[1], 0.0)  # this one compiles in less than half a second
+    jax.jit(lambda x: x * 3 + 1)(jnp.ones(7)).block_until_ready()
+    assert list((tmp_path / "kept").glob("jit_*-cache"))
+
+
+def test_by_default_it_is_in_the_home_folder(settings, monkeypatch, tmp_path):
+    monkeypatch.delenv("TULU_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / ".cache" / "tulu_jax")
+
+
+def test_empty_keeps_nothing(settings, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("TULU_CACHE_DIR", "")
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == before
