@@ -78,6 +78,21 @@ def read_board(
     Raises: DataError for what cannot be read; ConfigError for a base or a row that is not there.
     """
     models, warnings = _models(folders)
+    return make_board(models, warnings, paper=paper, base=base)
+
+
+def make_board(
+    models: list[Model],
+    warnings: Sequence[str] = (),
+    *,
+    paper: Sequence[str] = ("auto",),
+    base: str | None = None,
+) -> Board:
+    """The board of models whose results are read; their numbers are filled in.
+
+    Raises: ConfigError for a base or a row that is not there.
+    """
+    warnings = list(warnings)
     tasks = in_order([task for model in models for task in model.results])
     for model in models:
         found = {task: number_of(result) for task, result in model.results.items()}
@@ -119,7 +134,7 @@ def _models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
                 raise DataError("one result is named twice", at=result.folder, do="name it once")
             seen.add(result.folder)
             _model_of(models, result, folder).results[result.task] = result
-            warnings += _said(result)
+            warnings += said(result)
     _tell_apart(models)
     return [model for _, model in models], warnings
 
@@ -145,7 +160,7 @@ def _tell_apart(models: list[tuple[Path, Model]]) -> None:
                 model.name = f"{own} [{place(suite)}]"
 
 
-def _said(result: Result) -> list[str]:
+def said(result: Result) -> list[str]:
     """What is to know of a result, its own warnings among it."""
     said = result.run.get("warnings")
     texts = [str(text) for text in said] if isinstance(said, list) else []
@@ -177,7 +192,7 @@ def _mark_ties(models: list[Model], task: str) -> list[str]:
     best = max(able, key=lambda model: model.numbers[task].value * (1 if up else -1))
     warnings: list[str] = []
     p_values = {
-        model.name: _difference(best, model, task, warnings)[2]
+        model.name: difference(best, model, task, warnings)[2]
         for model in able
         if model is not best
     }
@@ -193,7 +208,7 @@ def _add_differences(models: list[Model], base: Model, tasks: list[str]) -> list
     warnings: list[str] = []
     for model in models:
         both = [t for t in tasks if t in model.numbers and t in base.numbers and model is not base]
-        found = {task: _difference(base, model, task, warnings) for task in both}
+        found = {task: difference(base, model, task, warnings) for task in both}
         adjusted = statistics.holm([p for _, _, p in found.values()])
         for (task, (value, stderr, _)), p in zip(found.items(), adjusted, strict=True):
             up = model.results[task].higher_is_better
@@ -209,7 +224,7 @@ def _add_differences(models: list[Model], base: Model, tasks: list[str]) -> list
     return warnings
 
 
-def _difference(a: Model, b: Model, task: str, warnings: list[str]) -> tuple[float, float, float]:
+def difference(a: Model, b: Model, task: str, warnings: list[str]) -> tuple[float, float, float]:
     """b - a with its error and p: paired where they have instances in common."""
     first, second = a.results[task], b.results[task]
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.report.grid import Cell, Grid
 from eval.report.tasks import Number
-from tulu_jax.console import one_line
+from tulu_jax.console import one_line, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +63,8 @@ def _text(cell: str | Cell) -> Text:
 
     if isinstance(cell, str):
         return Text(_name(cell))
-    text = Text(cell.text, style="bold" if cell.tied else "")
+    style = "bold" if cell.tied else ""
+    text = Text(visible(cell.text), style=f"{style} link {cell.link}" if cell.link else style)
     if cell.difference is not None:
         style = "green" if cell.difference.good else "red"
         text.append(f" {cell.difference_text}", style if cell.difference.found else f"dim {style}")
@@ -83,8 +84,10 @@ def markdown(grid: Grid) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.tied else cell.text
-    return f"{text} {cell.difference_text}".replace("*", "\\*").replace("\\*\\*", "**").strip()
+    text = _markdown(cell.text)
+    text = f"**{text}**" if cell.tied else text
+    text = text if cell.link is None else f"[{text}]({cell.link})"
+    return f"{text} {_markdown(cell.difference_text)}".strip()
 
 
 def _markdown(text: str) -> str:
@@ -111,8 +114,13 @@ def latex(grid: Grid) -> str:
     for row in body:
         cells = [_latex_cell(c) if isinstance(c, Cell) else _latex(_name(c)) for c in row]
         lines.append(" & ".join(cells) + r" \\")
-    notes = [f"% {note}".replace("\n", " ") for note in map(_name_of_any_length, grid.notes)]
+    notes = [f"% {note}".replace("\n", " ") for note in map(clean, grid.notes)]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *notes]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown that shows it."""
+    return _markdown(clean(text))
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -188,6 +196,8 @@ def _known(value: float) -> float | str:
 
 def _lines(grid: Grid) -> list[list[str | Cell]]:
     """The grid line by line, with the n of its lines."""
+    if grid.counts is None:
+        return [[grid.corner, *grid.columns], *([name, *cells] for name, cells in grid.rows)]
     counts = ["" if n is None else f"{n:,}" for n in grid.counts]
     if grid.by_row:
         head: list[str | Cell] = [grid.corner, "n", *grid.columns]
@@ -201,7 +211,8 @@ def _name(text: str | Cell) -> str:
     return one_line(_encodable(str(text)), LONGEST_NAME)
 
 
-def _name_of_any_length(text: str) -> str:
+def clean(text: str) -> str:
+    """A text of any length on one line, without control characters."""
     return one_line(_encodable(text), 10_000)
 
 

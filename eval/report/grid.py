@@ -28,6 +28,8 @@ class Cell:
     n: int | None = None
     tied: bool = False
     difference: Difference | None = None
+    link: str | None = None
+    """Where it comes from, as an address."""
 
     @property
     def text(self) -> str:
@@ -51,13 +53,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class TextCell(Cell):
+    """A cell that says something else."""
+
+    words: str = "–"
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.words
+
+
+@dataclass(frozen=True)
 class Grid:
     """A table: `counts` are the n of its lines, in a column of their own or below the header."""
 
     corner: str
     columns: list[str]
     rows: list[tuple[str, list[Cell]]]
-    counts: list[int | None]
+    counts: list[int | None] | None
+    """None where lines have none."""
     by_row: bool
     """Whether `counts` belong to the rows, else to the columns."""
     paper_from: int
