@@ -107,7 +107,7 @@ def notes(instances: Sequence[Instance], context: Context) -> list[str]:
         unknown = options.judge == "openai"
         return [f"price of the judge {judge_of(options)} is not known"] if unknown else []
     pairs = [Pair(one.id, one.data["instruction"], one.gold, "x") for one in instances]
-    least = _cost(pairs, options, cost)
+    least = pairs_cost(pairs, options, cost)
     shown = len(pairs) * (2 if options.both_orders else 1)
     most = least + cost.of(shown * options.max_new_tokens, 0)
     if options.max_cost is not None and least > options.max_cost:
@@ -122,7 +122,8 @@ def notes(instances: Sequence[Instance], context: Context) -> list[str]:
     ]
 
 
-def _cost(pairs: Sequence[Pair], options: Any, cost: Price) -> float:
+def pairs_cost(pairs: Sequence[Pair], options: Any, cost: Price) -> float:
+    """Dollars that judging these pairs costs, about, at this price."""
     annotator = annotator_of(options)
     _, prompts = prompts_of(pairs, annotator, both_orders=options.both_orders)
     return estimate_texts(prompts, annotator.max_tokens, cost)

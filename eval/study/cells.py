@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from eval.study.study import NONE, BaseModel, Evaluation, Study
+from eval.study.study import KINDS, NONE, BaseModel, Evaluation, Kind, Study
 from tulu_jax.data.mixtures import get_mixture
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import json_sha256
 
-Kind = Literal["prepare", "train", "export", "evaluate", "report"]
-KINDS: tuple[Kind, ...] = ("prepare", "train", "export", "evaluate", "report")
-"""In the order in which a cell is made."""
 KEY_LENGTH = 16
 
 
@@ -30,6 +27,10 @@ class Recipe:
     encoding: str
     chat_template: str = "tulu"
     add_tokens: tuple[str, ...] = ()
+    heldout: int = 0
+    """Examples of each dataset that training does not see, to measure losses on."""
+    seed: int = 42
+    """By which they are chosen."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ class Cell:
     model: BaseModel
     dataset: str
     steps: list[Step] = field(default_factory=list)
+    called: str | None = None
+    """What the study calls its dataset."""
 
     @property
     def name(self) -> str:
         """What tables call it: `llama-13b+dolly`, or the base model's own name."""
-        data = self.dataset.removeprefix("tulu_").replace(",", "_").replace("/", "_")
+        parts = [part.removeprefix("tulu_") for part in self.dataset.split(",")]
+        data = self.called or "_".join(parts).replace("/", "_")
         return self.model.name if self.dataset == NONE else f"{self.model.name}+{data}"
 
     def of(self, kind: Kind) -> list[Step]:
@@ -116,38 +120,55 @@ def compile_study(study: Study, recipe: Callable[[BaseModel], Recipe]) -> Table:
                         do="name one of the base models otherwise, or leave it out of one grid",
                     )
                 tasks.update({one.name: one for one in grid.evaluations})
-    prepared: dict[str, Step] = {}
+    maker = _Maker(study, recipe, {})
     cells = [
-        _cell(study, Cell(model, dataset), tasks, recipe, prepared)
+        maker.cell(Cell(model, dataset, called=study.names.get(dataset)), tasks)
         for (_, dataset), (model, tasks) in wanted.items()
     ]
     return Table(study, cells)
 
 
-def _cell(
-    study: Study,
-    cell: Cell,
-    tasks: Mapping[str, Evaluation],
-    recipe: Callable[[BaseModel], Recipe],
-    prepared: dict[str, Step],
-) -> Cell:
-    """Adds the steps; those of `prepared` are shared by cells."""
-    parents: tuple[Step, ...] = ()
-    if cell.dataset != NONE:
-        found = recipe(cell.model)
-        stores = []
-        for task in get_mixture(cell.dataset).tasks:
-            step = _prepare(study, cell.model, task, found)
-            stores.append(prepared.setdefault(step.key, step))
-        train = _train(study, cell, found, tuple(stores))
-        export = _export(study, cell, train)
-        cell.steps.extend([*stores, train, export])
-        parents = (export,)
-    evaluations = [_evaluate(study, cell, one, parents) for one in tasks.values()]
-    cell.steps.extend(evaluations)
-    if evaluations:
-        cell.steps.append(_report(cell, tuple(evaluations)))
-    return cell
+def trained_tasks(study: Study) -> list[str]:
+    """The tasks of all datasets that a study trains on, in the order of its grids."""
+    datasets = [name for grid in study.grids for name in grid.datasets if name != NONE]
+    return list(dict.fromkeys(task for name in datasets for task in get_mixture(name).tasks))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the steps of cells; those of `prepared` are shared by them."""
+
+    study: Study
+    recipe: Callable[[BaseModel], Recipe]
+    prepared: dict[str, Step]
+
+    def cell(self, cell: Cell, tasks: Mapping[str, Evaluation]) -> Cell:
+        """Adds the steps of a cell."""
+        study, model = self.study, cell.model
+        found = self.recipe(model) if model.gin_files else None
+        parents: tuple[Step, ...] = ()
+        if cell.dataset != NONE:
+            assert found is not None  # a grid trains no model without a recipe
+            stores = self.stores(model, get_mixture(cell.dataset).tasks, found)
+            train = _train(study, cell, found, stores)
+            export = _export(study, cell, train)
+            cell.steps.extend([*stores, train, export])
+            parents = (export,)
+        evaluations = [_evaluate(study, cell, one, parents) for one in tasks.values()]
+        cell.steps.extend(evaluations)
+        if found is not None and found.heldout and (parents or model.checkpoint):
+            stores = self.stores(model, trained_tasks(study), found)
+            own = {step.key for step in cell.steps}
+            cell.steps.extend(step for step in stores if step.key not in own)
+            cell.steps.append(_losses(study, cell, found, (*parents, *stores)))
+        if evaluations:
+            cell.steps.append(_report(cell, tuple(evaluations)))
+        return cell
+
+    def stores(self, model: BaseModel, tasks: Sequence[str], found: Recipe) -> tuple[Step, ...]:
+        """The steps that prepare tasks for a model."""
+        made = (_prepare(self.study, model, task, found) for task in tasks)
+        return tuple(self.prepared.setdefault(step.key, step) for step in made)
 
 
 def place(study: Study, folder: str) -> str:
@@ -173,8 +194,16 @@ def _prepare(study: Study, model: BaseModel, task: str, recipe: Recipe) -> Step:
         "add_tokens": recipe.add_tokens,
         "options": options,
     }
-    argv = [
-        *("data", "prepare", task, "--tokenizer", place(study, model.reads_with)),
+    argv = ("data", "prepare", task, *_reading(study, model, recipe, options))
+    return Step("prepare", task, settings, (), argv)
+
+
+def _reading(
+    study: Study, model: BaseModel, recipe: Recipe, options: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The flags that say how datasets are read and encoded."""
+    return [
+        *("--tokenizer", place(study, model.reads_with)),
         *("--encoding", recipe.encoding, "--chat_template", recipe.chat_template),
         *("--max_length", str(recipe.length), "--data_dir", "data"),
         *(word for token in recipe.add_tokens for word in ("--add_tokens", token)),
@@ -186,7 +215,6 @@ def _prepare(study: Study, model: BaseModel, task: str, recipe: Recipe) -> Step:
             for word in ("--option", f"{name}.{key}={value}")
         ),
     ]
-    return Step("prepare", task, settings, (), tuple(argv))
 
 
 def _train(study: Study, cell: Cell, recipe: Recipe, stores: tuple[Step, ...]) -> Step:
@@ -252,6 +280,7 @@ def _evaluate(study: Study, cell: Cell, asked: Evaluation, parents: tuple[Step, 
         "limit": asked.instances,
         "compat": asked.compat,
         "dtype": asked.dtype,
+        **({"max_length": asked.max_length} if asked.max_length else {}),
         "options": list(asked.options),
         "model": None if parents else [model.checkpoint, model.tokenizer, model.engine],
     }
@@ -268,6 +297,7 @@ def _evaluate(study: Study, cell: Cell, asked: Evaluation, parents: tuple[Step, 
         *("--save_dir", results(draft), "--data_dir", study.eval_data_dir),
         *("--compat", asked.compat, "--dtype", asked.dtype),
         *(("--limit", str(asked.instances)) if asked.instances else ()),
+        *(("--max_length", str(asked.max_length)) if asked.max_length and not model.engine else ()),
         *(("--allow_code_execution",) if asked.allow_code else ()),
         *(word for option in asked.options for word in ("--option", option)),
     ]
@@ -277,6 +307,31 @@ def _evaluate(study: Study, cell: Cell, asked: Evaluation, parents: tuple[Step, 
 def results(step: Step) -> str:
     """The folder of an evaluation's results."""
     return f"{step.folder}/results"
+
+
+LOSSES = "losses.json"
+
+
+def _losses(study: Study, cell: Cell, recipe: Recipe, parents: tuple[Step, ...]) -> Step:
+    """The loss on the held-out rows of every dataset that the study trains on."""
+    model, tasks = cell.model, trained_tasks(study)
+    tuned = next((step for step in parents if step.kind == "export"), None)
+    settings = {
+        "tasks": tasks,
+        "heldout": recipe.heldout,
+        "seed": recipe.seed,
+        "model": None if tuned else [model.checkpoint, model.tokenizer],
+    }
+    draft = Step("losses", cell.name, settings, parents, ())
+    options = {name: values for task in tasks for name, values in options_of(study, task).items()}
+    argv = (
+        *("study", "losses", *tasks),
+        *("--model", exported(tuned) if tuned else place(study, model.checkpoint or "")),
+        *("--heldout", str(recipe.heldout), "--seed", str(recipe.seed)),
+        *_reading(study, model, recipe, options),
+        *("--output", f"{draft.folder}/{LOSSES}"),
+    )
+    return Step("losses", cell.name, settings, parents, argv)
 
 
 def _report(cell: Cell, evaluations: tuple[Step, ...]) -> Step:

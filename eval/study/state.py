@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -39,12 +40,18 @@ def _is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def cell_state(table: Table, cell: Cell) -> State:
+def states_of(table: Table) -> dict[str, State]:
+    """The state of every step, by its key."""
+    return {step.key: state_of(table.root, step) for step in table.steps}
+
+
+def cell_state(cell: Cell, every: Mapping[str, State]) -> State:
     """`done` where all steps are; else the first of these that one is: failed, running, stopped.
 
-    `stopped` is one, too, where some are done and nothing is at the others.
+    `stopped` is one, too, where some are done and nothing is at the others. `every` is the state
+    of each step by its key.
     """
-    states = {state_of(table.root, step) for step in cell.steps}
+    states = {every[step.key] for step in cell.steps}
     if states <= {"done"}:
         return "done"
     if "failed" in states:

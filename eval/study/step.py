@@ -46,7 +46,8 @@ def run_step(folder: Path, program: Sequence[str] = TULU) -> int:
         _say(f"{what}: begun")
         begun = time.time()
         with open(folder / LOG, "wb") as log:
-            status = _call([*program, *step["argv"]], folder.parent.parent, log, held)
+            command = [*step.get("program", ()), *program, *step["argv"]]
+            status = _call(command, folder.parent.parent, log, held)
         if status == 0 and step["kind"] == "train" and not is_trained(folder / "run"):
             status = INCOMPLETE
         seconds = round(time.time() - begun, 1)

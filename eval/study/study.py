@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
 from tulu_jax.console import visible
 from tulu_jax.data.mixtures import get_mixture
 from tulu_jax.errors import ConfigError
 from tulu_jax.fields import Check, check_fields, least, one_of, setting
+from tulu_jax.files import user_path
 
+Kind = Literal["prepare", "train", "export", "evaluate", "losses", "report"]
+KINDS: tuple[Kind, ...] = ("prepare", "train", "export", "evaluate", "losses", "report")
+"""Of steps, in the order in which a cell is made."""
 NONE = "none"
 """In place of a dataset: the base model as it is."""
 NAME = Check(
@@ -76,10 +80,13 @@ class Evaluation:
 
     name: str = setting(check=NAME, help="what tables and folders call it")
     tasks: Sequence[str] = setting((), help="tasks of `tulu eval list`")
-    suite: str | None = setting(None, help="or the tasks of a suite")
+    suite: str | None = setting(None, help="the tasks of a suite, before those")
     limit: int | None = setting(None, least(1), help="at most so many instances of each task")
     compat: str = setting("fixed", one_of("paper", "fixed"), help="as `tulu eval --compat`")
     dtype: str = setting("float32", one_of("float32", "bfloat16"), help="of computation")
+    max_length: int | None = setting(
+        None, least(2), help="tokens of prompt and answer together, as `tulu eval --max_length`"
+    )
     allow_code: bool = setting(False, help="run programs that models wrote, in the sandbox")
     options: Sequence[str] = setting((), help="BENCHMARK.NAME=VALUE, as `tulu eval --option`")
     judge_dollars: float | None = setting(
@@ -89,9 +96,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Checks types and names."""
         check_fields(self)
-        if bool(self.tasks) == bool(self.suite):
+        if not self.tasks and not self.suite:
             raise ConfigError(
-                "what an evaluation asks is not clear",
+                "an evaluation asks nothing",
                 got=f"tasks={list(self.tasks)!r} and suite={self.suite!r}",
                 at=f"Evaluation {self.name!r}",
                 expected="one of them",
@@ -107,7 +114,8 @@ class Evaluation:
     @property
     def members(self) -> list[str]:
         """The names of its tasks."""
-        return list(dict.fromkeys(suites()[self.suite] if self.suite else self.tasks))
+        suite = suites()[self.suite] if self.suite else []
+        return list(dict.fromkeys([*suite, *self.tasks]))
 
     @property
     def instances(self) -> int | None:
@@ -177,6 +185,21 @@ class Study:
     options: Mapping[str, Mapping[str, Any]] = setting(
         factory=dict, help="reading options by task: {'tulu_sharegpt': {'split': 'paper'}}"
     )
+    names: Mapping[str, str] = setting(
+        check=NAME, factory=dict,
+        help="what tables call a mixture: {'tulu_cot,tulu_dolly': 'human_mix'}",
+    )  # fmt: skip
+    human_sheets: Sequence[str] = setting(
+        (), help="files of `tulu annotate export`, for the report's human evaluation"
+    )
+    resources: Mapping[str, Mapping[str, Any]] = setting(
+        factory=dict, help="what a step of a kind needs of a cluster, as Snakemake's resources: "
+        "{'train': {'slurm_partition': 'gpu', 'gres': 'gpu:8', 'runtime': 600}}",
+    )  # fmt: skip
+    submit: Mapping[str, str] = setting(
+        factory=dict, help="by kind the command that `tulu ...` is handed to, {name}, {key} and "
+        "{topology} filled in: {'train': 'python -m eval.study.tpu --topology {topology} ...'}",
+    )  # fmt: skip
     grids: Sequence[Grid] = setting(help="what is put together")
 
     def __post_init__(self) -> None:
@@ -186,6 +209,22 @@ class Study:
             raise ConfigError("Study.grids is empty", expected="one grid or more")
         for task in self.options:
             get_mixture(task)
+        for name in ("resources", "submit"):
+            for kind in getattr(self, name):
+                if kind not in KINDS:
+                    raise ConfigError(f"Study.{name} is of an unknown kind of step",
+                                      got=repr(kind), expected=" or ".join(KINDS))  # fmt: skip
+        for name in (name for found in self.resources.values() for name in found):
+            if not name.isidentifier():
+                raise ConfigError("a resource has a name that Snakemake cannot take",
+                                  got=repr(name), at="Study.resources")  # fmt: skip
+        named = {get_mixture(data).name: name for data, name in self.names.items()}
+        if len(set(named.values())) < len(named):
+            raise ConfigError("two mixtures have one name", got=repr(dict(self.names)),
+                              at="Study.names", do="rename one")  # fmt: skip
+        object.__setattr__(self, "names", named)
+        sheets = [str(user_path(one, name="Study.human_sheets")) for one in self.human_sheets]
+        object.__setattr__(self, "human_sheets", tuple(sheets))
         seen: dict[str, Evaluation] = {}
         for grid in self.grids:
             for one in grid.evaluations:

@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import eval
 from eval.study.cells import Step, Table
@@ -32,12 +33,13 @@ OPTIONS = (
 def snakefile(table: Table) -> str:
     """The workflow, to be run in the study's folder."""
     done = "".join(f"        {_marker(step)!r},\n" for step in table.steps)
-    rules = "".join(map(_rule, table.steps))
+    rules = "".join(_rule(step, table.study.resources.get(step.kind, {})) for step in table.steps)
     return f"rule all:\n    input:\n{done}{rules}"
 
 
-def _rule(step: Step) -> str:
+def _rule(step: Step, resources: Mapping[str, Any]) -> str:
     """A rule; its name and parameters are what the step depends on, the command is not."""
+    needs = ", ".join(f"{name}={value!r}" for name, value in resources.items())
     inputs = ", ".join(repr(_marker(parent)) for parent in step.parents)
     command = shlex.join([sys.executable, "-m", "eval.study.step", step.folder])
     escaped = command.replace("{", "{{").replace("}", "}}")
@@ -46,7 +48,8 @@ def _rule(step: Step) -> str:
         + (f"    input: {inputs}\n" if inputs else "")
         + f"    output: {_marker(step)!r}\n"
         f"    params: key={step.key!r}\n"
-        f"    shell: {escaped!r}\n"
+        + (f"    resources: {needs}\n" if needs else "")
+        + f"    shell: {escaped!r}\n"
     )
 
 
@@ -68,11 +71,30 @@ def write_workflow(table: Table) -> Path:
             "settings": step.settings,
             "parents": [parent.folder for parent in step.parents],
         }
+        if step.kind in table.study.submit:
+            said["program"] = submitter(table, step)
         path = root / step.folder / STEP
         if not (root / _marker(step)).exists() and json_or_none(path) != said:
             write_json(path, said)
     write_whole(root / SNAKEFILE, snakefile(table))
     return root / SNAKEFILE
+
+
+def submitter(table: Table, step: Step) -> list[str]:
+    """What the step's `tulu ...` is handed to.
+
+    Raises: ConfigError for a place in it that is not known, or a quote that does not end.
+    """
+    text = table.study.submit[step.kind]
+    models = (c.model for c in table.cells if any(one.key == step.key for one in c.steps))
+    known = {"name": step.name, "key": step.key, "topology": next(models).topology or "local"}
+    try:
+        return [part.format(**known) for part in shlex.split(text)]
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            "Study.submit cannot be filled in", got=repr(text), at=step.kind,
+            expected=" ".join(f"{{{name}}}" for name in known), do=f"mend it: {error}",
+        ) from None  # fmt: skip
 
 
 def find_snakemake(given: Path | None) -> str:
@@ -94,8 +116,10 @@ def find_snakemake(given: Path | None) -> str:
     )
 
 
-def run_workflow(table: Table, program: str, *, jobs: int) -> int:
+def run_workflow(table: Table, program: str, *, jobs: int, executor: str | None = None) -> int:
     """Runs what is not done, so many steps at once; Snakemake's exit status.
+
+    `executor` is a plugin of Snakemake's, such as slurm; without one steps run here.
 
     Raises: ConfigError where the study is being run already; OSError.
     """
@@ -103,8 +127,9 @@ def run_workflow(table: Table, program: str, *, jobs: int) -> int:
     with _locked(table) as held:
         path = write_workflow(table)
         command = [program, "--snakefile", str(path), "--directory", str(table.root)]
+        command += ["--executor", executor, "--jobs"] if executor else ["--cores"]
         process = subprocess.Popen(
-            [*command, "--cores", str(jobs), *OPTIONS], env=_environment(), pass_fds=(held,)
+            [*command, str(jobs), *OPTIONS], env=_environment(), pass_fds=(held,)
         )
         with _left_to_it():
             return process.wait()

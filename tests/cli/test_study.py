@@ -6,14 +6,16 @@ import re
 import pytest
 
 from eval.report.paper import read_records
+from eval.study.cells import results
 from eval.study.paper import cell_of
+from tests.eval.results import row, write_result
 from tulu_jax.cli import study_plan
 from tulu_jax.cli.evaluate import evaluate_parser
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
 from tulu_jax.cli.gin_files import config_folder
 from tulu_jax.cli.main import main, make_parser
 from tulu_jax.cli.study_gin import load_study, load_table
-from tulu_jax.cli.study_plan import cost_of, plan_study
+from tulu_jax.cli.study_plan import Costs, plan_study
 from tulu_jax.errors import ConfigError
 
 PAPER = "study/paper.gin"
@@ -127,14 +129,14 @@ def test_plan_says_what_every_cell_takes(toy, study, tmp_path):
     )
     assert "training that is left: 0 chip-hours in 0 runs" in shown.out
     assert "1 more are not estimated" in shown.out
-    assert "what those of demo cost, which is not known" in shown.out
+    assert "judges: 0.00 dollars, if outputs" in shown.out
     assert not (tmp_path / "s").exists()
 
 
 def test_plan_sees_what_is_there(toy, study, tmp_path):
     file, folder = toy(TOY + "Evaluation.judge_dollars = 2.5\n"), tmp_path / "s"
     first = study("plan", file, f"--gin.STUDY_DIR={folder}").out
-    assert "judges: 5.00 dollars\n" in first
+    assert "judges: 5.00 dollars, if outputs are" in first
     table = load_table(file, [f"--gin.STUDY_DIR={folder}"])
     for step in table.cells[0].steps[:3]:
         (folder / step.folder).mkdir(parents=True)
@@ -145,7 +147,19 @@ def test_plan_sees_what_is_there(toy, study, tmp_path):
     assert re.search(r"small\+demo +stopped +3/5", shown)
     assert "done: 1 of 1 prepare, 1 of 1 train, 1 of 1 export, 1 of 2 evaluate, 0 of 2" in shown
     assert "more are not estimated" not in shown
-    assert "judges: 2.50 dollars\n" in shown
+    assert "judges: 2.50 dollars, if outputs" in shown
+
+
+def test_plan_says_whose_judges_cost_what_is_not_known_and_what_a_cluster_is_told(toy, study):
+    file = toy(
+        TOY
+        + "Evaluation.suite = 'extra'\nEvaluation.options = ['xstest.judge=openai']\n"
+        + "Study.resources = {'train': {'slurm_partition': 'gpu'}}\n"
+        + "Study.submit = {'export': 'srun'}\n"
+    )
+    shown = study("plan", file).out
+    assert "what those of demo cost, which is not known" in shown
+    assert "train on a cluster: slurm_partition=gpu\nexport is submitted by: srun\n" in shown
 
 
 def test_plan_shows_the_commands(toy, study):
@@ -165,7 +179,7 @@ def test_a_cell_costs_what_its_run_costs_alone(paper):
     from tulu_jax.plan.estimate import estimate_traffic
 
     (cell,) = (one for one in paper.cells if one.name == "llama-7b+v1_human_gpt")
-    cost = cost_of(paper, cell)
+    cost = Costs(paper).of(cell)
     paths = [f"--gin.{name}=/x" for name in ("MODEL_DIR", "INITIAL_CHECKPOINT_PATH", "TOKENIZER")]
     config = load_train_config(["runs/paper/tulu_7b.gin"], parse_overrides(paths))
     planned = plan_run(config, find_topology("v4:2x2x4"))
@@ -269,16 +283,46 @@ def test_status_says_how_far_cells_are_and_why_steps_failed(toy, study, tmp_path
     assert said["steps"][export.folder] == {"name": "small+demo", "state": "waiting"}
 
 
-def test_a_study_that_is_done_runs_nothing(toy, study, tmp_path):
+def test_a_study_that_is_done_runs_nothing_and_writes_its_report(toy, study, tmp_path):
     file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
     table = load_table(file, [folder])
     for step in table.steps:
         mark(table, step, "done.json")
+        if step.kind == "evaluate":
+            rows = [row(f"q{i}", i % 2) for i in range(4)]
+            write_result(table.root / results(step) / "tulu_demo", rows, task="tulu_demo")
     shown = study("run", file, folder, "--snakemake", tmp_path / "absent").out
     assert "2 cells, 7 steps: 7 done" in shown
+    assert f"{table.root / 'report.html'}: open it with a browser" in shown
+    assert "| small+demo | [**50.0 ±28.9†**](evaluate/" in (table.root / "report.md").read_text()
+    assert "\\toprule" in (table.root / "report.tex").read_text()
+    numbers = (table.root / "numbers.csv").read_text().splitlines()
+    assert len(numbers) == 3 and "tulu_demo,exact_match,50.0," in numbers[1]
     (table.root / table.steps[-1].folder / "done.json").unlink()
     refused = study("run", file, folder, "--snakemake", tmp_path / "absent", status=2)
     assert "Snakemake is not there - got " in refused.err
+
+
+def test_a_report_is_printed_and_linked_from_where_it_lies(toy, study, tmp_path):
+    file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
+    table = load_table(file, [folder])
+    refused = study("report", file, folder, status=2)
+    assert "nothing of the study is done that could be reported" in refused.err
+    (step,) = table.cells[1].of("evaluate")
+    mark(table, step, "done.json")
+    write_result(table.root / results(step) / "tulu_demo", [row("q", 1), row("r", 0)],
+                 task="tulu_demo")  # fmt: skip
+    shown = study("report", file, folder).out
+    assert "Every cell by benchmark" in shown and "2 of 2 cells are not done" in shown
+    page = tmp_path / "far" / "page.html"
+    page.parent.mkdir()
+    study("report", file, folder, "--html", page, "--format", "csv")
+    link = f"../s/{step.folder}/results/tulu_demo/predictions.jsonl"
+    assert link in page.read_text() and (page.parent / link).is_file()
+    study("report", file, folder, "--html", page, "--no_links")
+    assert "predictions.jsonl" not in page.read_text()
+    assert "\\begin{tabular}" in study("report", file, folder, "--format", "latex").out
+    assert "](" not in study("report", file, folder, "--format", "markdown", "--no_links").out
 
 
 def test_a_run_that_leaves_something_undone_fails(toy, study, tmp_path):

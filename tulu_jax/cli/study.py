@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import PROCESSES_MOST, new_command, path_argument, whole
+from tulu_jax.cli.study_losses import add_arguments as add_loss_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 A study is one gin file: base models, datasets, evaluations, and which are put together. It becomes
-a table of cells (prepare, train, export, evaluate, report), each step in a folder whose name is the
-hash of what it depends on: a changed recipe runs only what depends on it.
+a table of cells (prepare, train, export, evaluate, losses, report), each step in a folder whose
+name is the hash of what it depends on: a changed recipe runs only what depends on it.
 
   tulu study plan study/paper.gin        cells, steps, memory, hours; nothing is run
   tulu study run study/paper.gin         run what is not done; again after a kill or a failure
   tulu study status study/paper.gin      how far it is, and why steps failed
+  tulu study report study/paper.gin      the paper's tables, with its numbers beside, and findings
 """
 
 EPILOG = "Settings are changed as in `tulu train`: --gin.STUDY_DIR=DIR. See docs/study.md."
@@ -47,6 +49,26 @@ def add_parser(subparsers: Any) -> None:
         "--snakemake", type=path_argument, metavar="FILE",
         help="its program (default: beside Python's, or in PATH)",
     )  # fmt: skip
+    go.add_argument(
+        "--executor", metavar="NAME",
+        help="hand steps to a cluster by a plugin of Snakemake's: slurm (default: run them here)",
+    )  # fmt: skip
+    shown = _add(commands, "report", _report, "the study's tables and findings, of what is done")
+    shown.add_argument(
+        "--format", choices=("terminal", "markdown", "latex", "csv"), default="terminal"
+    )
+    shown.add_argument(
+        "--html", type=path_argument, metavar="FILE", help="write a page that a browser opens"
+    )
+    shown.add_argument(
+        "--no_links", action="store_true", help="link no number to its predictions: to pass it on"
+    )
+    losses = new_command(
+        commands, "losses", _losses, allow_abbrev=False,
+        help="a model's loss on held-out conversations (a step of studies)",
+        description="A model's loss on the conversations of each dataset that training did not see."
+    )  # fmt: skip
+    add_loss_arguments(losses)
     status = _add(commands, "status", _status, "how far each cell is, and why steps failed")
     status.add_argument("--json", type=path_argument, metavar="FILE", help="also write it here")
 
@@ -89,6 +111,18 @@ def _run(args: argparse.Namespace) -> int:
     from tulu_jax.cli.study_run import run_study
 
     return run_study(_table(args), args, console())
+
+
+def _report(args: argparse.Namespace) -> int:
+    from tulu_jax.cli.study_report import report_study
+
+    return report_study(_table(args), args)
+
+
+def _losses(args: argparse.Namespace) -> int:
+    from tulu_jax.cli.study_losses import run
+
+    return run(args)
 
 
 def _status(args: argparse.Namespace) -> int:

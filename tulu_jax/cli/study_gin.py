@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 ANYWHERE = "/"
 """In place of paths, which a recipe does not depend on."""
 ANY_DATA = "tulu_demo"
+SHARED = "TULU_SHARED"
+"""The variable that names the folder of samples that tests use, too."""
+ENDING = ".gin"
 
 
 @functools.cache
@@ -30,6 +34,7 @@ def _macros() -> dict[str, list[str]]:
 
     from eval.study.study import BaseModel, Evaluation, Grid, Study
 
+    bindable(shared_folder)
     found: dict[str, list[str]] = {}
     for kind in (BaseModel, Evaluation, Grid, Study):
         bindable(kind)
@@ -39,6 +44,20 @@ def _macros() -> dict[str, list[str]]:
     return found
 
 
+def shared_folder(name: str) -> str:
+    """The folder of this name within the one that TULU_SHARED names.
+
+    Raises: ConfigError where it is not set.
+    """
+    shared = os.environ.get(SHARED)
+    if not shared:
+        raise ConfigError(
+            f"{SHARED} is not set", expected=f"a folder that holds {name}",
+            do="set it, or give --gin.MODELS_DIR=, --gin.RAW_DIR= and --gin.EVAL_DATA_DIR=",
+        )  # fmt: skip
+    return os.path.join(os.path.abspath(shared), name)
+
+
 def load_study(file: str, overrides: Sequence[str]) -> Study:
     """The study of a gin file, with later `--gin.NAME=VALUE`.
 
@@ -46,6 +65,7 @@ def load_study(file: str, overrides: Sequence[str]) -> Study:
       that cannot be.
     """
     macros = _macros()
+    file = file if file.endswith(ENDING) or os.path.isfile(file) else f"{file}{ENDING}"
     try:
         found = list(read_bindings([file], parse_overrides(overrides)))
         bound = bind(found)
@@ -96,6 +116,8 @@ def recipe_of(model: BaseModel) -> Recipe:
         encoding=data.encoding,
         chat_template=data.chat_template,
         add_tokens=(added,) if isinstance(added, str) else tuple(added),
+        heldout=data.heldout_examples,
+        seed=data.seed,
     )
 
 

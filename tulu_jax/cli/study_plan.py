@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
     from eval.study.cells import Cell, Table
     from eval.study.state import State
+    from eval.study.study import BaseModel
     from tulu_jax.plan import PlannedRun
+    from tulu_jax.plan.duration import Schedule
     from tulu_jax.plan.hlo import Traffic
+    from tulu_jax.train.budget import Budget
     from tulu_jax.train.config import TrainConfig
 
 
@@ -54,6 +57,8 @@ class StudyPlan:
 
     table: Table
     cells: list[PlannedCell]
+    states: dict[str, State]
+    """Of every step, by its key."""
     steps: dict[str, tuple[int, int]]
     """By kind: how many are done, of how many."""
     judge_dollars: float
@@ -67,71 +72,108 @@ def plan_study(table: Table) -> StudyPlan:
 
     Raises: ConfigError for a layout that cannot be, or a topology that is not known.
     """
-    from eval.study.state import cell_state, state_of
+    from eval.study.state import cell_state, states_of
+    from tulu_jax.cli.study_judges import judge_dollars
 
-    done = {step.key for step in table.steps if state_of(table.root, step) == "done"}
+    states = states_of(table)
+    costs = Costs(table)
     cells = []
     for cell in table.cells:
-        cost, note = _cost_or_why(table, cell)
-        finished = sum(step.key in done for step in cell.steps)
-        cells.append(PlannedCell(cell, cell_state(table, cell), finished, cost, note))
+        cost, note = _cost_or_why(costs, cell)
+        finished = sum(states[step.key] == "done" for step in cell.steps)
+        cells.append(PlannedCell(cell, cell_state(cell, states), finished, cost, note))
     total = Counter(step.kind for step in table.steps)
-    there = Counter(step.kind for step in table.steps if step.key in done)
-    known = {one.name: one.judge_dollars for grid in table.study.grids for one in grid.evaluations}
-    asked = {
-        step.key: step.name.rpartition(": ")[2]
-        for step in table.steps
-        if step.kind == "evaluate" and step.key not in done
+    there = Counter(step.kind for step in table.steps if states[step.key] == "done")
+    study = table.study
+    known = {
+        one.name: judge_dollars(one, study.eval_data_dir)
+        for grid in study.grids
+        for one in grid.evaluations
     }
+    asked = [
+        step.name.rpartition(": ")[2]
+        for step in table.steps
+        if step.kind == "evaluate" and states[step.key] != "done"
+    ]
     return StudyPlan(
         table,
         cells,
+        states,
         {kind: (there[kind], count) for kind, count in total.items()},
-        sum(known[name] or 0 for name in asked.values()),
-        sorted({name for name in asked.values() if known[name] is None}),
+        sum(known[name] or 0 for name in asked),
+        sorted({name for name in asked if known[name] is None}),
     )
 
 
-def _cost_or_why(table: Table, cell: Cell) -> tuple[Cost | None, str]:
+def _cost_or_why(costs: Costs, cell: Cell) -> tuple[Cost | None, str]:
     if not cell.of("train"):
         return None, "not trained"
     if cell.model.topology is None:
         return None, "no topology"
-    return cost_of(table, cell), ""
+    return costs.of(cell), ""
 
 
-def cost_of(table: Table, cell: Cell) -> Cost:
-    """The cost of the cell's training on its topology.
+class Costs:
+    """What trainings cost; layouts and schedules that cells have in common are made once."""
 
-    Raises: ConfigError for a layout that cannot be, or a topology that is not known.
-    """
-    from eval.study.cells import options_of, place
-    from tulu_jax.cli.plan import published_schedule
-    from tulu_jax.cli.study_gin import config_of
-    from tulu_jax.plan import roofline
-    from tulu_jax.plan.duration import duration
+    def __init__(self, table: Table) -> None:
+        """Of the cells of a table."""
+        self._table = table
+        self._schedules: dict[str, Schedule | None] = {}
+        self._configs: dict[str, TrainConfig] = {}
 
-    model = cell.model
-    initial = place(table.study, model.checkpoint) if model.checkpoint else None
-    plain = config_of(model)
-    config = plain if plain.model else config_of(model, initial)
-    try:
-        planned, traffic, device_bytes = _laid_out(_Layout(config, str(model.topology)))
-    except ConfigError as error:
-        raise ConfigError(f"BaseModel {model.name!r} cannot be planned: {error}") from None
-    data = dataclasses.replace(
-        config.data, mixture=cell.dataset, options=options_of(table.study, cell.dataset)
-    )
-    schedule = published_schedule(dataclasses.replace(config, data=data))
-    chip = planned.topology.chip
-    cost = Cost(planned.topology.slice_name, device_bytes, chip.usable_bytes if chip else None)
-    roof = roofline(planned, traffic, schedule.work) if schedule else None
-    if schedule is None or roof is None:
-        return dataclasses.replace(cost, steps=schedule.steps if schedule else config.train_steps)
-    time = duration(planned, roof, schedule)
-    return dataclasses.replace(
-        cost, steps=schedule.steps, hours=time.hours, chip_hours=time.chip_hours
-    )
+    def of(self, cell: Cell) -> Cost:
+        """The cost of the cell's training on its topology.
+
+        Raises: ConfigError for a layout that cannot be, or a topology that is not known.
+        """
+        from tulu_jax.plan import roofline
+        from tulu_jax.plan.duration import duration
+
+        model = cell.model
+        config = self._config(model)
+        try:
+            planned, traffic, budget = _laid_out(_Layout(config, str(model.topology)))
+        except ConfigError as error:
+            raise ConfigError(f"BaseModel {model.name!r} cannot be planned: {error}") from None
+        schedule, chip = self._schedule(config, cell), planned.topology.chip
+        usable = chip.usable_bytes if chip else None
+        cost = Cost(planned.topology.slice_name, budget.total, usable)
+        roof = roofline(planned, traffic, schedule.work, budget=budget) if schedule else None
+        if schedule is None or roof is None:
+            steps = schedule.steps if schedule else config.train_steps
+            return dataclasses.replace(cost, steps=steps)
+        time = duration(planned, roof, schedule)
+        return dataclasses.replace(
+            cost, steps=schedule.steps, hours=time.hours, chip_hours=time.chip_hours
+        )
+
+    def _config(self, model: BaseModel) -> TrainConfig:
+        """The training of a base model; with its weights folder where that says its shape."""
+        from eval.study.cells import place
+        from tulu_jax.cli.study_gin import config_of
+
+        if model.name not in self._configs:
+            initial = place(self._table.study, model.checkpoint) if model.checkpoint else None
+            plain = config_of(model)
+            self._configs[model.name] = plain if plain.model else config_of(model, initial)
+        return self._configs[model.name]
+
+    def _schedule(self, config: TrainConfig, cell: Cell) -> Schedule | None:
+        from eval.study.cells import options_of
+        from tulu_jax.cli.plan import published_schedule
+
+        options = options_of(self._table.study, cell.dataset)
+        data = config.data
+        key = repr((
+            cell.dataset, options, config.train_steps, data.length, data.batch_size, data.epochs,
+            data.packing, data.max_examples, data.seed,
+        ))  # fmt: skip
+        if key not in self._schedules:
+            data = dataclasses.replace(data, mixture=cell.dataset, options=options)
+            run = dataclasses.replace(config, data=data)
+            self._schedules[key] = published_schedule(run)
+        return self._schedules[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +188,13 @@ class _Layout:
 
 
 @functools.cache
-def _laid_out(layout: _Layout) -> tuple[PlannedRun, Traffic, float]:
-    """The run, its traffic, and the bytes that a device needs."""
+def _laid_out(layout: _Layout) -> tuple[PlannedRun, Traffic, Budget]:
+    """The run, its traffic, and what a device needs."""
     from tulu_jax.plan import memory_budget, plan_run
     from tulu_jax.plan.estimate import estimate_traffic
 
     planned = plan_run(layout.config, _topology(layout.topology))
-    return planned, estimate_traffic(planned), memory_budget(planned).total
+    return planned, estimate_traffic(planned), memory_budget(planned)
 
 
 @functools.cache
@@ -213,9 +255,14 @@ def summary(plan: StudyPlan) -> list[str]:
         f"{EFFICIENCY:.0%} of the roofline is reached (`tulu plan` compiles)"
         + (f"; {len(left) - len(known)} more are not estimated" if len(left) > len(known) else "")
     )
+    for kind, resources in plan.table.study.resources.items():
+        said = ", ".join(f"{name}={value}" for name, value in resources.items())
+        lines.append(f"{kind} on a cluster: {said}")
+    for kind, program in plan.table.study.submit.items():
+        lines.append(f"{kind} is submitted by: {program}")
     unknown = ", ".join(plan.judge_unknown)
     lines.append(
-        f"judges: {plan.judge_dollars:,.2f} dollars"
+        f"judges: {plan.judge_dollars:,.2f} dollars, if outputs are as long as the reference's"
         + (f", and what those of {unknown} cost, which is not known" if unknown else "")
     )
     lines.append("time of evaluation is not estimated")
@@ -223,16 +270,12 @@ def summary(plan: StudyPlan) -> list[str]:
 
 
 def _is_trained(plan: StudyPlan, one: PlannedCell) -> bool:
-    from eval.study.state import state_of
-
-    return all(state_of(plan.table.root, step) == "done" for step in one.cell.of("train"))
+    return all(plan.states[step.key] == "done" for step in one.cell.of("train"))
 
 
 def as_json(plan: StudyPlan) -> dict[str, Any]:
     """The plan as JSON values: sizes in bytes, times in hours."""
-    from eval.study.state import state_of
-
-    study, root = plan.table.study, plan.table.root
+    study = plan.table.study
     return {
         "study": study.name,
         "folder": study.folder,
@@ -250,7 +293,7 @@ def as_json(plan: StudyPlan) -> dict[str, Any]:
         "steps": {
             step.folder: {
                 "name": step.name,
-                "state": state_of(root, step),
+                "state": plan.states[step.key],
                 "parents": [parent.folder for parent in step.parents],
                 "command": ["tulu", *step.argv],
             }
@@ -258,4 +301,6 @@ def as_json(plan: StudyPlan) -> dict[str, Any]:
         },
         "judge_dollars": plan.judge_dollars,
         "judge_unknown": plan.judge_unknown,
+        "resources": {kind: dict(found) for kind, found in study.resources.items()},
+        "submit": dict(study.submit),
     }

@@ -12,18 +12,30 @@ if TYPE_CHECKING:
     from eval.study.cells import Table
 
 
+MEASURES = ("evaluate", "losses")
+"""Kinds of steps that find something to report."""
+
+
 def run_study(table: Table, args: argparse.Namespace, console: Console) -> int:
-    """Runs what is not done and prints how far the study is; the exit status, 1 if not all is.
+    """Runs what is not done, prints how far the study is and writes its report, of what is done.
+
+    The exit status is 1 if not all is.
 
     Raises: ConfigError without Snakemake, or where the study is being run already.
     """
     from eval.study.state import state_of
     from eval.study.workflow import find_snakemake, run_workflow
+    from tulu_jax.cli.study_report import write_reports
 
     left = [step for step in table.steps if state_of(table.root, step) != "done"]
     if left:
-        run_workflow(table, find_snakemake(args.snakemake), jobs=args.jobs)
+        program = find_snakemake(args.snakemake)
+        run_workflow(table, program, jobs=args.jobs, executor=args.executor)
     print_status(table, console)
+    if any(state_of(table.root, step) == "done" for step in table.steps if step.kind in MEASURES):
+        path = write_reports(table)
+        console.print(f"{path}: open it with a browser; beside it Markdown, LaTeX and numbers.csv",
+                      soft_wrap=True)  # fmt: skip
     return int(any(state_of(table.root, step) != "done" for step in table.steps))
 
 
@@ -33,16 +45,16 @@ def print_status(table: Table, console: Console) -> None:
     from rich.table import Table as RichTable
 
     from eval.study.cells import KINDS
-    from eval.study.state import LOG, cell_state, failures, state_of
+    from eval.study.state import LOG, cell_state, failures, states_of
     from tulu_jax.console import visible
 
-    states = {step.key: state_of(table.root, step) for step in table.steps}
+    states = states_of(table)
     rows = RichTable(box=SIMPLE_HEAD, padding=(0, 1))
     for name in ("cell", "state", *KINDS):
         rows.add_column(name, no_wrap=True)
     for cell in table.cells:
         found = [_progress([states[step.key] for step in cell.of(kind)]) for kind in KINDS]
-        rows.add_row(cell.name, cell_state(table, cell), *found)
+        rows.add_row(cell.name, cell_state(cell, states), *found)
     console.print(rows)
     counts = Counter(states.values())
     said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
@@ -65,17 +77,18 @@ def _progress(states: list[Any]) -> str:
 
 def status_json(table: Table) -> dict[str, Any]:
     """The state of every cell and step, with the last lines of those that failed."""
-    from eval.study.state import cell_state, failures, state_of
+    from eval.study.state import cell_state, failures, states_of
 
+    states = states_of(table)
     logs = {step.key: lines for step, lines in failures(table)}
     return {
         "study": table.study.name,
         "folder": table.study.folder,
-        "cells": {cell.name: cell_state(table, cell) for cell in table.cells},
+        "cells": {cell.name: cell_state(cell, states) for cell in table.cells},
         "steps": {
             step.folder: {
                 "name": step.name,
-                "state": state_of(table.root, step),
+                "state": states[step.key],
                 **({"log": logs[step.key]} if step.key in logs else {}),
             }
             for step in table.steps

@@ -32,7 +32,7 @@ def cell(table, name):
 def test_a_cell_is_made_step_by_step(tmp_path):
     found = cell(table(tmp_path), "small+dolly")
     prepare, train, export, evaluate, report = found.steps
-    assert tuple(step.kind for step in found.steps) == KINDS
+    assert tuple(step.kind for step in found.steps) == tuple(k for k in KINDS if k != "losses")
     assert [step.parents for step in found.steps] == [
         (), (prepare,), (train,), (export,), (evaluate,),
     ]  # fmt: skip
@@ -157,3 +157,42 @@ def test_tokens_that_are_added_are_prepared_with(tmp_path):
     argv = " ".join(cell(found, "small+dolly").of("prepare")[0].argv)
     assert "--chat_template chatml" in argv
     assert "--add_tokens <a> --add_tokens <b>" in argv
+
+
+def test_losses_are_measured_where_examples_are_held_out(tmp_path):
+    grid = study(tmp_path, datasets=("none", DOLLY, f"{ALPACA},{DOLLY}")).grids[0]
+    plain = study(tmp_path, grids=(grid,))
+    found = compile_study(plain, lambda model: Recipe("x", 512, "hf", heldout=5, seed=3))
+    for name in ("small", "small+dolly", "small+stanford_alpaca_dolly"):
+        (step,) = cell(found, name).of("losses")
+        assert step.argv[:4] == ("study", "losses", DOLLY, ALPACA)
+        text = " ".join(step.argv)
+        assert "--heldout 5 --seed 3 --tokenizer" in text
+        assert text.endswith(f"--output losses/{step.key}/losses.json")
+        prepared = {parent.name for parent in step.parents if parent.kind == "prepare"}
+        assert prepared == {ALPACA, DOLLY}
+        tuned = [parent for parent in step.parents if parent.kind == "export"]
+        model = f"export/{tuned[0].key}/{name}" if tuned else f"{tmp_path}/models/small"
+        assert f"--model {model} " in text
+    assert not [s for s in compile_study(plain, recipe).steps if s.kind == "losses"]
+    random = base(checkpoint=None, tokenizer="t")
+    later = dataclasses.replace(grid, models=(random,), datasets=(DOLLY,))
+    found = compile_study(
+        study(tmp_path, grids=(later,)), lambda _: Recipe("x", 9, "hf", heldout=5)
+    )
+    assert [len(one.of("losses")) for one in found.cells] == [1]
+
+
+def test_a_mixture_may_have_a_name(tmp_path):
+    mix = f"{DOLLY},{ALPACA}"
+    found = table(tmp_path, datasets=(mix,), names={mix: "mix"})
+    assert [one.name for one in found.cells] == ["small+mix", "large+mix"]
+    assert cell(found, "small+mix").of("export")[0].argv[4].endswith("/small+mix")
+
+
+def test_the_longest_prompt_is_handed_on(tmp_path):
+    grid = study(tmp_path).grids[0]
+    grid = dataclasses.replace(grid, evaluations=(evaluation(max_length=64),))
+    found = table(tmp_path, grids=(grid,))
+    for step in (step for step in found.steps if step.kind == "evaluate"):
+        assert "--max_length 64" in " ".join(step.argv)

@@ -3,7 +3,7 @@
 import fcntl
 import os
 
-from eval.study.state import cell_state, failures, last_lines, state_of
+from eval.study.state import cell_state, failures, last_lines, state_of, states_of
 from tests.eval.study.small_studies import table
 
 
@@ -34,15 +34,15 @@ def test_a_cell_is_what_its_steps_are(tmp_path):
     found = table(tmp_path)
     (cell,) = (one for one in found.cells if one.name == "small+dolly")
     prepare, train, export, *others = cell.steps
-    assert cell_state(found, cell) == "waiting"
+    assert cell_state(cell, states_of(found)) == "waiting"
     put(found, prepare, "done.json")
-    assert cell_state(found, cell) == "stopped"
+    assert cell_state(cell, states_of(found)) == "stopped"
     put(found, train, "failed.json")
-    assert cell_state(found, cell) == "failed"
+    assert cell_state(cell, states_of(found)) == "failed"
     os.remove(found.root / train.folder / "failed.json")
     for step in (train, export, *others):
         put(found, step, "done.json")
-    assert cell_state(found, cell) == "done"
+    assert cell_state(cell, states_of(found)) == "done"
 
 
 def test_failures_have_their_logs_last_lines(tmp_path):

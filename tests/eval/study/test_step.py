@@ -45,6 +45,15 @@ def test_a_step_runs_in_the_studys_folder_and_leaves_log_and_marker(step, tmp_pa
     assert capfd.readouterr().err.startswith("evaluate small: begun\nevaluate small: done in ")
 
 
+def test_a_step_may_be_handed_to_a_program(step):
+    folder = step(argv=["a b"])
+    said = json.loads((folder / "step.json").read_text())
+    code = "import sys; print(sys.argv[1:])"
+    (folder / "step.json").write_text(json.dumps({**said, "program": [*PYTHON, code, "--"]}))
+    assert run_step(folder, ("tulu",)) == 0
+    assert (folder / "log.txt").read_text() == "['--', 'tulu', 'a b']\n"
+
+
 def test_a_step_that_failed_is_run_again_and_one_that_is_done_is_not(step, capfd):
     folder = step()
     assert run_step(folder, (*PYTHON, "print('why'); raise SystemExit(3)")) == 3

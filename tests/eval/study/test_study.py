@@ -19,6 +19,8 @@ def test_quick_asks_few_instances_and_others_all():
     assert Evaluation(name="q", suite="quick", limit=3).instances == 3
     assert evaluation().instances is None
     assert Evaluation(name="t", suite="tulu1").members[0] == "mmlu_0shot"
+    both = Evaluation(name="t", suite="tulu1", tasks=["gsm_cot", "alpaca_eval_length"])
+    assert both.members[-1] == "alpaca_eval_length" and both.members.count("gsm_cot") == 1
 
 
 @pytest.mark.parametrize("name", ["", " ", "..", "a/b", "-x", "a\x1b[31m", "a,b", "x" * 101, "$x"])
@@ -33,8 +35,7 @@ def test_a_name_is_one_that_a_folder_can_have(name):
         (lambda: base(engine="gpt"), "behind an endpoint has neither weights nor a recipe here"),
         (lambda: BaseModel(name="x"), "a base model has no tokenizer - got checkpoint=None"),
         (lambda: base(size=13), "BaseModel.size is not text"),
-        (lambda: Evaluation(name="x"), r"what an evaluation asks is not clear - got tasks=\[\]"),
-        (lambda: Evaluation(name="x", tasks=["gsm_cot"], suite="tulu1"), "is not clear"),
+        (lambda: Evaluation(name="x"), r"an evaluation asks nothing - got tasks=\[\]"),
         (lambda: Evaluation(name="x", suite="tulu9"), "unknown suite - got 'tulu9' .* tulu1 or"),
         (lambda: evaluation(tasks=["gsm"]), "unknown task - got 'gsm'"),
         (lambda: evaluation(limit=0), "Evaluation.limit is out of range - got 0"),
@@ -78,3 +79,22 @@ def test_a_study_has_one_meaning_a_name(tmp_path):
         dataclasses.replace(good, folder="gs://bucket/x")
     with pytest.raises(ConfigError, match=r"Study.grids is not a list, each item @Grid\(\)"):
         Study(name="x", folder="x", models_dir="x", grids=["x"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"resources": {"trian": {}}}, "resources is of an unknown kind of step - got 'trian'"),
+        ({"resources": {"train": {"a b": 1}}}, "a name that Snakemake cannot take - got 'a b'"),
+        (
+            {"submit": {"all": "x"}},
+            "submit is of an unknown kind of step - got 'all' - expected pr",
+        ),
+        ({"names": {ALPACA: "a/b"}}, r"Study.names\['tulu_stanford_alpaca'\] is no name"),
+        ({"names": {ALPACA: "x", "cot": "x"}}, "two mixtures have one name - got "),
+        ({"human_sheets": ["gs://b/x"]}, "Study.human_sheets is an address, not a path"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(tmp_path, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        study(tmp_path, **fields)

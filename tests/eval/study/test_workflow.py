@@ -50,7 +50,7 @@ def fake(tmp_path, monkeypatch):
         f"(sys.executable, {str(tmp_path / 'fake_tulu.py')!r})))\n"
     )
     monkeypatch.setattr(
-        workflow, "_rule", lambda one: real(one).replace("-m eval.study.step", str(step))
+        workflow, "_rule", lambda *one: real(*one).replace("-m eval.study.step", str(step))
     )
 
     def lines():
@@ -78,6 +78,37 @@ def test_a_rule_is_a_step_and_its_parameters_what_it_depends_on(tmp_path):
     )  # fmt: skip
     first = "".join(f"        '{step.folder}/done.json',\n" for step in (evaluate, report))
     assert snakefile(found) == f"rule all:\n    input:\n{first}{text}"
+
+
+def test_a_cluster_is_told_what_steps_need(tmp_path):
+    needs = {"slurm_partition": "gpu", "runtime": 60}
+    found = small(tmp_path, resources={"evaluate": needs})
+    text = snakefile(found)
+    assert text.count("    resources: slurm_partition='gpu', runtime=60\n") == 3
+    assert text.count("resources: ") == 3
+    noted = tmp_path / "noted"
+    program = tmp_path / "snakemake"
+    program.write_text(f'#!/bin/sh\necho "$@" > {noted}\n')
+    program.chmod(0o755)
+    assert run_workflow(found, str(program), jobs=7, executor="slurm") == 0
+    assert "--executor slurm --jobs 7 --keep-going" in noted.read_text()
+    assert run_workflow(found, str(program), jobs=7) == 0
+    assert "--cores 7 --keep-going" in noted.read_text() and "slurm" not in noted.read_text()
+
+
+def test_a_step_is_handed_to_what_submits_it(tmp_path):
+    models = (base(topology="v4:2x2x4"),)
+    submit = {"train": "python -m x --name 't {key}' {topology} -- "}
+    found = table(tmp_path, models=models, submit=submit)
+    write_workflow(found)
+    for step in found.steps:
+        said = json.loads((found.root / step.folder / "step.json").read_text())
+        wanted = ["python", "-m", "x", "--name", f"t {step.key}", "v4:2x2x4", "--"]
+        assert said.get("program") == (wanted if step.kind == "train" else None)
+    for text in ("x {nobody}", "x '", "x {"):
+        found = table(tmp_path / "other", models=models, submit={"export": text})
+        with pytest.raises(ConfigError, match=r"Study.submit cannot be filled in - got .* export"):
+            write_workflow(found)
 
 
 def test_each_step_has_its_command_and_one_that_is_done_keeps_it(tmp_path):
