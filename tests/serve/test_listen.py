@@ -1,7 +1,10 @@
 """Addresses: which are public, and which cannot be had."""
 
+import asyncio
 import doctest
 import socket
+import threading
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -50,3 +53,57 @@ def test_the_address_for_clients_of_this_machine():
     for host in ("127.0.0.1", "0.0.0.0"):
         with listen.bind(host, 0) as bound:
             assert listen.url(host, bound) == f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@contextmanager
+def served(app, **options):
+    """The port of a server in a thread."""
+    ready = threading.Event()
+    with listen.bind("127.0.0.1", 0) as bound:
+        server = listen.Server(
+            app, drain_seconds=1, on_ready=ready.set, lifespan="off", **options
+        )  # fmt: skip
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        assert ready.wait(60)
+        yield bound.getsockname()[1]
+        server.should_exit = True
+        thread.join(60)
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def test_headers_that_come_too_slowly_end_a_connection_and_slow_answers_do_not():
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.6)  # longer than headers may take
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def until_closed(line, drip):
+        line.settimeout(0.02)
+        for _ in range(3000):
+            try:
+                if not line.recv(4096):
+                    return True
+            except TimeoutError:
+                with suppress(OSError):
+                    line.sendall(drip)
+            except ConnectionError:
+                return True
+        return False
+
+    with served(app, head_seconds=0.3) as port:
+
+        def connect():
+            return socket.create_connection(("127.0.0.1", port), timeout=60)
+
+        with connect() as silent, connect() as slow, connect() as kept:
+            kept.sendall(GET)
+            assert b" 204 " in kept.recv(4096)
+            kept.sendall(GET)  # a second one is as free to take its time
+            assert b" 204 " in kept.recv(4096)
+            assert until_closed(slow, b"G")
+            assert silent.recv(1) == b""
+            kept.sendall(GET[:-4])
+            assert until_closed(kept, b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import signal
@@ -11,14 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.serve.keys import VARIABLE
 
 BACKLOG = 2048
 """Connections that may wait to be taken."""
+HEAD_SECONDS = 10.0
+"""Within which a request's line and headers are there: who sends them slower is cut off."""
 
 
 def is_loopback(host: str) -> bool:
@@ -93,11 +98,55 @@ def url(host: str, bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Protocol(H11Protocol):
+    """HTTP of one connection, which is cut off where a request's headers do not come in time.
+
+    uvicorn bounds their size alone: one that sends a byte a minute, or nothing, would hold its
+    connection for ever, and with enough of them nobody else gets one.
+    """
+
+    head_seconds = HEAD_SECONDS
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        self._watch()
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:  # the headers are there
+            self._unwatch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self._head is None and self.conn.their_state is h11.IDLE:
+            self._head = self.loop.call_later(self.head_seconds, self._cut_off)
+
+    def _unwatch(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+        self._head = None
+
+    def _cut_off(self) -> None:
+        self._head = None
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, which says when it is ready, and ends in peace at a signal."""
 
     def __init__(
-        self, app: ASGIApp, *, drain_seconds: float, on_ready: Callable[[], None], **options: Any
+        self,
+        app: ASGIApp,
+        *,
+        drain_seconds: float,
+        on_ready: Callable[[], None],
+        head_seconds: float = HEAD_SECONDS,
+        **options: Any,
     ) -> None:
         """A server that is not started.
 
@@ -105,13 +154,14 @@ class Server(uvicorn.Server):
           app: what it serves.
           drain_seconds: after a signal, until answers that are not done are cut off.
           on_ready: called once clients are let in.
+          head_seconds: within which a request's headers must come.
           options: more of `uvicorn.Config`, such as certificates.
         """
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=type("Protocol", (_Protocol,), {"head_seconds": head_seconds}),
                 ws="none",
                 **{"lifespan": "on", **options},
                 log_config=None,

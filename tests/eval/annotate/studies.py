@@ -46,8 +46,8 @@ def said(**changed):
 class Visitor:
     """Sends forms as the pages that were last read have them."""
 
-    def __init__(self, app, base="http://testserver", **options):
-        self.client = TestClient(app, base_url=base, follow_redirects=False, **options)
+    def __init__(self, client):
+        self.client = client
         self.page = None
 
     def get(self, path, status=200, **options):
@@ -97,7 +97,8 @@ def visiting(database, *names, secure=False, **options):
     """Visitors of a study's site, each logged in under its name; None logs nobody in."""
     app = make_app(database, secure=secure, **options)
     base = "https://testserver" if secure else "http://testserver"
-    found = [Visitor(app, base, raise_server_exceptions=False) for _ in names]
+    options = {"base_url": base, "follow_redirects": False, "raise_server_exceptions": False}
+    found = [Visitor(TestClient(app, **options)) for _ in names]
     for visitor, name in zip(found, names, strict=True):
         if name is not None:
             visitor.log_in(name)
