@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from eval.annotate.store import tables
+from eval.annotate.store.migrate import migrate
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.fields import check_fields, least, setting
 from tulu_jax.files import user_path
@@ -26,6 +27,8 @@ from tulu_jax.files import user_path
 CONNECTIONS = 48
 """Of a server to its database, at most: no thread waits for one."""
 BUSY_SECONDS = 20
+TABLES_LOCK = 5001
+"""PostgreSQL's number of the lock of who changes tables."""
 OPEN, PAUSED, CLOSED = "open", "paused", "closed"
 
 
@@ -83,6 +86,34 @@ class Database:
             connection = connection.execution_options(tulu_write=True)
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def change_tables(self) -> Iterator[Connection]:
+        """A connection in a transaction that may change the tables, as no other does meanwhile.
+
+        SQLite changes a table by making another in its place, so rows that point to it are looked
+        at in the end.
+
+        Raises: DataError for rows that would point to nothing; nothing is changed then.
+        """
+        if self._writing is None:
+            with self.engine.begin() as connection:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))
+                yield connection
+            return
+        with self._writing, self.engine.connect() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            raw.execute("PRAGMA foreign_keys=OFF")  # of no effect within a transaction
+            try:
+                connection = connection.execution_options(tulu_write=True)
+                with connection.begin():
+                    yield connection
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                    if broken:
+                        raise DataError("rows would point to nothing", got=f"{len(broken)}, first "
+                                        f"of table {broken[0][0]}")  # fmt: skip
+            finally:
+                raw.execute("PRAGMA foreign_keys=ON")
 
     def study(self, connection: Connection | None = None, *, lock: bool = False) -> Study:
         """The study; with `lock` nobody else changes it, or draws instances, until the end."""
@@ -174,7 +205,7 @@ def make_database(
     database = Database(_engine(url))
     try:
         with _told(url):
-            _migrate(database, fresh=True)
+            migrate(database, fresh=True)
             with database.write() as connection:
                 connection.execute(
                     tables.study.insert(),
@@ -204,7 +235,7 @@ def open_database(where: str) -> Database:
     database = Database(_engine(url))
     try:
         with _told(url):
-            _migrate(database, fresh=False)
+            migrate(database, fresh=False)
             database.study()
     except BaseException:
         database.close()
@@ -238,31 +269,3 @@ def _told(url: sa.URL) -> Iterator[None]:
     except SQLAlchemyError as error:
         raise ConfigError("database holds no study", got=type(error).__name__, at=at,
                           do="make one: tulu annotate make") from error  # fmt: skip
-
-
-def _migrate(database: Database, *, fresh: bool) -> None:
-    """Brings the tables to this version's, in one transaction."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    folder = Path(__file__).parent.parent / "migrations"
-    config = Config()
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.set_main_option("path_separator", "newline")
-    with database.write() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-        script = ScriptDirectory.from_config(config)
-        if found is None and not fresh:
-            raise ConfigError("database holds no study", do="make one: tulu annotate make")
-        if found is not None and fresh:
-            raise ConfigError("there is a study in this database already",
-                              do="name another database")  # fmt: skip
-        if found == script.get_current_head():
-            return
-        if found is not None and found not in {one.revision for one in script.walk_revisions()}:
-            raise ConfigError("database is of a newer version of tulu-jax", got=f"revision {found}",
-                              do="install that version")  # fmt: skip
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")

@@ -64,7 +64,7 @@ def _run_postgres(programs, folder):
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder,
-         "-c", "max_connections=120"], **options,
+         "-c", "max_connections=120", "-c", "fsync=off"], **options,
     )  # fmt: skip
     try:
         for _ in range(200):
@@ -74,7 +74,7 @@ def _run_postgres(programs, folder):
             time.sleep(0.05)
         yield f"postgresql://tulu@127.0.0.1:{port}"
     finally:
-        server.send_signal(signal.SIGINT)  # a fast shutdown
+        server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         server.wait(30)
 
 
