@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.alpaca_farm import judging, results
 from eval.alpaca_farm.files import Output, read_outputs
 from eval.harness.asks import Generate, Instance
-from eval.harness.benchmark import Benchmark, Headline, Metrics, Row
+from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
 from eval.harness.quirks import Quirk
 from eval.judge.annotators import ANNOTATORS
@@ -146,6 +146,11 @@ class AlpacaEval(Benchmark):
             for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         ]
 
+    def items(self, data: Path) -> Iterator[Item]:
+        """See `Benchmark`; answers are the reference's."""
+        for number, row in enumerate(read_outputs(_data_file(data) or data / FILES[1])):
+            yield Item(str(number), row.instruction, row.output)
+
     def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
         """See `Benchmark`: what judging will cost, and data that are not whole."""
         notes = judging.notes(instances, context)
@@ -183,6 +188,11 @@ class AlpacaEval(Benchmark):
         results.write(rows, metrics, folder, context)
 
 
+def _data_file(folder: Path) -> Path | None:
+    """The file of instructions in a folder of data, under one of its names."""
+    return next((path for name in FILES if (path := folder / name).is_file()), None)
+
+
 def _instructions(context: Context) -> list[Output]:
     """The instructions with the reference's outputs.
 
@@ -190,10 +200,10 @@ def _instructions(context: Context) -> list[Output]:
       DataError: no file, or a reference that lacks an instruction.
     """
     named = context.options.reference_path
-    found = [path for name in FILES if (path := context.data_dir / name).is_file()]
-    if not found and named is not None:
-        found = [Path(named)]
-    rows = read_outputs(found[0] if found else context.data_dir / FILES[1])
+    found = _data_file(context.data_dir)
+    if found is None:
+        found = context.data_dir / FILES[1] if named is None else Path(named)
+    rows = read_outputs(found)
     if named is None:
         return rows
     outputs = {row.instruction: row for row in read_outputs(Path(named))}
