@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness.data import read_text
+from eval.judge.annotators import read_ranking
 from eval.judge.counts import Count
 from tulu_jax.errors import DataError
 from tulu_jax.files import parse_json, write_whole
@@ -27,6 +28,8 @@ LEADERBOARD = (
 MODE = "community"
 """How the package files a model that nobody verified."""
 TAKE = "take the file anew from where it came"
+WORDS = ("m", "M")
+"""What AlpacaEval 2's judge says: the output shown first is better, or the second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Annotation:
     """Of the reference and of the model."""
     index: int | None = None
     """The instruction's place among AlpacaEval's."""
+    first: tuple[float, ...] = ()
+    """Of each reply that was kept and can be read, which output shown was better, 1 to 2."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +137,31 @@ def _annotation(row: Mapping[str, Any], at: str) -> Annotation:
         Count.of(texts[1]),
         instruction=_text(row, "instruction", at),
         texts=texts,
+        first=_first(row.get("raw_completion"), preference),
     )
+
+
+def _first(raw: Any, preference: float | None) -> tuple[float, ...]:
+    """Which output shown a judge's replies prefer; nothing where they were not kept.
+
+    A reply is a text, or an endpoint's object: of a judge that weighs two words the likelier one,
+    which says which side of the preference was shown first.
+    """
+    replies = raw if isinstance(raw, list) else [raw]
+    found = [_choice(reply, preference) for reply in replies]
+    return tuple(one for one in found if one is not None)
+
+
+def _choice(reply: Any, preference: float | None) -> float | None:
+    if isinstance(reply, dict):
+        reply = reply.get("text")
+    if not isinstance(reply, str):
+        return None
+    if (word := reply.strip()) in WORDS and preference:
+        sure = abs(preference - 1.5)
+        return 1.5 - sure if word == WORDS[0] else 1.5 + sure
+    read = read_ranking(reply)
+    return None if read is None else read[0]
 
 
 def _preference(row: Mapping[str, Any], at: str) -> float | None:

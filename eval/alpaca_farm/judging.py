@@ -167,6 +167,7 @@ def _fields(pair: Pair, verdict: Verdict, unique: Row) -> Row:
         row["score"] = 100 * won
     if verdict.replies:
         row |= {"replies": list(verdict.replies), "judge_tokens": list(verdict.tokens)}
+    if verdict.replies or verdict.first:
         row["first"] = [list(first) for first in verdict.first]
     return row
 
@@ -252,7 +253,17 @@ def _replayed(pair: Pair, known: Annotation | None) -> Verdict:
         return Verdict("unread")
     if pair.reference == pair.output:
         return Verdict("same", DRAW)
-    return Verdict("judged", known.preference or DRAW)
+    preference = known.preference or DRAW
+    return Verdict(
+        "judged", preference, tuple((_shown_first(one, preference), one) for one in known.first)
+    )
+
+
+def _shown_first(choice: float, preference: float) -> str | None:
+    """Whose output a stored reply was shown first; None where a draw does not tell it."""
+    if DRAW in (choice, preference):
+        return None
+    return "reference" if (choice < DRAW) == (preference < DRAW) else "model"
 
 
 def _unique(rows: Sequence[Row], pairs: Sequence[Pair], context: Context) -> list[Row]:

@@ -37,9 +37,10 @@ class Verdict:
     kind: Kind
     preference: float | None = None
     """`REFERENCE` to `MODEL`; None without a verdict."""
-    first: tuple[tuple[str, float], ...] = ()
-    """For each order that was read: who was shown first, `reference` or `model`, and which of the
-    outputs shown was better, 1 the first to 2 the second."""
+    first: tuple[tuple[str | None, float], ...] = ()
+    """For each order that was read: who was shown first, `reference` or `model` (None where a
+    stored judgement does not tell), and which of the outputs shown was better, 1 the first to 2
+    the second."""
     replies: tuple[str | None, ...] = ()
     tokens: tuple[int, int] = (0, 0)
     """Of prompts and replies, this pair's share."""

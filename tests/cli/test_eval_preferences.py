@@ -97,7 +97,15 @@ def test_annotations_of_the_package_take_the_name_of_their_folder(tulu, tmp_path
     path.parent.mkdir()
     path.write_text(json.dumps(rows))
     code, out, _ = tulu(path)
-    assert code == 0 and "mine" in out and "50.00" in out
+    assert code == 0 and "mine" in out and "50.00" in out and "shown first" not in out
+    for n, row in enumerate(rows):  # of a judge that takes what is first, but once
+        better = 1 + (n == 5)
+        row["raw_completion"] = str([{"model": "model_1", "rank": better}])
+    path.write_text(json.dumps(rows))
+    code, out, _ = tulu(path, "--json", tmp_path / "all.json")
+    assert code == 0 and "shown first" in out and "83.3 % (p 0.22)" in out
+    (model,) = json.loads((tmp_path / "all.json").read_text())["models"]
+    assert model["position"]["first_preferred"] == pytest.approx(5 / 6)
 
 
 @pytest.mark.parametrize(

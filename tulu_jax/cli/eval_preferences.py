@@ -19,6 +19,9 @@ Win rates of stored judgements (AlpacaEval), and what they follow over models: t
 different words, of words, of characters. FILES are annotations.json of the alpaca_eval package,
 rows reduced to counts (JSON lines, gzip too), or result folders of `tulu eval alpaca_eval`.
 
+"shown first" is how often the judge prefers the output that it is shown first, of files that hold
+its replies: without bias half the time, as the order is drawn.
+
 With --lc_weights and --lc_difficulty: AlpacaEval 2's length-controlled win rates of the models that
 have weights. Judgements whose instructions' places are known get our own fit besides."""
 
@@ -124,7 +127,7 @@ def _read_one(file: Path) -> tuple[dict[str, Rows], str]:
     models: dict[str, Rows] = {}
     for one in read_annotations(file):
         name = one.model or (file.parent.name if file.name == OWN_FILE else file.stem)
-        judged = Judged(one.preference, one.reference, one.output)
+        judged = Judged(one.preference, one.reference, one.output, one.first)
         models.setdefault(name, []).append((one.index, judged))
     return models, "words"
 
@@ -139,7 +142,7 @@ def _rates(models: dict[str, Rows], difficulty: dict[int, float] | None) -> list
     """Win rates and lengths by model, the best first."""
     import math
 
-    from eval.judge import counts
+    from eval.judge import bias, counts
     from eval.judge.length_controlled import OWN, fit, rate
     from eval.judge.winrate import win_rate
 
@@ -159,10 +162,12 @@ def _rates(models: dict[str, Rows], difficulty: dict[int, float] | None) -> list
         own = rate(weights, hard if hard is not None else [0.0] * len(judged))[0]
         error = numbers["standard_error"]
         numbers["standard_error"] = error if math.isfinite(error) else None
+        firsts = [choice for one in judged for choice in one.first]
         found.append({
             "name": name, **numbers, "avg_length": counts.avg_length(judged), OWN: own,
             "difficulty_known": hard is not None,
             "instances": counts.over_instances(judged, ["unique"])["unique"],
+            "position": bias.position(firsts) if firsts else None,
         })  # fmt: skip
     return sorted(found, key=lambda row: -row["win_rate"])
 
@@ -211,15 +216,23 @@ def _print(found: dict[str, Any]) -> None:
     if not console.is_terminal:
         console.width = WIDE
     if found["models"]:
-        table = Table("model", "win rate", "±", "wins", "draws", "losses", "n", "length", "own LC")
+        heads = ["model", "win rate", "±", "wins", "draws", "losses", "n", "length", "own LC"]
+        told = any(row["position"] for row in found["models"])
+        table = Table(*heads, *(["shown first"] if told else []))
         for row in found["models"]:
             counts = [f"{row[name]:,}" for name in ("n_wins", "n_draws", "n_wins_base", "n_total")]
             error = "-" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
             own = f"{row['length_controlled_winrate_own_fit']:.2f}"
             length = f"{row['avg_length']:,}"
-            table.add_row(
-                one_line(row["name"], 60), f"{row['win_rate']:.2f}", error, *counts, length, own
-            )
+            cells = [
+                one_line(row["name"], 60),
+                f"{row['win_rate']:.2f}",
+                error,
+                *counts,
+                length,
+                own,
+            ]
+            table.add_row(*cells, *([_position(row["position"])] if told else []))
         console.print(table)
     for name, kinds in found.get("over_models", {}).items():
         words = found["unique_of"] if name == "unique" else name
@@ -232,6 +245,13 @@ def _print(found: dict[str, Any]) -> None:
             value, error = row["lc_win_rate"], row["lc_standard_error"]
             table.add_row(one_line(row["name"], 60), f"{value:.2f}", f"{error:.2f}")
         console.print(table)
+
+
+def _position(found: dict[str, Any] | None) -> str:
+    """How often what is shown first is preferred, with chance's p."""
+    if found is None:
+        return "-"
+    return f"{100 * found['first_preferred']:.1f} % (p {found['p']:.2g})"
 
 
 def _plot(found: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""AlpacaEval from outputs to results: judges that fail in every way, kills, replays, files."""
+"""AlpacaEval from outputs to results: judges, replays, files."""
 
 import csv
 import json
@@ -7,60 +7,14 @@ import shutil
 import pytest
 
 from eval.alpaca_farm.run_eval import AlpacaEval, Options
-from eval.harness import endpoint
-from eval.harness.cache import AnswerCache
-from eval.harness.endpoint import KEY
 from eval.harness.registry import find_task
 from eval.judge.pairs import swapped
 from tasks.demo import TOKENIZER_DIR
-from tests.eval.alpaca_farm.conftest import COUNT, HOSTILE, RANKS, texts
+from tests.eval.alpaca_farm.conftest import COUNT, HOSTILE, RANKS, SECRET, run, texts
 from tests.eval.asking import context, read_jsonl, result, tulu_format
-from tests.eval.harness.endpoint_server import Server, half, refuse, reply, send, status
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.cli.evaluate import run_benchmark
 from tulu_jax.cli.main import main
-from tulu_jax.errors import ConfigError
-
-READ = 400
-SECRET = "sk-never-tell-17"
-
-
-@pytest.fixture
-def judge(monkeypatch):
-    """A judge that prefers the model on even instructions, the reference on odd ones."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setenv(KEY, SECRET)
-    monkeypatch.setattr(endpoint, "TIMEOUT_S", (5.0, 5.0))
-    monkeypatch.setattr(endpoint, "FIRST_WAIT_S", 0.001)
-    server = Server()
-    server.good = says
-    yield server
-    server.close()
-
-
-def number_of(prompt):
-    return int(prompt.split("Instruction ", 1)[1][:2])
-
-
-def says(handler, prompt, chat):
-    number = number_of(prompt)
-    wanted = number % 2 == 0
-    model_first = swapped(texts(number)[0])
-    ranks = (1, 2) if wanted == model_first else (2, 1)
-    usage = {"prompt_tokens": READ, "completion_tokens": 20}
-    send(handler, 200, reply(RANKS.format(*ranks), chat, usage=usage))
-
-
-def text_reply(text):
-    return lambda handler, prompt, chat: send(handler, 200, reply(text, chat))
-
-
-def run(folder, judge=None, *flags, out="out"):
-    words = ["--data_dir", str(folder / "alpaca_farm"), "--save_dir", str(folder / out)]
-    words += ["--replay", str(folder / "mine.json")]
-    if judge is not None:
-        words += ["--judge_base_url", judge.url, "--judge_model", "j"]
-    return run_benchmark("alpaca_farm", [*words, *map(str, flags)])
 
 
 def test_who_judges_decides_the_win_rate(folder, judge, capfd):
@@ -82,124 +36,6 @@ def test_who_judges_decides_the_win_rate(folder, judge, capfd):
     assert "judged 24 of 24, $0.11 so far" in out.err and SECRET not in out.err + out.out
     assert any("not to be compared with the paper's" in line for line in told["warnings"])
     assert not [p for p in (folder / "out").rglob("*") if SECRET in p.read_text(errors="replace")]
-
-
-def test_outputs_that_play_the_judge_change_nothing(folder, judge):
-    run(folder, judge)
-    _, _, rows = result(folder / "out")
-    assert {row["verdict"] for row in rows} == {"judged"}
-    for number, output in HOSTILE.items():
-        assert rows[number]["output"] == output
-        assert rows[number]["preference"] == (1.0 if number % 2 else 2.0)
-    sent = {number_of(prompt): prompt for prompt, *_ in judge.seen}
-    assert HOSTILE[9] in sent[9] and HOSTILE[13] in sent[13] and HOSTILE[7] in sent[7]
-    assert "lone \ufffd surrogates \ufffd" in sent[11]
-    kept = json.loads((folder / "out" / "annotations.json").read_text())
-    assert [row["output_2"] for row in kept] == [texts(n)[2] for n in range(COUNT)]
-
-
-FAULTS = {
-    "00": [status(429, {"Retry-After": "0"}), status(500), half],
-    "02": [status(500)] * 6,
-    "04": [refuse],
-    "06": [text_reply("I'm sorry, I cannot compare these two.")],
-    "08": [text_reply("I think " + RANKS.format(1, 2))],
-    "10": [text_reply(RANKS.format(1, 1))],
-    "12": [text_reply("")],
-    "14": [lambda h, p, c: send(h, 200, b'{"choices": [{"mess')] * 2,
-    "16": [status(400, body={"error": {"message": "too long"}})],
-}
-
-
-def test_every_failure_is_counted_and_nothing_is_lost(folder, judge):
-    judge.faults = {f"Instruction {word}": list(faults) for word, faults in FAULTS.items()}
-    assert run(folder, judge) == 1
-    metrics, told, rows = result(folder / "out")
-    ends = {row["id"]: row.get("verdict", "failed") for row in rows}
-    assert {k: v for k, v in ends.items() if v != "judged"} == {
-        "2": "failed", "4": "refused", "6": "refused", "8": "unread", "10": "unread",
-        "12": "unread", "16": "failed",
-    }  # fmt: skip
-    assert (metrics["n_refused"], metrics["n_unread"], metrics["n_total"]) == (2, 3, 17)
-    assert told["guards"]["failures"] == ["2", "16"] and told["n"] == 17
-    assert metrics["n_wins"] == 5 and metrics["n_wins_base"] == 12
-    assert "pairs in no win rate: 2 refused, 3 without a verdict" in " ".join(told["warnings"])
-    assert "too long" in rows[16]["error"] and rows[16]["output"] == texts(16)[2]
-    judge.seen.clear()
-    assert run(folder, judge) == 0  # What failed is asked again, and nothing else.
-    assert sorted(number_of(prompt) for prompt, *_ in judge.seen) == [2, 16]
-    metrics, _, _ = result(folder / "out")
-    assert (metrics["n_total"], metrics["n_refused"], metrics["n_unread"]) == (19, 2, 3)
-
-
-def test_as_the_package_reads_them_contradictions_count(folder, judge):
-    judge.faults = {"Instruction 10": [text_reply(RANKS.format(1, 1))]}
-    run(folder, judge, "--quirk", "alpaca_contradictions=paper")
-    metrics, _, rows = result(folder / "out")
-    assert metrics["n_total"] == COUNT and metrics["n_unread"] == 0
-    assert rows[10]["preference"] == (2.0 if swapped(texts(10)[0]) else 1.0)
-
-
-def test_killed_twenty_times_it_ends_as_one_that_was_not_and_asks_nothing_twice(
-    folder, judge, monkeypatch
-):
-    assert run(folder, judge, out="whole") == 0
-    once = sorted(prompt for prompt, *_ in judge.seen)
-    judge.seen.clear()
-    put, kills, armed = AnswerCache.put, 0, False
-
-    def deadly(self, key, answer, **options):
-        """Ten times while outputs come, then ten times while judgements do."""
-        nonlocal kills, armed
-        put(self, key, answer, **options)
-        if armed and kills < 20 and (answer.prompt_tokens == READ) == (kills >= 10):
-            kills, armed = kills + 1, False
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(AnswerCache, "put", deadly)
-    statuses = []
-    for _ in range(21):
-        armed = True
-        statuses.append(run(folder, judge, "--concurrency", "1"))
-    assert kills == 20 and statuses == [130] * 20 + [0]
-    assert sorted(prompt for prompt, *_ in judge.seen) == once
-    for name in ("metrics.json", "predictions.jsonl", "annotations.json", "leaderboard.csv"):
-        whole = (folder / "whole" / name).read_bytes()
-        assert (folder / "out" / name).read_bytes() == whole, name
-    with AnswerCache(folder / "out" / "answers.jsonl") as cache:
-        assert len(cache) == 2 * COUNT
-
-
-def test_grading_again_asks_no_judge_again(folder, judge):
-    run(folder, judge)
-    judge.seen.clear()
-    assert main(["eval", "score", str(folder / "out")]) == 0
-    assert not judge.seen and result(folder / "out")[0]["win_rate"] == 50.0
-    again = ["--option", "alpaca_farm.both_orders=true"]
-    assert main(["eval", "score", str(folder / "out"), *again]) == 0
-    metrics, _, _ = result(folder / "out")
-    # This judge was told one order: asked in the other it names the same place, the other output.
-    assert len(judge.seen) == COUNT and metrics["win_rate"] == 50.0
-    assert metrics["orders"]["same_winner"] == 0.0 and metrics["n_draws"] == COUNT
-
-
-def test_words_weighed_by_an_endpoint(folder, judge):
-    def weigh(handler, prompt, chat):
-        words = reply("M", chat)
-        top = [
-            {"token": "M", "logprob": -0.5},
-            {"token": "m", "logprob": -0.5 - 1.0986122886681098},
-        ]
-        words["choices"][0]["logprobs"] = {"content": [{"top_logprobs": top}]}
-        send(handler, 200, words)
-
-    judge.good = weigh
-    run(folder, judge, "--annotator", "weighted_alpaca_eval_gpt4_turbo")
-    _, _, rows = result(folder / "out")
-    wanted = [1.25 if swapped(texts(n)[0]) else 1.75 for n in range(COUNT)]
-    assert [row["preference"] for row in rows] == pytest.approx(wanted)
-    body = judge.seen[0][3]
-    assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 5)
 
 
 def test_without_a_judge_outputs_are_kept_and_judged_later(folder):
@@ -293,7 +129,11 @@ def test_the_packages_files_are_written_and_read_back(folder, judge):
         "--replay", str(folder / "stored.json"), "--judge", "replay",
         "--annotations", str(folder / "stored.json"),
     ])  # fmt: skip
-    assert code == 0 and result(folder / "again")[0]["win_rate"] == 50.0
+    metrics, _, rows = result(folder / "again")
+    assert code == 0 and metrics["win_rate"] == 50.0
+    # The replies were kept, so which output was shown first is known of the stored ones too.
+    assert metrics["position"] == result(out)[0]["position"] and metrics["position"]["n"] == COUNT
+    assert [row["first"] for row in rows] == [row["first"] for row in result(out)[2]]
     outputs = out / "model_outputs.json"
     assert json.loads(outputs.read_text())[5]["output"] == HOSTILE[5]
 
@@ -313,6 +153,38 @@ def test_stored_judgements_of_other_outputs_are_failures(folder):
     assert found[1]["error"] == "the stored judgement is of another output"
     assert found[3]["error"] == "the annotations have no judgement of this instruction"
     assert (metrics["n_unread"], metrics["n_draws"], metrics["n_total"]) == (1, 1, 21)
+
+
+@pytest.mark.parametrize(
+    ("raw", "preference", "first"),
+    [
+        (RANKS.format(1, 2), 1, [["reference", 1.0]]),
+        (RANKS.format(1, 2), 2, [["model", 1.0]]),
+        (RANKS.format(2, 1), 1, [["model", 2.0]]),
+        ([RANKS.format(1, 2), RANKS.format(2, 1)], 2.0, [["model", 1.0], ["reference", 2.0]]),
+        ([RANKS.format(2, 1)] * 2, 1.5, [[None, 2.0], [None, 2.0]]),
+        ({"text": "m", "total_tokens": 9}, 1.25, [["reference", 1.25]]),
+        ({"text": "M", "total_tokens": 9}, 1.25, [["model", 1.75]]),
+        ({"text": "m"}, 1.5, [[None, 1.5]]),
+        ("I cannot say.", 2, None),
+        (None, 2, None),
+        ({"message": 3}, 2, None),
+        (RANKS.format(1, 1), 1, None),
+    ],
+)
+def test_which_output_stored_replies_were_shown_first(folder, raw, preference, first):
+    rows = [
+        {"instruction": i, "output_1": r, "output_2": o, "preference": preference}
+        for i, r, o in map(texts, range(COUNT))
+    ]
+    rows[0]["raw_completion"] = raw
+    (folder / "stored.json").write_text(json.dumps(rows))
+    assert run(folder, None, "--judge", "replay", "--annotations", folder / "stored.json") == 0
+    metrics, _, found = result(folder / "out")
+    assert found[0].get("first") == first and "first" not in found[1]
+    assert metrics.get("position", {}).get("n", 0) == len(first or ())
+    both = first is not None and len(first) == 2
+    assert ("orders" in metrics) == both
 
 
 def test_the_stored_judgements_of_gpt4_give_the_published_numbers(shared, tmp_path, capfd):
@@ -350,25 +222,3 @@ def test_prompts_have_their_chat_format_and_room(folder):
     )
     assert benchmark.load(setting)[0].ask.stops == ("<eot>",)
     assert find_task("alpaca_eval_v1").options.max_new_tokens == 2048
-
-
-def test_a_judge_that_cannot_be_asked_is_refused_before_outputs_are_made(
-    folder, monkeypatch, capfd
-):
-    def told(*flags):
-        assert run(folder, None, *flags) == 2
-        return capfd.readouterr().err
-
-    monkeypatch.delenv(KEY, raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert "judge needs a key - at https://api.openai.com/v1" in told()
-    away = ["--judge_base_url", "http://127.0.0.1:1/v1"]
-    unknown = told(*away, "--judge_model", "x", "--max_cost", "1")
-    assert "price of the judge is not known - got x at --max_cost" in unknown
-    assert "judging will cost more than it may - got $0." in told(*away, "--max_cost", "0.001")
-    lacking = told("--judge", "checkpoint", "--judge_model", folder / "none")
-    assert "judge is not there - got" in lacking and "expected a folder of a checkpoint" in lacking
-    AlpacaEval().check(context(AlpacaEval(), folder, extras={"answered": True}))  # kept, perhaps
-    setting = context(AlpacaEval(), folder, extras={"judges": False})
-    with pytest.raises(ConfigError, match="task asks a judge - choose one that counts"):
-        AlpacaEval().check(setting)
