@@ -20,13 +20,33 @@ from eval.annotate.web.context import Site
 from tests.eval.annotate import studies
 
 ROOT = Path(__file__).parents[3]
-SERVE = """
-import argparse, sys
+FORK = """
+import argparse, json, os, sys
+from alembic import command
+from eval.annotate.store import database
+from eval.annotate.web import app
 from tulu_jax.cli import annotate, annotate_serve
+from tulu_jax.serve import listen
+
 parser = argparse.ArgumentParser()
 annotate._add_serve(parser)
-sys.exit(annotate_serve.serve(parser.parse_args()))
+for line in sys.stdin:
+    word, *rest = json.loads(line)
+    if word == "wait":
+        print(os.waitstatus_to_exitcode(os.waitpid(rest[0], 0)[1]), flush=True)
+        continue
+    if os.fork():
+        continue
+    status = 1
+    try:
+        print(os.getpid(), flush=True)
+        status = annotate_serve.serve(parser.parse_args(rest))
+    finally:
+        print(f"status {status}", flush=True)
+        os._exit(status)
 """
+"""Forks servers from a process that has imported everything: each starts in no time, and is a
+process of its own all the same."""
 
 
 class Member:
@@ -54,31 +74,52 @@ def gather(where, people, each):
     return members
 
 
+class Servers:
+    """Where servers are forked from."""
+
+    def __init__(self, log):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FORK], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=log, text=True,
+        )  # fmt: skip
+
+    def tell(self, *words):
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+
+    def line(self, start=""):
+        """The next line, which must begin so."""
+        found = self.process.stdout.readline()
+        assert found.startswith(start), found
+        return found
+
+    def close(self):
+        self.process.stdin.close()
+        assert self.process.wait(30) == 0
+        self.process.stdout.close()
+
+
 class Server:
     """`tulu annotate serve` in a process of its own, without the other commands, at one port."""
 
-    def __init__(self, where, log):
-        self.where, self.log, self.port, self.process = str(where), log, 0, None
+    def __init__(self, where, servers):
+        self.where, self.servers, self.port, self.pid = str(where), servers, 0, None
 
     def start(self):
-        command = [sys.executable, "-c", SERVE, "--db", self.where]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], cwd=ROOT, stdout=subprocess.PIPE,
-            stderr=self.log, text=True,
-        )  # fmt: skip
-        line = self.process.stdout.readline()
-        assert "serving" in line, line
-        self.port = int(line.split(":")[-1].split(";")[0])
+        self.servers.tell("serve", "--db", self.where, "--port", str(self.port))
+        self.pid = int(self.servers.line())
+        self.port = int(self.servers.line("serving").split(":")[-1].split(";")[0])
 
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
+        os.kill(self.pid, signal.SIGKILL)
+        self.servers.tell("wait", self.pid)
+        assert int(self.servers.line()) == -signal.SIGKILL
 
     def stop(self):
-        self.process.terminate()
-        assert self.process.wait(30) == 0
-        self.process.stdout.close()
+        os.kill(self.pid, signal.SIGTERM)
+        self.servers.tell("wait", self.pid)
+        assert self.servers.line("server ended") and self.servers.line("status 0")
+        assert int(self.servers.line()) == 0
 
 
 class Line:
@@ -190,12 +231,14 @@ def percentile(members, share):
 if __name__ == "__main__":  # how long a submission takes: DB [THINK]
     where, think = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     crowd = gather(where, 50, 40)
-    server = Server(where, None)
+    servers = Servers(None)
+    server = Server(where, servers)
     server.start()
     begin = time.perf_counter()
     asyncio.run(everybody(crowd, server.port, 40, think=think))
     took = time.perf_counter() - begin
     server.stop()
+    servers.close()
     check_all(where, crowd, 40)
     print(
         f"{os.cpu_count()} cores, think {think:g} s: {2000 / took:.0f} submissions/s, median "

@@ -33,6 +33,21 @@ def everything(database, monkeypatch_random):
             keep(answer)
             keep(bob.get(to))
             to = answer.json()["next"]
+        bob.get("/task/1")
+        asks = {"accept": "application/json"}
+        for form, headers in (
+            ({"csrf": bob.csrf(), "preference": "x"}, {}), ({"csrf": bob.csrf()}, asks),
+            (studies.said(csrf="x"), {}), (studies.said(csrf="x"), asks),
+            (studies.said(csrf=bob.csrf(), comment="x" * 10_001), {}),
+            (studies.said(csrf=bob.csrf(), comment="x" * 300_000), asks),
+        ):  # fmt: skip
+            keep(bob.client.post("/task/1", data=form, headers=headers))
+            keep(bob.client.post("/task/99", data=form, headers=headers))
+        with database.write() as connection:
+            connection.execute(tables.study.update().values(state="paused"))
+        for path in ("/", "/task/1"):
+            keep(bob.client.get(path))
+        keep(bob.client.post("/task/1", data=studies.said(csrf=bob.csrf())))
         for path in ("/?done=1", "/settings", "/my-answers.csv", "/task/99", "/nothing",
                      "/static/app.js", "/static/app.css", "/admin", "/health"):  # fmt: skip
             keep(bob.client.get(path))

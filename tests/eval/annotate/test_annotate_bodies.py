@@ -1,4 +1,4 @@
-"""Forms that are too large or too slow, texts that are odd, and secrets that must stay ones."""
+"""Forms that are too large or too slow, texts that are odd, files and secrets that are no one's."""
 
 import asyncio
 
@@ -84,3 +84,14 @@ def test_forms_are_bound_to_the_studys_own_secret(study, tmp_path):
     assert Site(study).seconds_since(Site(other).sign_time("x"), "x") is None
     assert study.study().secret != other.study().secret
     other.close()
+
+
+def test_files_outside_are_not_served(study):
+    with visiting(study, "bob") as bob:
+        for path in ("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py",
+                     "/static/....//app.py", "/static//etc/passwd", "/static/%2fetc%2fpasswd",
+                     "/static/..%5capp.py", "/static/app.js%00.css", "/static/",
+                     "/admin/export/..%2f..%2fetc%2fpasswd"):  # fmt: skip
+            answer = bob.client.get(path)
+            assert answer.status_code in (404, 405), path
+            assert "import" not in answer.text and "root:" not in answer.text

@@ -4,27 +4,39 @@ import asyncio
 
 import pytest
 
-from tests.eval.annotate.crowd import Server, check_all, everybody, gather, while_killed
+from tests.eval.annotate.crowd import Server, Servers, check_all, everybody, gather, while_killed
 
 pytestmark = pytest.mark.slow
 PEOPLE, EACH = 50, 40
 
 
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("crowd") / "log.txt"
+
+
+@pytest.fixture(scope="module")
+def servers(log):
+    with open(log, "w") as stream:
+        found = Servers(stream)
+        yield found
+        found.close()
+
+
 @pytest.fixture
-def served(tmp_path):
+def served(log, servers):
     """Starts the server of a study, which is gone at the end."""
     started = []
 
     def start(where):
-        started.append(Server(where, log))
+        started.append(Server(where, servers))
         started[-1].start()
         return started[-1]
 
-    with open(tmp_path / "log.txt", "w") as log:
-        yield start
-        for one in started:
-            one.stop()
-    text = (tmp_path / "log.txt").read_text()
+    yield start
+    for one in started:
+        one.stop()
+    text = log.read_text()
     assert "Traceback" not in text and "fault" not in text
 
 
