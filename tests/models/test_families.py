@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import forward, init_params
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import (
@@ -20,9 +21,7 @@ from tulu_jax.models import (
     abstract_params,
     config_from_dict,
     config_to_dict,
-    forward,
     head_weight,
-    init_params,
     layer_matrices,
     logical_axes,
 )

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import forward
 
 from tulu_jax.errors import ConfigError
-from tulu_jax.models import NeoxConfig, OptConfig, abstract_params, forward
+from tulu_jax.models import NeoxConfig, OptConfig, abstract_params
 from tulu_jax.models.lora import (
     LoraConfig,
     abstract_adapters,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import whole
 
 from tulu_jax.errors import ConfigError
 from tulu_jax.models import ComputeConfig, LlamaConfig, hidden_states, init_params, layers
@@ -29,7 +30,7 @@ def loss(params, compute, rows=2):
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(lambda weight: weight * 5, init_params(CONFIG, jax.random.key(0)))
+    return jax.tree.map(lambda weight: weight * 5, whole.init_params(CONFIG, jax.random.key(0)))
 
 
 def gradients(params, **settings):

@@ -9,8 +9,8 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama
 from weights import random_params
+from whole import forward, hidden_states
 
-from tulu_jax import models
 from tulu_jax.generate.steps import init_layers
 from tulu_jax.generate.weights import split_weights
 from tulu_jax.models import Cache, ComputeConfig, Place
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 NORM, EXACT, CLOSE = 1e-6, 1e-4, 1e-3
 
 MODULES = {"llama": llama, "opt": opt, "neox": neox}
-
-forward = jax.jit(models.forward, static_argnums=0, static_argnames="compute")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -144,8 +142,7 @@ def test_attention(pair):
     x, where, given = part_inputs(config, model)
     weights = {"params": layer_of(params, 0)["attention"]}
     ours = Attention(config.num_heads, config.num_kv_heads, config.head_dim, has_bias(config))
-    with jax.disable_jit():
-        mixed, _ = ours.apply(weights, jnp.asarray(x), where, None)
+    mixed, _ = jax.jit(lambda weights, x: ours.apply(weights, x, where, None))(weights, x)
     theirs = attention_of(decoder_of(config, model).layers[0])(torch.tensor(x), **given)[0]
     assert max_diff(mixed, theirs) <= EXACT
 
@@ -154,8 +151,8 @@ def test_block(pair):
     config, params, model = pair
     x, where, given = part_inputs(config, model)
     ours = config.decoder(ComputeConfig()).layer(config)
-    with jax.disable_jit():
-        states, _ = ours.apply({"params": layer_of(params, 1)}, jnp.asarray(x), None, where)
+    weights = {"params": layer_of(params, 1)}
+    states, _ = jax.jit(lambda weights, x: ours.apply(weights, x, None, where))(weights, x)
     theirs = decoder_of(config, model).layers[1](torch.tensor(x), **given)
     theirs = theirs[0] if isinstance(theirs, tuple) else theirs
     assert max_diff(states, theirs) <= EXACT
@@ -219,7 +216,7 @@ def test_generation_cache_is_of_every_family(pair):
         return model.apply(weights.outer, piece, jnp.ones_like(piece), positions, cache)
 
     run = jax.jit(run)
-    whole = models.hidden_states(config, params, tokens, ones, slots)
+    whole = hidden_states(config, params, tokens, ones, slots)
     for row in range(2):
         piece = jnp.asarray(tokens[row : row + 1, :4])
         states, cached = run(piece, np.zeros(1, np.int32), np.int32(row), cached)

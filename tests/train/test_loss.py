@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import forward
 
 from train.small import MODEL, random_params, two_a_row
-from tulu_jax.models import ComputeConfig, forward
+from tulu_jax.models import ComputeConfig
 from tulu_jax.train.loss import (
     NORMALIZATIONS,
     loss_weights,
@@ -18,6 +19,7 @@ from tulu_jax.train.loss import (
 )
 
 COMPUTE = ComputeConfig()
+GRADIENTS = jax.jit(jax.value_and_grad(partial(weighted_loss, MODEL, COMPUTE)))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,9 @@ def test_token_and_paper_loss_equal_float64(params):
         weights = loss_weights(
             targets_and_mask(batch)[1], normalization=normalization, paper_rows=2
         )
-        loss = weighted_loss(MODEL, COMPUTE, params, batch, weights)
+        loss, _ = GRADIENTS(params, batch, weights)
         np.testing.assert_allclose(loss, value, rtol=2e-6)
-    got, got_mask = position_nll(MODEL, COMPUTE, params, batch)
+    got, got_mask = jax.jit(partial(position_nll, MODEL, COMPUTE))(params, batch)
     np.testing.assert_allclose(got, nll * mask, atol=2e-5)
     np.testing.assert_array_equal(got_mask, mask)
 
@@ -99,8 +101,7 @@ def test_token_and_paper_loss_equal_float64(params):
 def test_batch_without_loss_gives_zero_and_zero_gradients(params, normalization):
     batch = jax.tree.map(jnp.asarray, two_a_row()) | {"loss_mask": jnp.zeros((8, 32), jnp.int32)}
     weights = loss_weights(targets_and_mask(batch)[1], normalization=normalization, paper_rows=2)
-    value_and_grad = jax.jit(jax.value_and_grad(partial(weighted_loss, MODEL, COMPUTE)))
-    loss, grads = value_and_grad(params, batch, weights)
+    loss, grads = GRADIENTS(params, batch, weights)
     assert loss == 0
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
 
@@ -115,8 +116,7 @@ def test_loss_and_gradient_of_a_part_batch(params):
     gradients = {}
     for normalization, value in (("paper", np.mean(means)), ("paper_accumulate", sum(means) / 4)):
         weights = loss_weights(targets_and_mask(part)[1], normalization=normalization, paper_rows=2)
-        loss_of = partial(weighted_loss, MODEL, COMPUTE)
-        loss, gradients[normalization] = jax.value_and_grad(loss_of)(params, part, weights)
+        loss, gradients[normalization] = GRADIENTS(params, part, weights)
         np.testing.assert_allclose(loss, value, rtol=2e-6)
     for one, half in zip(*map(jax.tree.leaves, gradients.values()), strict=True):
         np.testing.assert_allclose(half, one / 2, rtol=1e-4, atol=1e-7)
