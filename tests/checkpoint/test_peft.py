@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import forward
 
 from checkpoint.hf.small import CONFIG, random_params, write_folder
 from tulu_jax.checkpoint import hf
@@ -15,7 +16,6 @@ from tulu_jax.checkpoint.merged import import_peft, open_weights, saved_lora
 from tulu_jax.checkpoint.peft import load_peft, save_peft
 from tulu_jax.checkpoint.peft_config import NEUTRAL
 from tulu_jax.errors import CheckpointError, ConfigError
-from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, abstract_adapters, adapt, merge
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.0, base_dtype="float32")

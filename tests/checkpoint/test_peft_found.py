@@ -214,8 +214,8 @@ def test_what_peft_trains_from_each_start_is_read_as_it_computes(tmp_path, start
     peft = pytest.importorskip("peft")
     import torch
     from transformers import AutoModelForCausalLM
+    from whole import forward
 
-    from tulu_jax.models import forward
     from tulu_jax.models.lora import adapt
 
     torch.manual_seed(0)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import forward
 
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.hf.safetensors_io import Shard, write_shard
 from tulu_jax.checkpoint.peft import F32, load_peft, save_peft
 from tulu_jax.errors import CheckpointError
-from tulu_jax.models import NeoxConfig, abstract_params, forward
+from tulu_jax.models import NeoxConfig, abstract_params
 from tulu_jax.models.lora import LoraConfig, abstract_adapters, adapt
 
 CONFIG = NeoxConfig(
