@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import sample
 
 from tulu_jax.chat import (
     TEMPLATES,
@@ -27,7 +28,7 @@ from .published import PUBLISHED
 from .strategies import ODD, TEXTS, without_flags
 
 NAMES = list(PUBLISHED)
-SHAPES = {"spm": 100, "llama3_bpe": 100, "gpt2_bpe": 40}
+SHAPES = {"spm": sample(100), "llama3_bpe": sample(100), "gpt2_bpe": sample(40)}
 """Kinds of tokenizers, each with how many random conversations of a template it sees."""
 SPACES = ("", " ", "\n", "\n\n", " \n ", "\t")
 CHAT = [
@@ -176,7 +177,7 @@ def test_text_that_looks_like_a_marker_stays_text(pair, name, shape):
     ours, _ = pair(name, shape)
     texts = st.lists(st.sampled_from((*ODD, *MARKERS)), max_size=8).map("".join)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=sample(60), deadline=None)
     @given(talks(name, texts))
     def check(messages):
         encoded = encode(messages, ours)
@@ -192,7 +193,7 @@ def test_text_that_looks_like_a_marker_stays_text(pair, name, shape):
 def test_an_answer_that_is_not_trained_has_no_part_in_the_mask(pair, name, shape):
     ours, _ = pair(name, shape)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=sample(60), deadline=None)
     @given(talks(name, flags=True))
     def check(messages):
         flagged, plain = encode(messages, ours), encode(without_flags(messages), ours)

@@ -10,11 +10,13 @@ import random
 import re
 
 import pytest
+from thorough import sample
 
 from tulu_jax.data.faults import Faults
 from tulu_jax.errors import DataError
 
 RAW = "@raw@"
+LINES, LISTED, FILES = sample(10_000), sample(8_000), sample(2_000)
 HUGE = "x" * 10_000_000
 ODD_VALUES = ["null", "true", "0", "-1", "2.5", '""', '" "', "[]", "{}", "[[]]", "[null]"]
 ODD_VALUES += ['{"a": 1}', "[{}]", '["a"]']
@@ -81,7 +83,7 @@ def break_bytes(rng, text):
     return bytes(data).replace(b"\n", b" ").replace(b"\r", b" ")
 
 
-def fuzz_lines(path, records, read, *, count=10_000, one_each=True, seed=0):
+def fuzz_lines(path, records, read, *, count=LINES, one_each=True, seed=0):
     """Reads a JSONL file of `count` mutated records with `read(faults)`.
 
     `one_each`: a good record gives exactly one conversation. Returns the collected faults.
@@ -100,7 +102,7 @@ def fuzz_lines(path, records, read, *, count=10_000, one_each=True, seed=0):
 
 
 def fuzz_list(
-    path, records, read, *, count=8_000, one_each=True, seed=0, before="[", after="]", good=0
+    path, records, read, *, count=LISTED, one_each=True, seed=0, before="[", after="]", good=0
 ):
     """Reads a file of one JSON list of `count` mutated records; what is around it is given.
 
@@ -118,7 +120,7 @@ def fuzz_list(
     return _check(path, read, len(texts) + good, one_each=one_each)
 
 
-def fuzz_files(path, content, read, *, count=2_000, seed=0):
+def fuzz_files(path, content, read, *, count=FILES, seed=0):
     """Reads `count` files of broken bytes: each gives conversations or a DataError with its place.
 
     Returns how many were refused.

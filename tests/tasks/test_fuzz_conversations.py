@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fuzzing import HUGE, Collecting, fuzz_lines, fuzz_list
+from thorough import sample
 
 import tasks
 from tasks import baize, jsonl, oasst1, open_orca, read_conversations, sharegpt, wizardlm
@@ -99,7 +100,7 @@ def test_sharegpt(tmp_path, split):
             "sharegpt", tmp_path, tokenizer=tokenizer, split=split, faults=faults
         )
 
-    fuzz_list(second, TALKS, read, count=5_000, one_each=False)
+    fuzz_list(second, TALKS, read, count=sample(5_000), one_each=False)
 
 
 @pytest.mark.slow
@@ -108,7 +109,10 @@ def test_baize(tmp_path):
         (tmp_path / f"{part}_chat_data.json").write_text("[]")
     path = tmp_path / "quora_chat_data.json"
     fuzz_list(
-        path, SELF_CHATS, lambda f: read_conversations("baize", tmp_path, faults=f), count=10_000
+        path,
+        SELF_CHATS,
+        lambda f: read_conversations("baize", tmp_path, faults=f),
+        count=sample(10_000),
     )
 
 
@@ -117,7 +121,7 @@ def test_wizardlm(tmp_path):
     def read(faults):
         return read_conversations("wizardlm", tmp_path, faults=faults)
 
-    fuzz_list(tmp_path / wizardlm.FILE, EVOLVED, read, count=10_000)
+    fuzz_list(tmp_path / wizardlm.FILE, EVOLVED, read, count=sample(10_000))
 
 
 def write_orca(path, rows):
@@ -137,7 +141,7 @@ def test_rows_of_open_orca(tmp_path):
     rng = random.Random(0)
     odd = [b"", b"\x00", b"\xff\xfe", b"\xed\xa0\x80", "é".encode(), b"\xc3", b"\n", None]
     rows = []
-    for number in range(10_000):
+    for number in range(sample(10_000)):
         row = [f"t0.{number}".encode(), b"Think.", b"q", b"a"]
         if rng.random() < 0.5:
             row[rng.randrange(4)] = rng.choice(odd)
@@ -148,7 +152,7 @@ def test_rows_of_open_orca(tmp_path):
     faults = Collecting()
     found = list(read_conversations("open_orca", tmp_path, faults=faults))
     bad = sum(any(text in (*odd[2:4], odd[5], None) for text in row) for row in rows)
-    assert faults.records == 10_000 == len(found) + faults.skipped and faults.skipped == bad
+    assert faults.records == len(rows) == len(found) + faults.skipped and faults.skipped == bad
     assert all(str(path) + ", row " in message for message in faults.every)
 
 
@@ -159,7 +163,7 @@ def test_damaged_files_of_open_orca(tmp_path):
     write_orca(path, [[f"t0.{n}".encode(), b"Think.", b"question", b"answer"] for n in range(50)])
     content = path.read_bytes()
     refused = 0
-    for _ in range(2_000):
+    for _ in range(sample(2_000)):
         broken = bytearray(content)
         for _ in range(rng.randint(1, 4)):
             broken[rng.randrange(len(broken))] = rng.randrange(256)
@@ -171,4 +175,4 @@ def test_damaged_files_of_open_orca(tmp_path):
             refused += 1
             assert path.name in str(error)
         assert all(path.name in message for message in faults.every)
-    assert refused > 500
+    assert refused > sample(2_000) // 4

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from fuzzing import fuzz_files, fuzz_list
+from thorough import sample
 
 from tasks import read_conversations
 from tulu_jax.data.faults import Faults
@@ -135,8 +136,10 @@ def test_fuzzed_instances(tmp_path, zero_shot):
         return read_conversations("super_ni", tmp_path, faults=faults, **options)
 
     path = tmp_path / "tasks/task1_a.json"
-    fuzz_list(path, sound["Instances"], fuzzed, count=4_000, before=before, after="]" + after)
-    assert fuzz_files(path, json.dumps(sound, indent=1), fuzzed, count=1_000) > 300
+    fuzz_list(
+        path, sound["Instances"], fuzzed, count=sample(4_000), before=before, after="]" + after
+    )
+    assert fuzz_files(path, json.dumps(sound, indent=1), fuzzed, count=300) > 90
 
 
 def test_instances_nested_in_shots(tmp_path):

@@ -11,6 +11,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from thorough import THOROUGH
 
 from train.small import MODEL, plan_on, random_params, two_a_row
 from tulu_jax.data.to_device import put_batch
@@ -73,7 +74,7 @@ REMAT = ("none", "minimal", "attention", "full", "query,mlp_gate")
 KERNELS = ("blockwise", "dense")
 MICRO_BATCHES = (1, 2, 4)
 CHOSEN = 7
-"""Of all mixes every seventh is run unless `--all_mixes` is given."""
+"""Of all mixes every seventh is run unless `TULU_THOROUGH=1` asks for all."""
 
 
 def every_mix() -> dict[str, dict]:
@@ -107,8 +108,7 @@ MIXES = every_mix()
 
 def pytest_generate_tests(metafunc):
     if "mix" in metafunc.fixturenames:
-        every = metafunc.config.getoption("--all_mixes")
-        metafunc.parametrize("mix", list(MIXES)[:: 1 if every else CHOSEN])
+        metafunc.parametrize("mix", list(MIXES)[:: 1 if THOROUGH else CHOSEN])
 
 
 @pytest.mark.slow

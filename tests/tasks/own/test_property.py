@@ -12,13 +12,14 @@ import re
 
 import pytest
 import zstandard
+from thorough import sample
 
 from tasks import demo, jsonl
 from tulu_jax.chat import encode_many, load_tokenizer
 from tulu_jax.chat.template import render, segments_text
 from tulu_jax.data.faults import Faults
 
-ROWS = 10_000
+ROWS = sample(10_000)
 WORD = re.compile(r"w\d+x\d+e")
 FLAGS = ("weight", "train", "training", "trainable", "loss", "loss_mask")
 LIKE_FLAGS = ("masked", "train_on", "no_loss", "weights", "ignore_loss")
