@@ -191,6 +191,17 @@ def test_a_cell_costs_what_its_run_costs_alone(paper):
     assert cost.fits
 
 
+def test_one_base_model_may_be_trained_in_two_ways(toy):
+    file = toy(
+        TOY.replace("[@Grid()]", "[@Grid(), @more/Grid()]")
+        + "more/Grid.models = [@other/BaseModel()]\nmore/Grid.datasets = ['tulu_dolly']\n"
+        + "other/BaseModel.settings = {'TRAIN_STEPS': 7, 'EPOCHS': None}\n"
+    )
+    plan = plan_study(load_table(file, []))
+    steps = {one.cell.name: one.cost.steps for one in plan.cells if one.cost}
+    assert steps == {"small+demo": 5, "small+dolly": 7}
+
+
 def test_many_cells_are_laid_out_once_a_base_model(toy, monkeypatch):
     from tulu_jax.plan import planned
 

@@ -105,9 +105,15 @@ def recipe_of(model: BaseModel) -> Recipe:
 
     Raises: ConfigError for its gin files or settings.
     """
+    start = ANYWHERE if model.checkpoint else None
+    return _recipe(tuple(model.gin_files), repr(dict(model.settings)), start, _Settings(model))
+
+
+@functools.cache
+def _recipe(files: tuple[str, ...], said: str, initial: str | None, settings: _Settings) -> Recipe:
     from eval.study.cells import Recipe
 
-    config = config_of(model)
+    config = _config(files, said, initial, settings)
     data = config.data
     added = data.add_tokens
     return Recipe(

@@ -153,11 +153,12 @@ class Costs:
         from eval.study.cells import place
         from tulu_jax.cli.study_gin import config_of
 
-        if model.name not in self._configs:
+        key = repr((model.checkpoint, model.gin_files, model.settings))
+        if key not in self._configs:
             initial = place(self._table.study, model.checkpoint) if model.checkpoint else None
             plain = config_of(model)
-            self._configs[model.name] = plain if plain.model else config_of(model, initial)
-        return self._configs[model.name]
+            self._configs[key] = plain if plain.model else config_of(model, initial)
+        return self._configs[key]
 
     def _schedule(self, config: TrainConfig, cell: Cell) -> Schedule | None:
         from eval.study.cells import options_of
