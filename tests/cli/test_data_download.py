@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from tests.download.download_fixtures import BODY, rows, source, spec, tree
 from tests.download.download_server import Server, cut, page, status
@@ -195,12 +195,25 @@ for name, sources in {
     specs.register(DatasetSpec(name=name, sources=tuple(sources), **text))
 """
 RUN = CHILD + "from tulu_jax.cli.main import main\nsys.exit(main())\n"
+FORKED = (
+    CHILD
+    + """
+import contextlib, io
+from tulu_jax.cli import main
+
+def run(raw):
+    return main.main(["data", "download", "--raw_dir", raw, "--jobs", "3"])
+
+with contextlib.redirect_stdout(io.StringIO()):  # imports the rest
+    main.main(["data", "download", "--raw_dir", "none", "--dry_run"])
+"""
+)
 
 
 def serve_three(server):
     box = io.BytesIO()
     with zipfile.ZipFile(box, "w") as files:
-        for n in range(20):
+        for n in range(8):
             files.writestr(f"m/tasks/{n}.json", rows(50, seed=n))
         files.writestr("m/train.txt", "1\n2\n")
     server.add("/plain", BODY)
@@ -222,35 +235,44 @@ def test_the_command_loads_nothing_heavy(server, tmp_path):
     subprocess.run(child(server, code, tmp_path), cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.fixture
+def runs(server):
+    forked = Forked(FORKED, server.url(""))
+    yield forked
+    forked.close()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # 35 s on two idle cores
-def test_killed_at_fifty_moments(server, tmp_path):
+def test_killed_at_fifty_moments(server, runs, tmp_path):
     """The files end up as if nothing had happened, and nothing else lies about."""
     draw = random.Random(2)
     serve_three(server)
-    command = child(server, RUN, tmp_path / "reference")
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    runs.begin(tmp_path / "reference")
+    assert runs.status() == 0
     reference = tree(tmp_path / "reference")
-    assert len(reference) == 2 + 2 + 22
+    assert len(reference) == 2 + 2 + 10
     server.bytes_per_s = 500_000
     kills, rounds, resumed = 0, 0, 0
     while kills < 50:
         raw = tmp_path / str(rounds)
-        process = subprocess.Popen(
-            child(server, RUN, raw), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
         seen = len(server.seen)
-        while process.poll() is None and len(server.seen) == seen:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        runs.begin(raw)
+        ended = None
+        while ended is None and len(server.seen) == seen:
+            ended = runs.status(within_s=0.005)
+        if ended is None:
+            ended = runs.status(within_s=draw.uniform(0, 0.25))
+        if ended is None:
+            runs.kill()
+            ended = runs.status()
+        assert ended in (0, -signal.SIGKILL)
+        kills += ended == -signal.SIGKILL
         resumed += sum("Range" in headers for _, _, headers in server.seen[seen:])
-        if process.returncode == 0:
+        if ended == 0:
             assert tree(raw) == reference and not list(raw.glob("*/.download"))
             rounds += 1
-    subprocess.run(child(server, RUN, raw), cwd=ROOT, check=True, capture_output=True)
+    runs.begin(raw)
+    assert runs.status() == 0
     assert tree(raw) == reference and not list(raw.glob("*/.download"))
     assert resumed > 10
 

@@ -4,16 +4,15 @@ import contextlib
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from tasks import demo
 from tulu_jax.data.parts import PART_CONVERSATIONS
@@ -22,64 +21,25 @@ ROOT = Path(__file__).parents[2]
 KILLS = 50
 
 SCRIPT = """
-    import json, multiprocessing, os, sys
-    from tulu_jax.data import parts
-    from tulu_jax.data.keys import PrepareOptions
-    from tulu_jax.data.prepare import prepare
+import json, multiprocessing, os, sys
+from tulu_jax.data import parts
+from tulu_jax.data.keys import PrepareOptions
+from tulu_jax.data.prepare import prepare
 
-    def read(spec, split):
-        with open(sys.argv[1]) as lines:
-            yield from map(json.loads, lines)
+def read(spec, split):
+    with open(sys.argv[1]) as lines:
+        yield from map(json.loads, lines)
 
-    def run(folder, processes):
-        options = PrepareOptions(
-            tokenizer=sys.argv[2], max_length=256, data_dir=folder, num_processes=int(processes)
-        )
-        try:
-            prepare("tulu_dolly", options, reader=read)
-            os._exit(0)
-        finally:
-            os._exit(1)
+def run(folder, processes):
+    options = PrepareOptions(
+        tokenizer=sys.argv[2], max_length=256, data_dir=folder, num_processes=int(processes)
+    )
+    prepare("tulu_dolly", options, reader=read)
 
-    parts.PART_CONVERSATIONS = 10
-    fork = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda _: fork
-    for line in sys.stdin:
-        pid = os.fork()
-        if not pid:
-            os.setpgid(0, 0)
-            os.dup2(2, 1)
-            run(*line.split())
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+parts.PART_CONVERSATIONS = 10
+fork = multiprocessing.get_context("fork")
+multiprocessing.get_context = lambda _: fork
 """
-
-
-class Forks:
-    """Runs of `prepare` one after the other, forked from one process that has imported all."""
-
-    def __init__(self, rows, script):
-        """Takes a second, once."""
-        script.write_text(textwrap.dedent(SCRIPT))
-        command = [sys.executable, str(script), str(rows), str(demo.TOKENIZER_DIR)]
-        self.server = start(command, stdin=subprocess.PIPE, bufsize=0)
-
-    def begin(self, folder, processes):
-        """A run with so many processes; they are a process group."""
-        self.server.stdin.write(f"{folder} {processes}\n".encode())
-        self.pid = int(self.server.stdout.readline())
-
-    def status(self, within_s=200):
-        """How the run ended, or None while it lasts."""
-        if select.select([self.server.stdout], [], [], within_s)[0]:
-            return int(self.server.stdout.readline())
-        return None
-
-    def close(self):
-        """Ends the process."""
-        self.server.stdin.close()
-        assert self.server.wait() == 0
-        self.server.stdout.close()
 
 
 def write_rows(path, count):
@@ -93,7 +53,7 @@ def write_rows(path, count):
             print(json.dumps({"dataset": "d", "id": f"d_{i}", "messages": messages}), file=stream)
 
 
-def start(command, **options):
+def start(command):
     """The command in a process group of its own, so that its children can be told."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -103,7 +63,6 @@ def start(command, **options):
         process_group=0,
         env=env,
         cwd=ROOT,
-        **options,
     )
 
 
@@ -137,12 +96,19 @@ def content(data_dir):
     }
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
-def test_fifty_kills_do_not_show(tmp_path):
+@pytest.fixture
+def runs(tmp_path):
     rows = tmp_path / "rows.jsonl"
     write_rows(rows, 600)
-    runs, expected = Forks(rows, tmp_path / "script.py"), {}
+    forked = Forked(SCRIPT, str(rows), str(demo.TOKENIZER_DIR))
+    yield forked
+    forked.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
+def test_fifty_kills_do_not_show(runs, tmp_path):
+    expected = {}
     for processes in (1, 2):
         begun = time.monotonic()
         runs.begin(tmp_path / str(processes), processes)
@@ -172,7 +138,6 @@ def test_fifty_kills_do_not_show(tmp_path):
     runs.begin(folder, 2)
     assert runs.status() == 0
     assert content(folder) == expected[1]
-    runs.close()
     print(f"{kills} kills, {resumed} runs went on from parts, {finished + 1} came to the end")
 
 
