@@ -13,8 +13,8 @@ from tulu_jax.errors import ConfigError
 from tulu_jax.fields import Check, check_fields, least, one_of, setting
 from tulu_jax.files import user_path
 
-Kind = Literal["prepare", "train", "export", "evaluate", "losses", "report"]
-KINDS: tuple[Kind, ...] = ("prepare", "train", "export", "evaluate", "losses", "report")
+Kind = Literal["prepare", "train", "export", "losses", "evaluate", "report"]
+KINDS: tuple[Kind, ...] = ("prepare", "train", "export", "losses", "evaluate", "report")
 """Of steps, in the order in which a cell is made."""
 NONE = "none"
 """In place of a dataset: the base model as it is."""

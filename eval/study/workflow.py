@@ -16,6 +16,7 @@ from typing import Any
 import eval
 from eval.study.cells import Step, Table
 from eval.study.state import DONE, STEP
+from eval.study.study import KINDS
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import json_or_none, write_json, write_whole
 from tulu_jax.processes import try_lock
@@ -48,6 +49,7 @@ def _rule(step: Step, resources: Mapping[str, Any]) -> str:
         + (f"    input: {inputs}\n" if inputs else "")
         + f"    output: {_marker(step)!r}\n"
         f"    params: key={step.key!r}\n"
+        f"    priority: {len(KINDS) - KINDS.index(step.kind)}\n"  # what others wait for comes first
         + (f"    resources: {needs}\n" if needs else "")
         + f"    shell: {escaped!r}\n"
     )

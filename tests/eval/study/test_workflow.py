@@ -71,9 +71,10 @@ def test_a_rule_is_a_step_and_its_parameters_what_it_depends_on(tmp_path):
         f"\nrule {step.kind}_{step.key}:\n{needs}"
         f"    output: '{step.folder}/done.json'\n"
         f"    params: key='{step.key}'\n"
+        f"    priority: {priority}\n"
         f"    shell: '{sys.executable} -m eval.study.step {step.folder}'\n"
-        for step, needs in (
-            (evaluate, ""), (report, f"    input: 'evaluate/{evaluate.key}/done.json'\n"),
+        for step, priority, needs in (
+            (evaluate, 2, ""), (report, 1, f"    input: 'evaluate/{evaluate.key}/done.json'\n"),
         )
     )  # fmt: skip
     first = "".join(f"        '{step.folder}/done.json',\n" for step in (evaluate, report))
