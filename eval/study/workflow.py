@@ -50,8 +50,7 @@ def _rule(step: Step, resources: Mapping[str, Any]) -> str:
         + f"    output: {_marker(step)!r}\n"
         f"    params: key={step.key!r}\n"
         f"    priority: {len(KINDS) - KINDS.index(step.kind)}\n"  # what others wait for comes first
-        + (f"    resources: {needs}\n" if needs else "")
-        + f"    shell: {escaped!r}\n"
+         + (f"    resources: {needs}\n" if needs else "") + f"    shell: {escaped!r}\n"
     )
 
 

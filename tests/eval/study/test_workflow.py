@@ -3,16 +3,22 @@
 import fcntl
 import json
 import os
+import random
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from eval.study import workflow
 from eval.study.state import failures, state_of
-from eval.study.workflow import find_snakemake, run_workflow, snakefile, write_workflow
+from eval.study.workflow import OPTIONS, find_snakemake, run_workflow, snakefile, write_workflow
+from tests.eval.study.finished_studies import finish, small_table
 from tests.eval.study.small_studies import base, changed, compile_study, recipe, table
+from tulu_jax.cli.study_report import LATEX, NUMBERS, TEXT, write_reports
 from tulu_jax.errors import ConfigError
 
 NO_SNAKEMAKE = "no snakemake: TULU_SNAKEMAKE names its program, which has an environment of its own"
@@ -31,7 +37,7 @@ def fake(tmp_path, monkeypatch):
     """In place of `tulu`: notes its name and arguments; fails where a file says so."""
     noted, bad = tmp_path / "noted", tmp_path / "bad"
     (tmp_path / "fake_tulu.py").write_text(
-        "import os, sys, pathlib\n"
+        "import os, shutil, sys, pathlib\n"
         f"open({str(noted)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
         f"bad = pathlib.Path({str(bad)!r})\n"
         "if bad.exists() and bad.read_text() in ' '.join(sys.argv):\n"
@@ -41,6 +47,14 @@ def fake(tmp_path, monkeypatch):
         "        place = pathlib.Path(word.split(chr(39))[1]) / 'checkpoints' / '2' / 'meta'\n"
         "        place.mkdir(parents=True, exist_ok=True)\n"
         "        (place / 'metadata').write_text('{\"total_steps\": 2}')\n"
+        f"made = pathlib.Path({str(tmp_path / 'made')!r})\n"
+        "for word in sys.argv:\n"
+        "    parts = pathlib.Path(word).parts\n"
+        "    if made.exists() and parts[:1] in (('evaluate',), ('losses',)) and len(parts) == 3:\n"
+        "        source = made / parts[0] / parts[1]\n"
+        "        names = shutil.ignore_patterns('done.json', 'log.txt')\n"
+        "        shutil.copytree(source, pathlib.Path(*parts[:2]), ignore=names,\n"
+        "                        dirs_exist_ok=True)\n"
     )
     real = workflow._rule
     step = tmp_path / "one_step.py"
@@ -177,3 +191,28 @@ def test_what_fails_is_left_out_and_mended_and_nothing_runs_twice(tmp_path, snak
     assert [line.split()[0] for line in new].count("train") == 2
     assert not any(line.startswith("data prepare") for line in new)
     assert len(new) == 8
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_with_the_report_of_a_run_that_was_not(
+    tmp_path, snakemake, fake
+):
+    """What steps make is copied from a study that `finish` made; kills reach process groups."""
+    whole = finish(small_table(tmp_path, folder=str(tmp_path / "made")))
+    wanted = write_reports(whole).read_bytes()
+    found = small_table(tmp_path, folder=str(tmp_path / "killed"))
+    write_workflow(found)
+    command = [snakemake, "--snakefile", found.root / "Snakefile", "--directory", found.root]
+    for delay in random.Random(0).sample(range(20, 40), 3):
+        process = subprocess.Popen(
+            [*command, "--cores", "4", *OPTIONS], env=workflow._environment(),
+            start_new_session=True,
+        )  # fmt: skip
+        time.sleep(delay / 10)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert run_workflow(found, snakemake, jobs=4) == 0
+    assert {state_of(found.root, step) for step in found.steps} == {"done"}
+    assert write_reports(found).read_bytes() == wanted
+    for name in (TEXT, LATEX, NUMBERS):
+        assert (found.root / name).read_bytes() == (whole.root / name).read_bytes()
