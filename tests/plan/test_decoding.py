@@ -1,6 +1,7 @@
 """Generation planned: the engine's programs compiled, their memory, the bounds on speed."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 
@@ -13,8 +14,14 @@ from tulu_jax.errors import ConfigError
 from tulu_jax.generate.sizes import cache_length, slot_bytes, weight_bytes
 from tulu_jax.models import NeoxConfig, OptConfig
 from tulu_jax.plan import CHIPS, TooLargeError, find_topology
-from tulu_jax.plan.decode_report import bounds
-from tulu_jax.plan.decoding import compile_engine, most_slots, plan_engine
+from tulu_jax.plan.decode_report import bounds, bounds_of
+from tulu_jax.plan.decoding import (
+    compile_decode,
+    compile_engine,
+    compile_read,
+    most_slots,
+    plan_engine,
+)
 
 LLAMA = bigger(num_layers=1)
 OPT = OptConfig(vocab_size=64, d_model=16, d_ff=32, num_layers=1, num_heads=2, max_length=64,
@@ -29,10 +36,22 @@ def described():
     return dataclasses.replace(find_topology("cpu:4"), chip=chip, sides=(2, 2, 1))
 
 
+@pytest.fixture(scope="module")
+def compiled(described):
+    """An engine of 4 slots, compiled once."""
+
+    @functools.cache
+    def find(config, tensor):
+        engine = plan_engine(config, described, tensor=tensor, dtype="float32")
+        return compile_engine(engine, 4)
+
+    return find
+
+
 @pytest.mark.parametrize(("config", "tensor"), [(LLAMA, 1), (LLAMA, 2), (OPT, 2), (NEOX, 1)])
-def test_every_family_compiles_and_holds_what_the_shapes_say(described, config, tensor):
-    engine = plan_engine(config, described, tensor=tensor, dtype="float32")
-    planned = compile_engine(engine, 4)
+def test_every_family_compiles_and_holds_what_the_shapes_say(compiled, config, tensor):
+    planned = compiled(config, tensor)
+    engine = planned.engine
     held = engine.weight_bytes + 4 * engine.slot_bytes
     small = 100_000  # stops, biases, tokens
     assert held <= planned.decode.arguments <= held + small
@@ -56,7 +75,7 @@ def test_eight_bits_take_a_byte_each(described):
     rounded = plan_engine(LLAMA, described, dtype="float32", int8=True)
     scales = 4 * (64 + 2 * 32 + 64 + 2 * 128 + 64)
     assert rounded.weight_bytes == weight_bytes(LLAMA, "float32", int8=True) + scales
-    assert compile_engine(rounded, 2).decode.arguments >= rounded.weight_bytes
+    assert compile_decode(rounded, 2).arguments >= rounded.weight_bytes
 
 
 def test_as_many_slots_as_fit(described, monkeypatch):
@@ -91,9 +110,9 @@ def test_more_than_fits_is_refused(described):
             compile_engine(engine)
 
 
-def test_bounds_by_hand(described):
-    engine = plan_engine(LLAMA, described, tensor=2, dtype="float32")
-    planned = compile_engine(engine, 4)
+def test_bounds_by_hand(compiled):
+    planned = compiled(LLAMA, 2)
+    engine = planned.engine
     found = bounds(planned)
     read = engine.read_bytes + 4 * 32 * engine.token_bytes
     assert found.memory == pytest.approx(4 * 1.228e12 / read)
@@ -104,7 +123,7 @@ def test_bounds_by_hand(described):
     assert found.network == pytest.approx(4 * 2 * 4.5e10 / sent)
     assert found.decode == min(found.memory, found.compute, found.network)
     assert found.prefill_compute > found.compute
-    assert bounds(compile_engine(plan_engine(LLAMA, find_topology("cpu:1")), 1)) is None
+    assert bounds_of(plan_engine(LLAMA, find_topology("cpu:1")), 1) is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,8 @@ def test_no_number_of_slots_without_known_memory():
 def test_the_command_plans_generation(tmp_path, capsys):
     kept = tmp_path / "plan.json"
     arguments = ["plan", "--decode", "--gin_file=models/llama_tiny.gin", "--topology=cpu:4",
-                 "--tensor=2", "--slots=3", "--length=100", f"--json={kept}"]  # fmt: skip
+                 "--tensor=2", "--slots=3", "--length=100", f"--json={kept}",
+                 "--gin.LlamaConfig.num_layers=1"]  # fmt: skip
     assert main(arguments) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "2 replicas of 2 devices, each 3 slots of 100 tokens" in text
@@ -164,11 +184,13 @@ def test_a_tiny_model_decodes_by_pages_on_v5e(heads):
                    max_length=256)  # fmt: skip
     engine = plan_engine(model, find_topology("v5e:2x2"), tensor=2)
     assert engine.kernel.name == "paged"
-    planned = compile_engine(engine, 8)
+    decode = compile_decode(engine, 8)
     held = engine.weight_bytes + 8 * engine.slot_bytes
-    assert planned.decode.arguments == pytest.approx(held, rel=0.1)
-    assert planned.decode.donated >= 8 * engine.slot_bytes
-    assert planned.decode.temporaries < 0.5 * 8 * engine.slot_bytes  # The cache is not copied.
-    found = bounds(planned)
+    assert decode.arguments == pytest.approx(held, rel=0.1)
+    assert decode.donated >= 8 * engine.slot_bytes
+    assert decode.temporaries < 0.5 * 8 * engine.slot_bytes  # The cache is not copied.
+    found = bounds_of(engine, 8, decode.traffic)
     assert found.memory > 0 and found.network > 0
+    if heads == 4:  # the other program has no kernel of its own
+        assert compile_read(engine, 8).arguments == pytest.approx(held, rel=0.1)
     assert jax.devices()[0].platform == "cpu"
