@@ -65,11 +65,11 @@ def ask_kept(
 class AnswerCache:
     """The answers in a file, by key; a context manager that holds the file for this process."""
 
-    def __init__(self, path: Path, known: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path | None, known: Sequence[Path] = ()) -> None:
         """The cache in this file, which is made where there is none.
 
         Args:
-          path: the file.
+          path: the file; None keeps answers in this process's memory only.
           known: files of other caches, which are read and stay as they are; lines there that are
             no answers, as in another file of the name, are passed over.
         """
@@ -84,6 +84,8 @@ class AnswerCache:
           ConfigError: another process writes it, or the folder cannot be written.
           DataError: a line is damaged.
         """
+        if self.path is None:
+            return self
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
@@ -101,15 +103,15 @@ class AnswerCache:
         try:
             for other in self._known:
                 self._read_lines(other.read_bytes() if other.is_file() else b"", other, mine=False)
-            self._read_all(self._file)
+            self._read_all(self._file, self.path)
         except BaseException:
             self._file.close()
             raise
         return self
 
-    def _read_all(self, file: io.FileIO) -> None:
+    def _read_all(self, file: io.FileIO, path: Path) -> None:
         file.seek(0)
-        file.truncate(self._read_lines(file.read(), self.path))
+        file.truncate(self._read_lines(file.read(), path))
 
     def _read_lines(self, data: bytes, path: Path, *, mine: bool = True) -> int:
         """Reads whole lines; how many bytes they are."""
@@ -158,8 +160,10 @@ class AnswerCache:
         """
         if answer.error is not None and not (keep_refusals and answer.refused):
             return
-        assert self._file is not None, "the cache is not open"
         self._answers[key] = answer
+        if self.path is None:
+            return
+        assert self._file is not None, "the cache is not open"
         line = (json.dumps({"key": key, "answer": answer.to_json()}) + "\n").encode()
         try:
             if self._file.write(line) != len(line):

@@ -173,6 +173,26 @@ def test_processes_that_were_told_different_things(monkeypatch):
         check_agree(told)
 
 
+def test_what_the_first_process_says_and_who_had_trouble(monkeypatch):
+    """Process by process, as after the barrier."""
+    store, state = Store(), hosts.distributed.global_state
+    store.wait_at_barrier = lambda name, timeout_ms: None
+    for name, value in {"client": store, "num_processes": 3, "process_id": 0}.items():
+        monkeypatch.setattr(state, name, value)
+    assert hosts.of_first("scores", "known") == "known"
+    hosts.check_all_well("grading", None)
+    monkeypatch.setattr(state, "process_id", 2)
+    assert hosts.of_first("scores", "") == "known"
+    message = r"grading failed - got OSError: disk full at process 2 \(node-c\)"
+    with pytest.raises(GuardError, match=message):
+        hosts.check_all_well("grading", "OSError: disk full")
+    monkeypatch.setattr(state, "process_id", 1)
+    with pytest.raises(GuardError, match=message):
+        hosts.check_all_well("grading", None)
+
+
 def test_one_process_waits_for_nobody():
     barrier("anything", timeout_s=0)
+    assert hosts.of_first("anything", "mine") == "mine"
+    hosts.check_all_well("anything", "whatever is raised here")
     assert hosts.published("host") == {} and hosts.num_processes() == 1

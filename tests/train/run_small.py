@@ -1,7 +1,7 @@
 """A run in a process of its own: arguments FOLDER OPTIONS [PORT PROCESS PROCESSES DEVICES].
 
 OPTIONS are JSON for `run_config`, `mesh` as [data, fsdp, tensor, sequence]. With a port the process
-is one of a JAX cluster, with so many virtual devices.
+is one of a JAX cluster, with so many virtual devices. Or OPTIONS have a `command` of `tulu`.
 """
 
 import json
@@ -28,6 +28,10 @@ def main(arguments: list[str]) -> None:
     import jax
 
     options = json.loads(text)
+    if "command" in options:
+        from tulu_jax.cli.main import main as tulu
+
+        sys.exit(tulu(options["command"]))
     if "file_size" in options:  # no file may grow larger: a disk that is full
         size = options.pop("file_size")
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

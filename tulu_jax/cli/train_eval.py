@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from eval.harness.asks import Answer
     from eval.harness.context import Context
     from eval.harness.runner import Result, Task
     from tulu_jax.chat import Tokenizer
@@ -98,6 +98,11 @@ def _check_task(name: str, benchmark: Any, context: Context) -> None:
         ) from error
 
 
+def _questions(task: Task) -> list[Any]:
+    """What is asked, so that processes can tell whether they ask the same."""
+    return [[one.id, one.ask.key("")] for one in task.instances]
+
+
 class RunTasks:
     """Asks the tasks of a run; see `tulu_jax.train.evaluation.Evaluate`.
 
@@ -135,19 +140,33 @@ class RunTasks:
 
         Raises:
           DataError: a task gives no number, or answers cannot be kept.
+          GuardError: the processes of a run read different questions, or another one failed.
         """
+        from tulu_jax.parallel.hosts import check_agree, check_all_well
+
         engine, self._engine = self._engine, None
         if engine is None:
+            check_agree({f"questions of {t.name}": _questions(t) for t in self._tasks})
             engine = self._new_engine(params)
         else:
             engine.load(params)
         try:
-            scores: dict[str, float] = {}
-            for task in self._tasks:
-                scores |= self._score(self._ask(task, engine, step, alive), step)
+            # First what all processes do together, then what one of them may fail at alone.
+            answers = [self._ask(task, engine, alive) for task in self._tasks]
         finally:
             engine.abandon()
             engine.load(None)
+        scores: dict[str, float] = {}
+        trouble: Exception | None = None
+        try:
+            for task, found in zip(self._tasks, answers, strict=True):
+                scores |= self._score(self._grade(task, found, step), step)
+        except Exception as error:
+            trouble = error
+        told = trouble and f"{type(trouble).__name__}: {trouble}"
+        check_all_well(f"evaluation after step {step}", told)
+        if trouble is not None:
+            raise trouble
         self._engine = engine  # not where something went wrong: the next time has a new one
         return scores
 
@@ -173,21 +192,29 @@ class RunTasks:
             tokenizer=self._tokenizer,
         )
 
-    def _ask(self, task: Task, engine: Engine, step: int, alive: Callable[[], None]) -> Result:
+    def _ask(self, task: Task, engine: Engine, alive: Callable[[], None]) -> list[Answer]:
         from eval.harness.backends import EngineBackend
         from eval.harness.cache import AnswerCache
-        from eval.harness.data import write_jsonl
-        from eval.harness.runner import ask_all, grade, rows_of
-        from tulu_jax.train.mirror import run_folder
+        from eval.harness.runner import ask_all
 
         # Answers are of these weights only: they are kept no longer than it takes to grade them.
-        with TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers.jsonl") as cache:
-            backend = EngineBackend(engine, f"step {step}")
-            answers = ask_all(task.name, task.instances, backend, cache, lambda _: alive())
+        with AnswerCache(None) as cache:
+            backend = EngineBackend(engine, "the weights of this step")
+            return ask_all(task.name, task.instances, backend, cache, lambda _: alive())
+
+    def _grade(self, task: Task, answers: list[Answer], step: int) -> Result:
+        """The graded answers, which the first process writes into the run's folder."""
+        import jax
+
+        from eval.harness.data import write_jsonl
+        from eval.harness.runner import grade, rows_of
+        from tulu_jax.train.mirror import run_folder
+
         result = grade(task.name, task.benchmark, task.context, rows_of(task, answers))
-        folder = run_folder(self._config.model_dir) / "eval" / task.name
-        folder.mkdir(parents=True, exist_ok=True)
-        write_jsonl(folder / f"step_{step}.jsonl", result.rows)
+        if jax.process_index() == 0:
+            folder = run_folder(self._config.model_dir) / "eval" / task.name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_jsonl(folder / f"step_{step}.jsonl", result.rows)
         return result
 
     def _score(self, result: Result, step: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ SCORED_ROWS = 64
 """Positions whose logits are held at one time."""
 
 Layers = list[LayerCache]
+Tell = TypeVar("Tell")
 
 
 class Rows(NamedTuple):
@@ -109,6 +110,13 @@ def init_layers(config: ModelConfig, rows: int, length: int, dtype: str) -> Laye
     if mesh_in_force().empty:
         return _zeros(shape, dtype, config.num_layers)
     return _split_zeros(shape, dtype, config.num_layers)
+
+
+def told(values: Tell) -> Tell:
+    """`values` whole on every device, where there is a mesh: each process reads its own copy."""
+    if mesh_in_force().empty:
+        return values
+    return jax.lax.with_sharding_constraint(values, PartitionSpec())
 
 
 def cache_spec() -> PartitionSpec:
@@ -216,7 +224,7 @@ def decode(
 
     carry = (jnp.zeros((), jnp.int32), layers, rows, empty)
     _, layers, rows, out = jax.lax.while_loop(unfinished, step, carry)
-    return layers, rows, out
+    return layers, told(rows), told(out)
 
 
 def score(
@@ -247,7 +255,7 @@ def score(
     blocks = (states[0].reshape(-1, size, states.shape[-1]), targets.reshape(-1, size))
     scored = jax.lax.map(block, blocks)
     length = tokens.shape[1]
-    return layers, jax.tree.map(lambda leaf: leaf.reshape(length, *leaf.shape[2:]), scored)
+    return layers, told(jax.tree.map(lambda leaf: leaf.reshape(length, *leaf.shape[2:]), scored))
 
 
 def weigh(
@@ -267,7 +275,7 @@ def weigh(
     The last result says of each whether no token is likelier.
     """
     states, layers = _run(weights, layers, tokens, _at(row, start), config, compute)
-    logprobs = _logprobs(weights, jax.lax.dynamic_slice_in_dim(states[0], at, 1))[0]
+    logprobs = told(_logprobs(weights, jax.lax.dynamic_slice_in_dim(states[0], at, 1))[0])
     return layers, logprobs[choices], logprobs[choices] >= logprobs.max()
 
 

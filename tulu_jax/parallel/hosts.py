@@ -222,6 +222,41 @@ def published(key: str) -> dict[int, str]:
     return {int(name.rsplit("/", 1)[1]): value for name, value in found}
 
 
+def of_first(name: str, value: str) -> str:
+    """The `value` that process 0 gives, in every process; waits for all of them.
+
+    >>> of_first("greeting", "hello")  # one process is the first
+    'hello'
+
+    Raises:
+      GuardError: some process does not come.
+    """
+    if distributed.global_state.client is None:
+        return value
+    publish(name, value)
+    barrier(name)
+    return published(name)[0]
+
+
+def check_all_well(name: str, trouble: str | None) -> None:
+    """Passes when no process of the run tells of trouble; waits for all of them.
+
+    Args:
+      name: of what they did.
+      trouble: of this process, in a line; None where all went well.
+
+    Raises:
+      GuardError: in every process, with what the first troubled one tells; or one does not come.
+    """
+    if distributed.global_state.client is None:
+        return
+    publish(name, trouble or "")
+    barrier(name)
+    for process, theirs in sorted(published(name).items()):
+        if theirs:
+            raise GuardError(f"{name} failed", got=theirs, at=f"process {host_names([process])}")
+
+
 def host_names(processes: list[int]) -> str:
     """Processes with the names of their hosts: `2 (node-c), 5 (node-f)`."""
     try:

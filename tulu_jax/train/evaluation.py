@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import jax
-
 from tulu_jax.console import WARNING
 from tulu_jax.errors import ConfigError
+from tulu_jax.parallel.hosts import of_first
 
 if TYPE_CHECKING:
     from tulu_jax.train.config import TrainConfig
@@ -24,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Evaluate(Protocol):
-    """Asks the tasks of a run; made by the command line from the harness of `eval`."""
+    """Asks the tasks of a run; made by the command line from the harness of `eval`.
+
+    Of several processes each calls it, with its shards of the weights, and all take the same way
+    through it: scores, and whether something is raised, are the same in all.
+    """
 
     def __call__(self, params: Any, step: int, *, alive: Callable[[], None]) -> Mapping[str, float]:
         """What the tasks come to, by name, such as `tulu_demo/exact_match`.
@@ -32,7 +35,8 @@ class Evaluate(Protocol):
         Args:
           params: the model's weights as they lie; adapters beside the weights that they adapt.
           step: optimizer steps that were done.
-          alive: to be called after every answer; raises where the run is asked to stop.
+          alive: to be called after every answer; raises where the run is asked to stop, but not
+            with several processes, which would leave off after different answers.
         """
         ...
 
@@ -42,7 +46,7 @@ class _Stopped(Exception):
 
 
 def check_evaluation(config: TrainConfig, evaluate: Evaluate | None) -> None:
-    """Refuses tasks that nobody would ask, or that one process of several cannot ask.
+    """Refuses tasks that nobody would ask.
 
     Raises:
       ConfigError: see above.
@@ -52,13 +56,6 @@ def check_evaluation(config: TrainConfig, evaluate: Evaluate | None) -> None:
             "tasks are to be asked during training, and nobody is there to do it",
             got=f"EVAL_TASKS={','.join(config.eval_tasks)}",
             expected="train(..., evaluate=...), which `tulu train` gives",
-        )
-    if evaluate is not None and jax.process_count() > 1:
-        raise ConfigError(
-            "tasks cannot be asked during training by several processes",
-            got=f"EVAL_TASKS with {jax.process_count()} processes",
-            expected="one process",
-            do="leave EVAL_TASKS out, and evaluate the checkpoints: tulu eval TASK --model DIR",
         )
 
 
@@ -88,8 +85,10 @@ class Evaluation:
         """
         if self._evaluate is None or not self._period or self._stop.name:
             return False
-        wanted = step % self._period == 0 or step == self._run.total_steps
-        return wanted and not self._reporter.has_scores(step)
+        if step % self._period and step != self._run.total_steps:
+            return False
+        known = "known" if self._reporter.has_scores(step) else ""  # to the first process alone
+        return not of_first(f"scores of step {step}", known)
 
     def measure(self, params: Any, step: int) -> None:
         """Asks all tasks and tells their scores.

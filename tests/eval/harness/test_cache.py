@@ -22,6 +22,15 @@ def test_what_was_kept_is_there_again(tmp_path):
         assert cache.get("b").logprobs == (-1.5, -0.1)
 
 
+def test_without_a_file_answers_are_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with AnswerCache(None) as cache:
+        cache.put("a", ANSWER)
+        cache.put("b", Answer(error="busy"))
+        assert cache.get("a") == ANSWER and len(cache) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_is_not_kept(tmp_path):
     with AnswerCache(tmp_path / "a") as cache:
         cache.put("a", Answer(error="busy"))
