@@ -28,7 +28,8 @@ def _bar(pair: PairFigures, top: float) -> list[str]:
     wins = [pair.wins[name].value for name in (pair.models[0], "tie", pair.models[1])]
     parts = [
         f'<text x="0" y="{top + 14}">{first} {wins[0]:.1%}</text>',
-        f'<text x="{WIDTH / 2}" y="{top + 14}" text-anchor="middle">tie {wins[1]:.1%}</text>',
+        f'<text class="middle" x="{WIDTH / 2}" y="{top + 14}" text-anchor="middle">'
+        f"tie {wins[1]:.1%}</text>",
         f'<text x="{WIDTH}" y="{top + 14}" text-anchor="end">{second} {wins[2]:.1%}</text>',
     ]
     left = 0.0
