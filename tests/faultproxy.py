@@ -6,8 +6,10 @@ preconditions on generations, which fake-gcs-server 1.54 forgets on media and re
 
 import asyncio
 import json
+import os
 import random
 import re
+import signal
 import sys
 from urllib.parse import quote, unquote
 
@@ -15,6 +17,7 @@ from aiohttp import ClientSession, TCPConnector, web
 
 HOP = {"transfer-encoding", "connection", "keep-alive", "content-length", "content-encoding"}
 DENIED = "user@example.com does not have storage.buckets.get access to the bucket."
+DENIED_S3 = "<Code>AccessDenied</Code><Message>user is not authorized to perform: s3:GetObject"
 
 
 class Faults:
@@ -22,10 +25,12 @@ class Faults:
 
     p403, p503: answers; preset: the connection is cut before the request is passed on; pdrop:
     after it; pcut: in the middle of the answer. block: such requests are answered 503 always.
+    kill: a process that is killed at its request number `at`, before or after it is passed on.
     """
 
     def __init__(self):
         self.latency_ms = self.p403 = self.p503 = self.preset = self.pdrop = self.pcut = 0.0
+        self.kill = self.at = 0.0
         self.match = self.block = ""
         self.rng = random.Random(0)
         self.seen = {}
@@ -38,6 +43,11 @@ class Faults:
                 self.seen.clear()
             else:
                 setattr(self, name, value if name in ("match", "block") else float(value))
+
+    def kill_now(self):
+        if self.kill:
+            os.kill(int(self.kill), signal.SIGKILL)
+        self.kill = 0.0
 
     def count(self, name, by=1):
         self.seen[name] = self.seen.get(name, 0) + by
@@ -117,6 +127,11 @@ async def handle(request):
     if faults.latency_ms:
         await asyncio.sleep(faults.latency_ms / 1e3)
     body = await request.read()
+    faults.at -= 1
+    late = faults.at == 0 and faults.rng.random() < 0.5
+    if faults.at == 0 and not late:
+        faults.kill_now()
+        hang_up(request)
     if faults.block and re.search(
         faults.block, unquote(request.raw_path) + body[:300].decode("latin1")
     ):
@@ -125,10 +140,13 @@ async def handle(request):
     if faults.strikes("preset", request):
         hang_up(request)
     if faults.strikes("p403", request):
-        return refused(403, DENIED)
+        return refused(403, DENIED if "/storage/v1/" in request.path else DENIED_S3)
     if faults.strikes("p503", request):
         return refused(503, "Service Unavailable")
     status, headers, data = await _kept_in_order(app, request, body)
+    if late:
+        faults.kill_now()
+        hang_up(request)
     if faults.strikes("pdrop", request):
         hang_up(request)
     if request.method == "GET":

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from buckets import BOTH
 from places.hub_server import Hub
 
 from tulu_jax.checkpoint import hf
@@ -43,6 +44,7 @@ def files(place):
     return {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
 
 
+@BOTH
 def test_there_and_back_is_byte_for_byte_the_same(far, local, tmp_path, capsys):
     run = far / "run"
     assert tulu("import", "--hf", far / "model", "--model_dir", run) == 0
@@ -77,6 +79,7 @@ def test_answers_are_those_of_the_folder(far, local, capsys):
     assert printed[0].strip() and len(set(printed)) == 1
 
 
+@BOTH
 def test_a_killed_export_goes_on_a_file_at_a_time(far, local, capsys, monkeypatch):
     words = ("export", "--model_dir", local / "run", "--output", far / "x")
     shards = ("--max_shard_size", "20KB")
@@ -105,6 +108,7 @@ def test_a_killed_export_goes_on_a_file_at_a_time(far, local, capsys, monkeypatc
     assert kinds.MARKER not in files(far / "x")
 
 
+@BOTH
 def test_a_host_reads_its_share_of_the_bytes(bucket, storage, tmp_path):
     """Whichever axis the mesh shards: of columns, too, no more than an eighth is read."""
     from models_for_buckets import wide_model

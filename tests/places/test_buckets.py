@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from buckets import BOTH
 
 from tulu_jax.places import (
     Address,
@@ -22,9 +23,11 @@ from tulu_jax.places import (
     writing,
 )
 
+pytestmark = BOTH
+
 
 def test_what_is_written_is_read(bucket, tmp_path):
-    folder = bucket / "runs/a b"
+    folder = bucket / "runs/a b~[1]#ü%20"
     write_file(folder / "x.json", '{"ü": 1}')
     (folder / "deep" / "y").write_bytes(b"12345")
     assert (folder / "x.json").read_text() == '{"ü": 1}'
@@ -129,13 +132,14 @@ def test_whatever_the_network_does_nothing_is_lost_or_cut(bucket, storage, impat
 
 def test_a_missing_right_is_named(bucket, storage):
     storage.fault(p403=1)
-    for deed, permission in (
-        (lambda: (bucket / "x").read_bytes(), "storage.buckets.get"),
-        (lambda: write_file(bucket / "x", b""), "storage.buckets.get"),
-        (lambda: read_ranges(bucket / "x", [(0, 1)]), "storage"),
+    named = {"gs": r"storage\.buckets\.get.* - grant the role", "s3": "s3:GetObject - grant it to"}
+    for deed in (
+        lambda: (bucket / "x").read_bytes(),
+        lambda: write_file(bucket / "x", b""),
+        lambda: read_ranges(bucket / "x", [(0, 1)]),
     ):
         words = rf"no permission to (read|write) - got .* at {bucket}/x - expected the permission"
-        with pytest.raises(StorageError, match=rf"{words} {permission}.* - grant the role") as got:
+        with pytest.raises(StorageError, match=f"{words} {named[bucket.scheme]}") as got:
             deed()
         assert got.value.errno == errno.EACCES
 
@@ -158,9 +162,9 @@ def test_a_storage_that_is_gone_is_told_of(bucket, storage, impatient):
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket):
-    nowhere = Address("gs", "no-such-bucket-here")
+    nowhere = Address(bucket.scheme, "no-such-bucket-here")
     with pytest.raises(
-        StorageError, match="no such bucket - got no-such-bucket-here at gs://no-such"
+        StorageError, match=r"no such bucket - got no-such-bucket-here at (gs|s3)://no-such"
     ):
         write_file(nowhere / "x", b"")
     with pytest.raises(StorageError, match="no such bucket"):

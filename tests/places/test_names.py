@@ -65,18 +65,17 @@ def test_models_of_the_hub_are_for_reading_models():
         user_place("hf://org/name", name="MODEL_DIR")
 
 
-def test_s3_is_refused_with_the_reason():
-    words = (
-        r"not supported - got .* mount the bucket, or copy: Orbax [\d.]+ cannot write checkpoints"
-    )
-    with pytest.raises(ConfigError, match=words):
-        user_place("s3://bucket/x")
-
-
-def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+@pytest.mark.parametrize(("scheme", "extra"), [("gs", "gcs"), ("s3", "s3")])
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, scheme, extra):
     monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"not installed .* pip install 'tulu-jax\[gcs\]'"):
-        user_place("gs://bucket/x")
+    with pytest.raises(ConfigError, match=rf"not installed .* pip install 'tulu-jax\[{extra}\]'"):
+        user_place(f"{scheme}://bucket/x")
+
+
+@pytest.mark.parametrize(("other", "known"), [("s3a", "s3"), ("gcs", "gs")])
+def test_other_names_of_a_scheme_are_told(other, known):
+    with pytest.raises(ConfigError, match=f"not supported - got .* write {known}://"):
+        user_place(f"{other}://bucket/x")
 
 
 def test_names_are_taken_apart_as_those_of_paths():

@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
+from tulu_jax.checkpoint.far_orbax import prepare_orbax
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader, leaves_of
@@ -121,7 +122,7 @@ def _save_params(
         use_compression=False,  # weights hardly shrink: zstd takes 10 times as long as the disk
     )
     options = ocp.CheckpointManagerOptions(
-        enable_async_checkpointing=False, cleanup_tmp_directories=True
+        enable_async_checkpointing=False, cleanup_tmp_directories=True, **prepare_orbax(folder)
     )
     handlers = {"state": handler, "meta": ocp.JsonCheckpointHandler()}
 
@@ -206,6 +207,7 @@ class CheckpointReader(ParamsReader):
             raise no_checkpoint(folder, step, self._steps)
         self.step = self._steps[-1] if step is None else step
         self.path = folder / str(self.step)
+        prepare_orbax(self.path)
         self.meta: dict[str, Any] = read_meta(self.path / "meta" / "metadata")
         self._leaves = self._metadata()
         self._parts = PartReader(self.path / "state")

@@ -53,10 +53,13 @@ class Lease:
         while not self._stop.wait(BEAT_S):
             self._record["beat"] += 1
             with contextlib.suppress(StorageError):  # the run itself will say
-                state = swap(self._folder / OWNER_FILE, self._state, _content(self._record))
-                if state is None:
-                    self._taken = True
-                    return
+                place = self._folder / OWNER_FILE
+                state = swap(place, self._state, _content(self._record))
+                if state is None:  # or it is what an earlier beat wrote whose answer never came
+                    state = read_marked(place)
+                    if _record(state).get("owner") != self._record["owner"]:
+                        self._taken = True
+                        return
                 self._state = state
 
     def end(self) -> None:

@@ -20,7 +20,7 @@ from tulu_jax.checkpoint.arrays import (
     complete_steps,
     read_meta,
 )
-from tulu_jax.checkpoint.far_orbax import bound_retries
+from tulu_jax.checkpoint.far_orbax import prepare_orbax
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
@@ -65,8 +65,7 @@ class Checkpoints:
         self._run = run
         self._saving: int | None = None
         self._whole: int | None = None
-        if isinstance(self.folder, Address):
-            bound_retries()
+        more = prepare_orbax(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".writable-{jax.process_index()}"
@@ -76,7 +75,9 @@ class Checkpoints:
             raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
         self.set_aside_at_start = self._clear_incomplete(keep)
         """Where half-written checkpoints of earlier processes went."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, **more
+        )
         self._manager = ocp.CheckpointManager(
             epath.Path(str(self.folder)),
             options=options,

@@ -1,4 +1,4 @@
-"""Where files lie: folders of this machine, buckets (gs://), models on the Hub (hf://).
+"""Where files lie: folders of this machine, buckets (gs://, s3://), models on the Hub (hf://).
 
 The one room that knows schemes. A `Place` is a `pathlib.Path` or an `Address`, which is used the
 same way; what differs between the two stands in the functions here:
@@ -27,7 +27,8 @@ from tulu_jax.places.fetched import (
     readable,
 )
 from tulu_jax.places.hub import check_free, push
-from tulu_jax.places.ranges import CONTEXT, kvstore, read_ranges
+from tulu_jax.places.kvstores import CONTEXT, kvstore
+from tulu_jax.places.ranges import read_ranges
 from tulu_jax.places.swaps import Marked, read_marked, swap
 from tulu_jax.places.writers import create, move_tree, remove_tree, upload, write_file, writing
 

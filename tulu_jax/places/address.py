@@ -17,7 +17,7 @@ from typing import IO, Any
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import scheme_of, user_path
 
-PACKAGES = {"gs": ("gcsfs", "gcs"), "hf": ("huggingface_hub", "")}
+PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("obstore", "s3"), "hf": ("huggingface_hub", "")}
 """Scheme -> the package that reads it, and the extra of ours that brings it."""
 BUFFER_BYTES = 2**20
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
@@ -205,8 +205,9 @@ class Address:
 
         Raises: FileNotFoundError, StorageError.
         """
-        if not self._storage.remove(self) and not missing_ok:
+        if not missing_ok and not self.is_file():
             raise missing(self)
+        self._storage.remove(self)
 
     def mkdir(self, **_: object) -> None:
         """Nothing: a folder is there when something lies in it."""
@@ -264,7 +265,7 @@ def user_place(text: str | Path | Address, *, name: str = "path", hub: bool = Fa
     """The place that a user means by `text`; `name` is what messages call it.
 
     Args:
-      text: a path (see `user_path`), gs://bucket/folder, and with `hub`
+      text: a path (see `user_path`), gs://bucket/folder, s3://bucket/folder, and with `hub`
         hf://org/name or hf://org/name@revision.
       name: of the flag or setting.
       hub: whether it is for reading a model.
@@ -288,22 +289,16 @@ def user_place(text: str | Path | Address, *, name: str = "path", hub: bool = Fa
             f"{name} is an address that is not supported",
             got=repr(given),
             expected=" or ".join(["a local path", *known]),
-            do=_instead(scheme),
+            do=_INSTEAD.get(scheme, "mount the storage, or copy it to one of these"),
         )
     address = _parsed(given, scheme, name)
     _check_package(scheme, given, name)
-    settle()
+    settle(scheme)
     return address
 
 
-def _instead(scheme: str) -> str:
-    """What to do about an address with a scheme that is not supported."""
-    if scheme in ("s3", "s3a"):
-        from importlib.metadata import version  # 40 ms of each command's start
-
-        orbax = version("orbax-checkpoint")
-        return f"mount the bucket, or copy: Orbax {orbax} cannot write checkpoints to {scheme}://"
-    return "mount the storage, or copy it to one of these"
+_INSTEAD = {"s3a": "write s3://", "gcs": "write gs://"}
+"""What to do about an address with a scheme that is not supported."""
 
 
 def as_place(place: str | Path | Address) -> Place:
@@ -351,7 +346,7 @@ def _check_package(scheme: str, given: str, name: str) -> None:
 
 
 @functools.cache
-def settle() -> None:
+def settle(scheme: str) -> None:
     """Settings of libraries that must stand before their first use, once a process.
 
     Without the first etils takes TensorFlow for gs:// wherever it is installed: 6 s to import, and
@@ -359,7 +354,12 @@ def settle() -> None:
     not be seen.
     """
     os.environ.setdefault("EPATH_USE_TF", "false")
+    if scheme == "s3":
+        from tulu_jax.places.amazon import register
+
+        register()
+        return
     from fsspec.config import conf
 
-    for scheme in ("gs", "gcs"):
-        conf.setdefault(scheme, {})["use_listings_cache"] = False
+    for each in ("gs", "gcs"):
+        conf.setdefault(each, {})["use_listings_cache"] = False

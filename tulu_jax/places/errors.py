@@ -8,20 +8,37 @@ import re
 from tulu_jax.errors import TuluError
 
 NEEDED = {
-    "read": "storage.objects.get",
-    "list": "storage.objects.list",
-    "write": "storage.objects.create",
-    "remove": "storage.objects.delete",
+    "gs": {
+        "read": "storage.objects.get",
+        "list": "storage.objects.list",
+        "write": "storage.objects.create",
+        "remove": "storage.objects.delete",
+    },
+    "s3": {
+        "read": "s3:GetObject",
+        "list": "s3:ListBucket",
+        "write": "s3:PutObject",
+        "remove": "s3:DeleteObject",
+    },
 }
-"""The permission that a deed needs."""
-GRANT = (
-    "grant the role roles/storage.objectUser on the bucket, or log in as somebody who has it "
-    "(gcloud auth application-default login)"
-)
-_PERMISSION = re.compile(r"\b(storage\.[a-z]+\.[A-Za-z]+)\b")
+"""The permission that a deed needs in each storage."""
+GRANT = {
+    "gs": "grant the role roles/storage.objectUser on the bucket, or log in as somebody who has it "
+    "(gcloud auth application-default login)",
+    "s3": "grant it to this identity in the bucket's policy, or take the keys of one that has it",
+}
+LOGIN = {
+    "gs": "gcloud auth application-default login, or name a key file in "
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: "
+    'eval "$(aws configure export-credentials --format env)"',
+}
+_PERMISSION = re.compile(r"\b(storage\.[a-z]+\.[A-Za-z]+|s3:[A-Z][A-Za-z]+)\b")
 _NO_LOGIN = re.compile(
     r"anonymous|credentials|unauthenticated|invalid.token|\b401\b|could not refresh", re.IGNORECASE
 )
+_WRONG_KEYS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken")
+_OTHER_REGION = re.compile(r"configured region|PermanentRedirect|\b301\b", re.IGNORECASE)
 _DENIED = re.compile(r"\b403\b|forbidden|permission.?denied|access.?denied", re.IGNORECASE)
 _TEXT_MOST = 300
 
@@ -53,26 +70,37 @@ def storage_error(
     """
     said = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT_MOST]
     code = getattr(error, "code", None) or getattr(error, "status", None)
-    if code == 403 or (code is None and _DENIED.search(said)):
-        named = _PERMISSION.search(str(error))
-        permission = named[1] if named else NEEDED[deed]
-        return StorageError(
-            f"no permission to {deed}",
-            code=errno.EACCES,
-            got=said,
-            at=at,
-            expected=f"the permission {permission}",
-            do=GRANT,
-        )
-    if code == 401 or (code is None and _NO_LOGIN.search(said)):
+    scheme = "s3" if str(at).startswith("s3:") else "gs"
+    denied = code == 403 or (code is None and _DENIED.search(said))
+    stranger = code == 401 or (code is None and not denied and _NO_LOGIN.search(said))
+    if stranger or _WRONG_KEYS.search(said):
         return StorageError(
             f"nobody is logged in to {deed}",
             code=errno.EACCES,
             got=said,
             at=at,
             expected="credentials",
-            do="gcloud auth application-default login, or name a key file in "
-            "GOOGLE_APPLICATION_CREDENTIALS",
+            do=LOGIN[scheme],
+        )
+    if denied:
+        named = _PERMISSION.search(str(error))
+        permission = named[1] if named else NEEDED[scheme][deed]
+        return StorageError(
+            f"no permission to {deed}",
+            code=errno.EACCES,
+            got=said,
+            at=at,
+            expected=f"the permission {permission}",
+            do=GRANT[scheme],
+        )
+    if scheme == "s3" and _OTHER_REGION.search(said):
+        return StorageError(
+            "bucket lies in another region",
+            code=errno.EINVAL,
+            got=said,
+            at=at,
+            expected="its region in AWS_REGION",
+            do="set it",
         )
     return StorageError(
         f"storage does not answer: could not {deed}"

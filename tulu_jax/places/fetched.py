@@ -68,9 +68,10 @@ def local_folder(place: str | Path | Address, *, weights: bool = False) -> Path:
     every |= {f"{INSIDE}/{n}": f for n, f in (place / INSIDE).files(deep=False).items()}
     files = {
         name: facts for name, facts in every.items()
-        if weights or (facts[0] <= SMALL_BYTES and not name.endswith(WEIGHTS))
+        if not name.startswith(".")  # of the owner of a run that goes on
+        and (weights or (facts[0] <= SMALL_BYTES and not name.endswith(WEIGHTS)))
     }  # fmt: skip
-    if not files:
+    if not files and not place.is_dir():
         raise ConfigError(
             "nothing lies there", at=place, expected="a folder with files", do="mend the address"
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tulu_jax.places.address import Address
-from tulu_jax.places.backend import told
-from tulu_jax.places.ranges import bucket_store
+from tulu_jax.places.backend import storage
 
 
 class Marked(NamedTuple):
@@ -21,9 +20,7 @@ def read_marked(address: Address) -> Marked:
 
     Raises: StorageError.
     """
-    with told("read", address):
-        found = bucket_store(address).read(address.key).result()
-    return Marked(bytes(found.value) if found.state == "value" else None, found.stamp.generation)
+    return Marked(*storage(address).marked(address))
 
 
 def swap(address: Address, before: Marked, content: bytes | None) -> Marked | None:
@@ -34,10 +31,8 @@ def swap(address: Address, before: Marked, content: bytes | None) -> Marked | No
 
     Raises: StorageError.
     """
-    with told("write", address):
-        store = bucket_store(address)
-        stamp = store.write(address.key, content, if_equal=before.mark).result()
-    if stamp.generation:
-        return Marked(content, stamp.generation)
+    mark = storage(address).exchange(address, before.mark, content)
+    if mark is not None:
+        return Marked(content, mark)
     now = read_marked(address)
     return now if now.content == content else None
