@@ -5,12 +5,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from buckets import BOTH
 
 from tasks import demo
-from tulu_jax.data import prepare as preparing
+from tulu_jax.data import beam
 from tulu_jax.data.keys import PrepareOptions, store_keys
 from tulu_jax.data.prepare import find_store, prepare
-from tulu_jax.errors import ConfigError
 from tulu_jax.places import fetched
 
 ROWS = [
@@ -59,6 +59,7 @@ def stored(place):
     return {name: (folder / name).read_bytes() for name in folder.files()}
 
 
+@BOTH
 def test_prepared_on_one_host_it_is_fetched_by_another(bucket, host, tmp_path, storage):
     host("a")
     (store,) = prepare("tulu_dolly", options(bucket / "data"), reader=read)
@@ -101,6 +102,7 @@ def test_a_damaged_store_is_made_again(bucket, host):
     assert stored(bucket / "data") == whole
 
 
+@BOTH
 def test_several_at_once_make_one_store(bucket, host, tmp_path, monkeypatch):
     """Each in a folder of its own, as hosts are: threads, as their work is the same."""
     folders = iter([tmp_path / f"host{n}" for n in range(4)])
@@ -125,8 +127,21 @@ def test_several_at_once_make_one_store(bucket, host, tmp_path, monkeypatch):
     assert len([name for name in (bucket / "data").files() if name.endswith("meta.json")]) == 1
 
 
-def test_workers_of_beam_need_a_folder_that_they_see(bucket, host):
+def test_workers_of_beam_read_and_write_in_the_bucket(bucket, host, tmp_path, monkeypatch):
+    """What a runner does with the pipeline is tried in test_beam.py, where there is one."""
+
+    def make(pipeline, jobs, options):
+        assert all(job.startswith(f"{bucket}/data/.beam/") for job in jobs)
+        tokenizer = (options.tokenizer, options.encoding, options.chat_template, options.add_tokens)
+        for job in jobs:
+            beam._make_part(tokenizer, options.max_length, job)
+
+    monkeypatch.setattr(beam, "_pipeline", lambda options: None)
+    monkeypatch.setattr(beam, "_make", make)
     host("a")
-    with pytest.raises(ConfigError, match="workers of Beam cannot write to this folder of parts"):
-        prepare("tulu_dolly", options(bucket / "data", beam_runner="DirectRunner"), reader=read)
-    assert preparing.find_store(key(bucket / "data"), options(bucket / "data")) is None
+    far = options(bucket / "data", beam_runner="DirectRunner")
+    (store,) = prepare("tulu_dolly", far, reader=read)
+    (near,) = prepare("tulu_dolly", options(tmp_path / "near"), reader=read)
+    assert store.fingerprint == near.fingerprint
+    assert set(stored(bucket / "data")) == set(near.meta["files"]) | {"meta.json"}
+    assert not (bucket / "data" / ".beam").exists()

@@ -1,7 +1,6 @@
 """Fixtures of runs in processes of their own."""
 
-import socket
-
+import buckets
 import pytest
 
 from train.forks import Forks
@@ -18,10 +17,4 @@ def forks(tmp_path_factory):
 @pytest.fixture
 def free_port():
     """Gives ports that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            return free.getsockname()[1]
-
-    return find
+    return buckets.free_port

@@ -111,6 +111,7 @@ class Forks:
 
 def serve(path: str) -> None:
     """Forks a child for every connection, and tells its process id, then its exit status."""
+    import gcsfs
     import grain.python
     import jax
     import jaxlib.mlir.dialects.mhlo
@@ -124,7 +125,7 @@ def serve(path: str) -> None:
     from tulu_jax.ops.attention import choice
     from tulu_jax.train import loop, setup
 
-    assert grain and jax and matplotlib and orbax and tensorboardX and loop and setup
+    assert gcsfs and grain and jax and matplotlib and orbax and tensorboardX and loop and setup
     assert jaxlib.mlir.dialects.mhlo
     with (  # Each run says how many weights its model has: half of a child's time.
         mock.patch.object(choice, "platform_of", return_value="cpu"),

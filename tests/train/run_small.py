@@ -1,12 +1,18 @@
 """A run in a process of its own: arguments FOLDER OPTIONS [PORT PROCESS PROCESSES DEVICES].
 
 OPTIONS are JSON for `run_config`, `mesh` as [data, fsdp, tensor, sequence]. With a port the process
-is one of a JAX cluster, with so many virtual devices. Or OPTIONS have a `command` of `tulu`.
+is one of a JAX cluster, with so many virtual devices. Or OPTIONS have a `command` of `tulu`, or a
+`far_job`.
 """
 
 import json
+import operator
 import resource
 import sys
+
+import buckets
+
+from train import far_jobs
 
 
 def keep_every_program(setup) -> None:
@@ -28,10 +34,16 @@ def main(arguments: list[str]) -> None:
     import jax
 
     options = json.loads(text)
+    if options.pop("hurry", False):
+        buckets.hurry(setattr, operator.setitem)
     if "command" in options:
         from tulu_jax.cli.main import main as tulu
 
         sys.exit(tulu(options["command"]))
+    if "far_job" in options:
+        far_jobs.JOBS[options["far_job"]](folder, options)
+        print("RESULT", flush=True)
+        return
     if "file_size" in options:  # no file may grow larger: a disk that is full
         size = options.pop("file_size")
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -63,6 +75,10 @@ def main(arguments: list[str]) -> None:
         return restore(*args)
 
     Checkpoints.restore = restore_aloud
+    hits = []
+    jax.monitoring.register_event_listener(
+        lambda event, **_: hits.append(1) if event.endswith("/cache_hits") else None
+    )
     if "mesh" in options:
         options["mesh"] = MeshConfig(*options["mesh"])
     try:
@@ -71,4 +87,5 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"refused: {error}")
     if cluster:
         jax.distributed.shutdown()  # As any process does at its exit, which a fork leaves out.
+    print("CACHE HITS", len(hits))
     print("RESULT", result.step, result.finished, flush=True)

@@ -3,24 +3,27 @@
 import json
 import os
 import shutil
-import signal
 
-import numpy as np
 import pytest
+from buckets import BOTH
 
+from train.far_runs import fetched_state
 from train.small import (
+    MODEL,
     assert_same_state,
     final_state,
     metric_lines,
+    random_params,
     run,
     run_config,
     small_store,
 )
-from tulu_jax.checkpoint import lease
-from tulu_jax.checkpoint.arrays import COMMIT_FILE, complete_steps
+from tulu_jax.checkpoint import hf, lease
+from tulu_jax.checkpoint.arrays import complete_steps
 from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.errors import CheckpointError
-from tulu_jax.places import as_place, download
+from tulu_jax.models.lora import LoraConfig
+from tulu_jax.places import download, read_marked, upload
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -57,16 +60,6 @@ def far_config(near, place, **changes):
     return run_config(place, **SMALL | {"data_dir": str(near / "store")} | changes)
 
 
-def fetched_state(place, step, folder):
-    """As `final_state`, of a checkpoint in a bucket, copied to a folder."""
-    source = as_place(str(place)) / "checkpoints" / str(step)
-    target = folder / "copy" / "checkpoints" / str(step)
-    shutil.rmtree(folder / "copy", ignore_errors=True)
-    for name in source.files():
-        download(source / name, target / name)
-    return final_state(run_config(folder / "copy"), step)
-
-
 def assert_is_near(near, place, tmp_path):
     wanted = final_state(run_config(near / "run"), STEPS)
     assert_same_state(fetched_state(place, STEPS, tmp_path), wanted)
@@ -78,6 +71,7 @@ def assert_is_near(near, place, tmp_path):
     assert metric_lines(run_config(lines)) == metric_lines(run_config(near / "run"))
 
 
+@BOTH
 def test_it_is_the_local_run_bit_for_bit(monkeypatch, bucket, near, scratch, tmp_path):
     place = bucket / "runs/a"
     _, printed = run(monkeypatch, far_config(near, place))
@@ -85,7 +79,7 @@ def test_it_is_the_local_run_bit_for_bit(monkeypatch, bucket, near, scratch, tmp
     assert_is_near(near, place, tmp_path)
     assert "Done: step 4" in printed
     assert {child.name for child in place.iterdir()} >= {"checkpoints", "tensorboard", "tokenizer"}
-    assert not (place / ".owner").exists()
+    assert read_marked(place / ".owner").content is None
     shutil.rmtree(scratch)
     _, printed = run(monkeypatch, far_config(near, place))
     assert "Resuming from step 4" in printed
@@ -102,6 +96,7 @@ def test_stopped_and_resumed_elsewhere_it_is_the_same(monkeypatch, bucket, near,
     assert_is_near(near, place, tmp_path)
 
 
+@BOTH
 def test_a_step_without_its_commit_file_is_no_step(
     monkeypatch, bucket, near, scratch, storage, impatient
 ):
@@ -117,6 +112,7 @@ def test_a_step_without_its_commit_file_is_no_step(
     assert complete_steps(str(place)) == [3, 4]
 
 
+@BOTH
 def test_a_damaged_step_is_set_aside(monkeypatch, bucket, near, scratch, tmp_path):
     place = bucket / "run"
     run(monkeypatch, far_config(near, place))
@@ -151,98 +147,31 @@ def test_a_storage_that_is_gone_ends_the_run_and_it_goes_on_later(
     assert_is_near(near, place, tmp_path)
 
 
-TOY = {"epochs": None, "train_steps": 8, "checkpoint_period": 1, "heldout_examples": 0,
-       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 10.0}  # fmt: skip
-KILLS = 4
-MOMENTS = ("First step done", "step {}  checkpoint", "RESTORING", "step {}  checkpoint")
+def test_adapters_are_trained_beside_a_base_in_the_bucket(
+    monkeypatch, bucket, near, scratch, tmp_path
+):
+    hf.save(tmp_path / "base", MODEL, random_params())
+    for file in (tmp_path / "base").iterdir():
+        upload(file, bucket / "base" / file.name)
+    lora = {"lora": LoraConfig(rank=2, alpha=4, dropout=0.0), "model": None}
+    place, local = bucket / "run", tmp_path / "near" / "run"
+    far = far_config(near, place, initial_checkpoint=f"{bucket}/base", **lora)
+    run(monkeypatch, far)
+    config = far_config(near, local, initial_checkpoint=str(tmp_path / "base"), **lora)
+    run(monkeypatch, config)
+    assert_same_state(
+        fetched_state(place, STEPS, tmp_path), final_state(run_config(local), STEPS), least=3
+    )
 
 
-@pytest.fixture(scope="module")
-def toy(forks, tmp_path_factory):
-    """A run of a model that remembers every batch in its order, in a folder."""
-    folder = tmp_path_factory.mktemp("toy")
-    small_store(folder / "store")
-    assert "RESULT 8 True" in forks.start(folder / "run", TOY).result()
-    return folder
-
-
-class Hosts:
-    """Runs in processes of their own, each with its own home, scratch folder and store."""
-
-    def __init__(self, forks, storage, place, toy, folder):
-        self.forks, self.storage, self.place = forks, storage, place
-        self.toy, self.folder, self.children = toy, folder, []
-
-    def start(self, *cluster):
-        """A process on a machine where nothing of the run is."""
-        home = self.folder / f"host{len(self.children)}"
-        shutil.copytree(self.toy / "store", home / "store")
-        environment = {"HOME": home, "TULU_SCRATCH_DIR": home / "scratch"}
-        options = TOY | {"data_dir": str(home / "store")}
-        child = self.forks.start(
-            self.place, options, *cluster, **self.storage.environment(), **environment
-        )
-        self.children.append(child)
-        return child
-
-    def close(self):
-        """Leaves no process and no connection, also where a test has failed."""
-        for child in self.children:
-            child.kill()
-            child.ended(60)
-
-    def newest(self):
-        return (complete_steps(str(self.place)) or [0])[-1]
-
-    def assert_is_the_toy(self):
-        wanted = final_state(run_config(self.toy / "run"), 8)
-        assert_same_state(fetched_state(self.place, 8, self.folder), wanted, least=3)
-        download(self.place / "metrics.jsonl", self.folder / "lines" / "metrics.jsonl")
-        found = metric_lines(run_config(self.folder / "lines"))
-        assert found == metric_lines(run_config(self.toy / "run"))
-        steps = [s.name for s in (self.place / "checkpoints").iterdir() if s.name.isdecimal()]
-        assert all((self.place / "checkpoints" / s / COMMIT_FILE).is_file() for s in steps)
-
-
-@pytest.fixture
-def hosts(forks, storage, bucket, toy, tmp_path):
-    hosts = Hosts(forks, storage, bucket / "run", toy, tmp_path)
-    yield hosts
-    hosts.close()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # 140 s on two idle cores
-def test_killed_again_and_again_under_faults_it_is_the_same(hosts, storage):
-    """At moments of starts, saves, mirrors and restores; every time on an empty machine."""
-    rng = np.random.default_rng(0)
-    storage.fault(p503=0.03, preset=0.02, pdrop=0.02, pcut=0.02, latency_ms=5, seed=1)
-    killed, child = 0, hosts.start()
-    while killed < KILLS:
-        newest = hosts.newest()
-        moment = MOMENTS[killed % len(MOMENTS)] if newest else MOMENTS[killed % 2]
-        if not child.wait_for(moment.format(min(newest + 2, 8))):
-            break  # it came to its end first
-        child.ended(float(rng.uniform(0, 0.3)))
-        child.kill(signal.SIGKILL)
-        assert child.ended(60)
-        killed += 1
-        assert hosts.newest() >= newest
-        child = hosts.start()
-    assert killed >= 3
-    assert "RESULT 8 True" in child.result()
-    storage.calm()
-    hosts.assert_is_the_toy()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_processes_without_a_common_folder_go_on_with_another_number(hosts, free_port):
-    port = free_port()
-    pair = [hosts.start(port, each, 2, 1) for each in range(2)]
-    assert pair[0].wait_for("step 3  checkpoint"), [each.output[-3000:] for each in pair]
-    pair[1].kill(signal.SIGKILL)
-    assert pair[1].ended(60) and pair[0].ended(60)
-    assert hosts.newest() >= 2
-    assert "RESULT 8 True" in hosts.start().result()
-    hosts.assert_is_the_toy()
+@BOTH
+def test_programs_are_compiled_once_for_all_hosts(forks, storage, bucket, tmp_path):
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 1, "heldout_examples": 0, "toy": True}
+    environment = storage.environment() | {"TULU_CACHE_DIR": f"{bucket}/programs"}
+    first = forks.start(tmp_path / "first", options, **environment).result()
+    kept = (bucket / "programs").files()
+    assert kept and "CACHE HITS 0" in first
+    second = forks.start(tmp_path / "second", options, **environment).result()
+    assert (bucket / "programs").files().keys() == kept.keys()
+    assert int(second.partition("CACHE HITS ")[2].split()[0]) > 0

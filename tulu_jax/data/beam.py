@@ -1,13 +1,15 @@
 """Parts made on Apache Beam, whose workers read the jobs from files and write the parts' files.
 
-The folder must therefore lie where all of them see it.
+The folder must therefore lie where all of them see it, or DATA_DIR in a bucket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-import shutil
+import socket
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from tulu_jax.chat import AddTokens, Tokenizer, load_tokenizer
 from tulu_jax.data.keys import PrepareOptions
 from tulu_jax.data.parts import Part, PartJob, PartMaker, load_part
 from tulu_jax.errors import ConfigError, DataError
+from tulu_jax.places import Address, Place, as_place, download, remove_tree, upload, write_file
 
 
 def parts_on_beam(jobs: Iterable[PartJob], folder: Path, options: PrepareOptions) -> Iterator[Part]:
@@ -26,18 +29,21 @@ def parts_on_beam(jobs: Iterable[PartJob], folder: Path, options: PrepareOptions
         raises; DataError when a part did not come; OSError.
     """
     pipeline = _pipeline(options)
-    work = folder / "beam"
-    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    work = _work_folder(folder, options)
+    remove_tree(work)  # of a run that was killed
     work.mkdir()
     sources, missing = [], {}
     for job in jobs:
         sources.append((job.path, job.source))
         if load_part(job.path, job.source) is None:
             missing[job.path] = work / f"{job.path.stem}.json"
-            missing[job.path].write_text(json.dumps(job.conversations), encoding="utf-8")
+            write_file(missing[job.path], json.dumps(job.conversations))
     if missing:
         _make(pipeline, [str(file) for file in missing.values()], options)
-    shutil.rmtree(work)
+    for path in missing if isinstance(work, Address) else ():
+        with contextlib.suppress(FileNotFoundError):
+            download(work / path.name, path)
+    remove_tree(work)
     for path, source in sources:
         part = load_part(path, source)
         if part is None:
@@ -55,10 +61,24 @@ def _make(pipeline: Any, jobs: list[str], options: PrepareOptions) -> None:
         _ = pipeline | beam.Create(jobs) | beam.Reshuffle() | beam.Map(make)
 
 
+def _work_folder(folder: Path, options: PrepareOptions) -> Place:
+    """Where jobs lie, which all workers see; of each host that prepares its own."""
+    if options.place is None:
+        return folder / "beam"
+    return options.place / ".beam" / f"{folder.name.strip('.')}-{socket.gethostname()}"
+
+
 def _make_part(tokenizer: tuple[Any, ...], max_length: int, file: str) -> None:
-    conversations = json.loads(Path(file).read_text(encoding="utf-8"))
-    path = Path(file).parents[1] / f"{Path(file).stem}.npz"
-    PartMaker(_tokenizer(*tokenizer), max_length)(PartJob(path, conversations))
+    job = as_place(file)
+    conversations = json.loads(job.read_text(encoding="utf-8"))
+    make = PartMaker(_tokenizer(*tokenizer), max_length)
+    if isinstance(job, Path):
+        make(PartJob(job.parents[1] / f"{job.stem}.npz", conversations))
+        return
+    with tempfile.TemporaryDirectory(prefix="tulu-") as local:
+        path = Path(local) / f"{job.stem}.npz"
+        make(PartJob(path, conversations))
+        upload(path, job.with_name(path.name))
 
 
 @functools.cache

@@ -36,7 +36,7 @@ from tulu_jax.data.specs import Conversation, DatasetSpec, locate_raw_dir, obtai
 from tulu_jax.data.store import Store, open_store, write_blocks
 from tulu_jax.data.store_format import Block, unwritable
 from tulu_jax.data.tally import Tally
-from tulu_jax.errors import ConfigError, DataError, TuluError
+from tulu_jax.errors import DataError, TuluError
 from tulu_jax.processes import Pool
 
 Reader = Callable[[DatasetSpec, str], Iterable[Conversation]]
@@ -230,13 +230,6 @@ class _StoreMaker:
                 raw_dir, split, tokenizer=self.tokenizer, faults=faults
             )
         jobs = part_jobs(conversations, folder)
-        if self.options.beam_runner is not None and self.options.place is not None:
-            raise ConfigError(
-                "workers of Beam cannot write to this folder of parts",
-                got=f"--beam_runner with --data_dir {self.options.place}",
-                expected="a --data_dir that all workers see",
-                do="prepare there, and copy the stores to the bucket",
-            )
         if self.options.beam_runner is not None:
             return parts_on_beam(jobs, folder, self.options)
         return self.pool.map(jobs)
