@@ -36,6 +36,7 @@ import numpy as np  # noqa: E402
 
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu  # noqa: E402
 from tulu_jax.cli.allocator import keep_memory  # noqa: E402
+from tulu_jax.places import as_place  # noqa: E402
 
 BEGAN = time.perf_counter()
 ROUNDS = 5
@@ -78,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
     small.TOKENIZER.vocab_size = model.vocab_size
     setup.open_training_data = small.training_data
     config = TrainConfig(
-        model_dir=str(folder / args.run),
+        model_dir=str(as_place(args.model_dirs or folder) / args.run),
         data=DataConfig(
             mixture="tulu_small", tokenizer="made-up", length=args.length, batch_size=args.rows,
             data_dir=str(store),
@@ -207,13 +208,15 @@ def run(args: argparse.Namespace, name: str, steps: int, period: int) -> dict[st
     """The last line of metrics of a run in a process of its own; nothing with `--host`."""
     hidden = ["--worker", "--folder", str(args.folder), "--run", name, "--steps", str(steps),
              "--period", str(period), "--model", args.model, "--rows", str(args.rows),
-             "--length", str(args.length), "--step_ms", str(args.step_ms)]  # fmt: skip
+             "--length", str(args.length), "--step_ms", str(args.step_ms),
+              "--model_dirs", args.model_dirs]  # fmt: skip
     command = [sys.executable, __file__, *hidden, *(["--host"] if args.host else [])]
     shown = None if args.verbose or args.host else subprocess.DEVNULL
     subprocess.run(command, check=True, stdout=shown, env=os.environ | {"XLA_FLAGS": ""})
     if args.host:
         return {}
-    lines = (args.folder / name / "metrics.jsonl").read_text().splitlines()
+    runs = as_place(args.model_dirs or args.folder)
+    lines = (runs / name / "metrics.jsonl").read_text().splitlines()
     return json.loads(lines[-1])
 
 
@@ -231,6 +234,7 @@ def main() -> None:
     add("--length", type=int, default=128)
     add("--host", action="store_true", help="measure the host's work beside a step of --step_ms")
     add("--step_ms", type=float, default=100.0)
+    add("--model_dirs", default="", help="where run folders are made, also gs://bucket/folder")
     add("--verbose", action="store_true", help="show what the runs print")
     for hidden in ("--folder", "--run", "--steps", "--period"):
         kind = {"--folder": Path, "--run": str}.get(hidden, int)
