@@ -167,6 +167,30 @@ def test_a_study_is_run_once_at_a_time(tmp_path):
 
 
 @pytest.mark.slow
+def test_slurm_is_asked_for_what_steps_need(tmp_path, snakemake, monkeypatch):
+    """By stand-ins for SLURM's programs: sbatch notes its call and refuses."""
+    packages = Path(snakemake).parent.parent.glob("lib/python*/site-packages/*plugin_slurm")
+    if not any(packages):
+        pytest.skip(f"{NO_SNAKEMAKE}; there: pip install snakemake-executor-plugin-slurm")
+    programs, noted = tmp_path / "bin", tmp_path / "noted"
+    programs.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "sacctmgr", "sinfo", "sshare", "scontrol", "scancel"):
+        note = f'echo "$@" >> {noted}; exit 1' if name == "sbatch" else ""
+        (programs / name).write_text(f"#!/bin/sh\n{note}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "config.yaml").write_text("slurm-init-seconds-before-status-checks: 1\n")
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))
+    needs = {"slurm_partition": "gpu", "runtime": 60, "mem_mb": 5000}
+    found = small(tmp_path, datasets=("none",), resources={"evaluate": needs})
+    assert run_workflow(found, snakemake, jobs=4, executor="slurm") != 0
+    (call,) = noted.read_text().splitlines()
+    for words in ("-p gpu", "-t 60", "--mem 5000", f"rule_evaluate_{found.steps[0].key}"):
+        assert words in call.replace("'", ""), call
+    assert {state_of(found.root, step) for step in found.steps} == {"waiting"}
+
+
+@pytest.mark.slow
 def test_what_fails_is_left_out_and_mended_and_nothing_runs_twice(tmp_path, snakemake, fake):
     found = small(tmp_path)
     fake.bad.write_text("--gin.MIXTURE_OR_TASK_NAME='tulu_dolly'")
