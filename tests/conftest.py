@@ -24,17 +24,17 @@ os.environ.setdefault("XLA_FLAGS", quick_xla.flags(devices=8))
 _CACHE = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 os.environ.setdefault("TULU_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 NO_BROWSER = "no chromium and chromedriver"
 NO_BWRAP = "no bubblewrap, and code that models write is not run without"
 NO_POSTGRES = "no PostgreSQL: initdb is not installed"
 _TORCH = re.compile(r"^(import|from) (torch|transformers|parity)\b", re.MULTILINE)
 # Newest Pythons and libraries are tried without torch, whose builds for them are huge.
+_NO_TORCH = importlib.util.find_spec("torch") is None
 collect_ignore = [
     str(path)
     for path in Path(__file__).parent.rglob("*.py")
-    if importlib.util.find_spec("torch") is None
-    and (path.parent.name == "parity" or _TORCH.search(path.read_text()))
+    if _NO_TORCH and (path.parent.name == "parity" or _TORCH.search(path.read_text()))
 ]
 
 
@@ -58,14 +58,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         left_out.append("runs of studies: no snakemake - docs/study.md, TULU_SNAKEMAKE names it")
     for line in left_out:
         terminalreporter.write_line(f"NOT TESTED HERE: {line}", yellow=True, bold=True)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--all_mixes",
-        action="store_true",
-        help="spread training over every mix of mesh axes (a minute on 2 cores), not over a choice",
-    )
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +94,8 @@ def pytest_collection() -> Iterator[None]:
     """Imports without the garbage collector, which takes a third of the time and finds nothing."""
     gc.disable()
     yield
+    gc.freeze()  # what stays for the whole session is never looked at again
+    gc.set_threshold(10_000)  # by default it takes a tenth of the time of some rooms
     gc.enable()
 
 

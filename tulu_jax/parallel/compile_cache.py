@@ -21,4 +21,5 @@ def use_compilation_cache() -> None:
         if is_address(folder):  # what hosts that start anew find
             folder = str(user_place(folder, name="TULU_CACHE_DIR"))
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # the user's own word
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
