@@ -6,9 +6,12 @@ but where two tokens are about as likely; probabilities are equal to 1e-4.
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
+import quick_xla
 
 from eval.harness.asks import Answer, Choose, Generate, Instance, Prompt
 from eval.harness.backends import EngineBackend
@@ -20,7 +23,7 @@ from eval.harness.runner import Task, ask_all, grade, limited, load_task, rows_o
 from eval.templates import create_prompt_with_tulu_chat_format as tulu
 from tulu_jax.chat import load_tokenizer
 from tulu_jax.checkpoint import hf
-from tulu_jax.generate import Engine, Request
+from tulu_jax.generate import Engine, Request, worker
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "stories260k.json").read_text())
 SETTINGS = REFERENCE["settings"]
@@ -35,10 +38,15 @@ LENGTH = 4096
 
 @pytest.fixture(scope="module")
 def engine(shared):
+    """Compiled as for users: its prompts of thousands of tokens take longer than compilation."""
     folder = shared / "models" / "stories260k"
     config, params = hf.load(folder)
     tokenizer = load_tokenizer(folder, "paper")
-    return Engine(config, params, slots=8, max_length=LENGTH, tokenizer=tokenizer)
+    fast = partial(jax.jit, compiler_options=quick_xla.as_users())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "compiled_steps", worker.compiled_steps.__wrapped__)
+        patch.setattr(jax, "jit", fast)
+        return Engine(config, params, slots=8, max_length=LENGTH, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")
