@@ -28,8 +28,10 @@ MOMENTS = {
 """What a child says before it is killed, and up to how many seconds later."""
 PAIR_MOMENTS = ("save", "restore")
 KILLS = 44 if THOROUGH else 20
-PAIR_KILLS = 2
+PAIR_KILLS = 2 if THOROUGH else 1
 """At least so many of either process at each of its moments."""
+NOTICED_S = 5.0
+"""A process that says nothing for so long is gone; on a busy machine one may rest for seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,8 @@ def test_one_of_two_processes_killed(forks, whole, free_port):
             moments = PAIR_MOMENTS if newest else ("save",)
             kind = min((each for each in killed if each[0] in moments), key=killed.__getitem__)
             step = min(newest + rng.randint(2, 4), STEPS)  # The save before it is then complete.
-            words = kill_one_of(start_pair(forks, folder, free_port()), *kind, rng, step)
+            pair = start_pair(forks, folder, free_port(), peer_timeout_s=NOTICED_S)
+            words = kill_one_of(pair, *kind, rng, step)
             going_on = bool(words)
             killed[kind] += going_on
             # When process 0 dies, JAX may end all at once.
@@ -107,10 +110,9 @@ def test_one_of_two_processes_killed(forks, whole, free_port):
         assert_equals_whole(whole, folder)
 
 
-def start_pair(forks, folder, port: int) -> list:
+def start_pair(forks, folder, port: int, **options) -> list:
     """Two processes of one run."""
-    options = TOY | {"peer_timeout_s": 2.0}
-    return [forks.start(folder, options, port, each, 2, 1) for each in range(2)]
+    return [forks.start(folder, TOY | options, port, each, 2, 1) for each in range(2)]
 
 
 def kill_one_of(pair, moment: str, victim: int, rng, step: int) -> str:
@@ -121,9 +123,7 @@ def kill_one_of(pair, moment: str, victim: int, rng, step: int) -> str:
         time.sleep(rng.random() * within_s)
         killed.kill()
     assert killed.ended(30), killed.output[-3000:]
-    began = time.monotonic()
-    assert other.ended(30), other.output[-3000:]
-    assert time.monotonic() - began < 20
+    assert other.ended(60), other.output[-3000:]
     if killed.status == 0 or f"RESULT {STEPS} True" in other.output:
         return ""
     assert killed.status == -signal.SIGKILL, killed.output[-3000:]
