@@ -14,6 +14,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from thorough import sample
 
 from eval.harness.backends import EngineBackend
 from eval.harness.cache import AnswerCache
@@ -27,7 +28,7 @@ from tulu_jax.generate import Engine
 from tulu_jax.models import LlamaConfig, abstract_params
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 
-ENDS = 30
+ENDS = sample(30)
 QUESTIONS = 5
 LENGTH = 128
 MESH = MeshConfig(data=2, fsdp=2, tensor=2)
