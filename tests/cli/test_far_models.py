@@ -79,7 +79,6 @@ def test_answers_are_those_of_the_folder(far, local, capsys):
     assert printed[0].strip() and len(set(printed)) == 1
 
 
-@BOTH
 def test_a_killed_export_goes_on_a_file_at_a_time(far, local, capsys, monkeypatch):
     words = ("export", "--model_dir", local / "run", "--output", far / "x")
     shards = ("--max_shard_size", "20KB")

@@ -29,7 +29,7 @@ from tulu_jax.data.store import open_store
 from tulu_jax.errors import CheckpointError
 from tulu_jax.places import download
 
-KILLS = int(os.environ.get("TULU_KILLS", "6"))
+KILLS = int(os.environ.get("TULU_KILLS", "2"))
 FAULTS = {"p503": 0.05, "preset": 0.02, "pdrop": 0.02, "pcut": 0.02, "latency_ms": 30, "seed": 1}
 TOY = {"epochs": None, "train_steps": 8, "checkpoint_period": 1, "heldout_examples": 0,
        "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 10.0}  # fmt: skip

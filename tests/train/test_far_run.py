@@ -112,7 +112,6 @@ def test_a_step_without_its_commit_file_is_no_step(
     assert complete_steps(str(place)) == [3, 4]
 
 
-@BOTH
 def test_a_damaged_step_is_set_aside(monkeypatch, bucket, near, scratch, tmp_path):
     place = bucket / "run"
     run(monkeypatch, far_config(near, place))
@@ -164,7 +163,6 @@ def test_adapters_are_trained_beside_a_base_in_the_bucket(
     )
 
 
-@BOTH
 def test_programs_are_compiled_once_for_all_hosts(forks, storage, bucket, tmp_path):
     small_store(tmp_path / "store")
     options = {"epochs": None, "train_steps": 1, "heldout_examples": 0, "toy": True}
