@@ -41,3 +41,15 @@ def test_empty_keeps_nothing(settings, monkeypatch):
     monkeypatch.setenv("TULU_CACHE_DIR", "")
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.parametrize(("own", "kept"), [(None, 0.5), ("7", 3.0)])
+def test_jaxs_own_variable_says_what_is_worth_keeping(settings, monkeypatch, tmp_path, own, kept):
+    """JAX has read it when it was imported; what it made of it then stays."""
+    monkeypatch.setenv("TULU_CACHE_DIR", str(tmp_path))
+    jax.config.update(NAMES[1], 3.0)
+    monkeypatch.delenv(NAMES[1].upper(), raising=False)
+    if own:
+        monkeypatch.setenv(NAMES[1].upper(), own)
+    use_compilation_cache()
+    assert getattr(jax.config, NAMES[1]) == kept
