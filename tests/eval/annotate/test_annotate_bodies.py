@@ -1,10 +1,15 @@
 """Forms that are too large or too slow, texts that are odd, files and secrets that are no one's."""
 
 import asyncio
+import csv
+import io
 
+import openpyxl
 import pytest
 
-from eval.annotate.store import answers
+from eval.annotate.records import Instance
+from eval.annotate.store import accounts, answers
+from eval.annotate.store.annotations import read_annotations
 from eval.annotate.text import render
 from eval.annotate.web.context import Site
 from eval.annotate.web.guard import Guard
@@ -95,3 +100,54 @@ def test_files_outside_are_not_served(study):
             answer = bob.client.get(path)
             assert answer.status_code in (404, 405), path
             assert "import" not in answer.text and "root:" not in answer.text
+
+
+def test_forms_that_are_sent_again_change_nothing(study):
+    with visiting(study, "bob", "eve") as (bob, eve):
+        for one in (bob, eve):
+            one.get("/")
+            one.post("/go")
+        bob.get("/task/1")
+        form = said(key=bob.hidden("key"), opened=bob.hidden("opened"), csrf=bob.csrf())
+        for _ in range(3):
+            assert bob.client.post("/task/1", data=form).status_code == 303
+        bob.answer(1, preference="tie", comment="changed")
+        assert bob.client.post("/task/1", data=form).status_code == 303  # an old one, again
+        found = read_annotations(study)
+        assert len(found) == 2 and found[-1].preference == "tie"
+        assert 'value="tie" checked' in bob.get("/task/1").text
+        assert eve.client.post("/task/1", data=form).status_code == 403  # of another session
+        cookies = dict(bob.client.cookies)
+        bob.get("/")
+        bob.post("/logout")
+        bob.client.cookies.update(cookies)  # and of one that has ended
+        assert bob.client.post("/task/1", data=form).headers["location"] == "/login"
+        assert len(read_annotations(study)) == 2
+
+
+def test_no_export_holds_a_formula(tmp_path):
+    starts = "=+-@\t\r\n"
+    attack = "1+cmd|' /C calc'!A0"
+    found = [
+        Instance(f"{one}{i}", one + attack, (f"{one}m", "n"), (one + attack, one + attack))
+        for i, one in enumerate(starts)
+    ]
+    database = studies.make(tmp_path / "s.db", found)
+    studies.add_user(database, "ada", accounts.ADMIN)
+    studies.add_user(database, "@bob")
+    comments = iter([one + attack for one in "=+-@=+-"])
+    with visiting(database, "@bob", "ada") as (bob, ada):
+        assert bob.annotate(lambda _: {"comment": next(comments)}) == len(starts)
+        sheets = ["/admin/export/csv", "/admin/export/csv?settled=1"]
+        texts = [bob.get("/my-answers.csv").text, *(ada.get(path).text for path in sheets)]
+        rows = [row for text in texts for row in csv.reader(io.StringIO(text, newline=""))]
+        book = openpyxl.load_workbook(io.BytesIO(ada.get("/admin/export/xlsx").content))
+        page = [cell for row in book.worksheets[0].iter_rows() for cell in row]
+        book.close()
+    assert len(rows) == 3 * (len(starts) + 1) and len(page) == 15 * (len(starts) + 1)
+    cells = [cell for row in rows for cell in row]
+    cells += [str(cell.value) for cell in page if cell.value is not None]
+    assert "'@bob" in cells and f"'={attack}" in cells
+    assert not [cell for cell in cells if cell.startswith(tuple(starts))]
+    assert "f" not in {cell.data_type for cell in page}
+    database.close()
