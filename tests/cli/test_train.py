@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import quick_xla
 
 from tulu_jax.cli.gin_config import MACROS
 from tulu_jax.cli.main import main
@@ -134,7 +135,7 @@ def test_demo_trains_from_nothing_and_resumes(tmp_path):
              f"DATA_DIR={tmp_path / 'data'}", f"MODEL_DIR={tmp_path / 'run'}"]  # fmt: skip
     command = [sys.executable, "-c", script, "train", "--gin_file=runs/demo.gin"]
     command += [f"--gin.{setting}" for setting in small]
-    env = os.environ | {"XLA_FLAGS": "", "TULU_CACHE_DIR": str(tmp_path / "cache")}
+    env = os.environ | {"XLA_FLAGS": quick_xla.flags(), "TULU_CACHE_DIR": str(tmp_path / "cache")}
     outputs = []
     for steps in (2, 4):
         done = subprocess.run(

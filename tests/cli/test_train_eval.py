@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from train.small import leave_out_what_others_test
 
 from eval.harness.runner import Result
 from tulu_jax.cli import train_eval
@@ -76,6 +77,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("TULU_CACHE_DIR", "")
+        leave_out_what_others_test(patch.setattr)
         new_engine = train_eval.RunTasks._new_engine
 
         def keep(tasks, params):
