@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 import pytest
+from thorough import sample
 
 from tulu_jax.generate import Request, Sampling
 from tulu_jax.serve.guard import Limits
@@ -83,9 +84,10 @@ def settings(number):
 
 KINDS = 160
 """Different requests; neighbours are always of different kinds."""
+REQUESTS = sample(20)
 
 
-def test_64_clients_with_20_requests_each():
+def test_64_clients_with_many_requests_each():
     """None is lost or mixed up: each gets what an engine gives to it alone."""
     prompts = [[1, 5 + kind, 7, 9 + kind // 3] for kind in range(KINDS)]
     service = new_service(new_engine(16))
@@ -115,14 +117,14 @@ def test_64_clients_with_20_requests_each():
         return "".join(choice["text"] for choice in choices), values
 
     async def all_clients(address):
-        tasks = (one_client(address, range(start, 64 * 20, 64)) for start in range(64))
+        tasks = (one_client(address, range(start, 64 * REQUESTS, 64)) for start in range(64))
         return await asyncio.gather(*tasks)
 
     with on_a_port(service) as (address, _):
         parts = asyncio.run(all_clients(address))
         assert service.runner.pending == 0
     found = {number: one for own in parts for number, one in own.items()}
-    assert len(found) == 64 * 20
+    assert len(found) == 64 * REQUESTS
     requests = []
     for kind, prompt in enumerate(prompts):
         own = settings(kind)

@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from thorough import sample
 
 from tulu_jax.generate import Engine
 from tulu_jax.serve.app import make_app
@@ -160,9 +161,9 @@ async def call(app, path, body):
     return messages[0]["status"], text
 
 
-def test_10000_mutated_bodies(caplog):
+def test_mutated_bodies(caplog):
     rng = random.Random(0)
-    bodies = [mutated(rng) for _ in range(10_000)]
+    bodies = [mutated(rng) for _ in range(sample(10_000))]
     service = short_service()
     app = make_app(service)
 
@@ -184,6 +185,6 @@ def test_10000_mutated_bodies(caplog):
     statuses = {status for status, _ in found}
     assert statuses == {200, 400, 404}
     answered = sum(status == 200 for status, _ in found)
-    assert 1_000 < answered < 9_000  # some bodies are still right
+    assert 0.1 < answered / len(found) < 0.9  # some bodies are still right
     assert service.runner.failures == 0 and service.runner.pending == 0
     assert not caplog.records
