@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from whole import forward
 
 from eval.judge.annotators import ANNOTATORS
 from eval.judge.pairs import swapped
@@ -13,7 +14,6 @@ from tests.eval.asking import result
 from tulu_jax.chat import encode_prompt, load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.cli.evaluate import run_benchmark
-from tulu_jax.models import forward
 
 COUNT = 2
 

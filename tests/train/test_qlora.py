@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from whole import forward
 
 from train.small import (
     MESHES,
@@ -21,7 +22,6 @@ from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.arrays import CheckpointReader
 from tulu_jax.checkpoint.merged import open_weights
 from tulu_jax.data.to_device import put_batch
-from tulu_jax.models import forward
 from tulu_jax.models.lora import LoraConfig, adapt, quantize_base
 from tulu_jax.ops import QuantizedWeight
 
