@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 SHARED := $(if $(TULU_SHARED),$(abspath $(TULU_SHARED)))
 
-.PHONY: help demo test test-newest lint format bench constraints clean
+.PHONY: help demo test test-newest lint format site bench constraints clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ lint: $(VENV)/.test  ## ruff and pyright
 format: $(VENV)/.test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+site: $(VENV)/.test  ## the documentation as pages, in build/website/site
+	$(BIN)/python -m website.build
 
 bench: $(VENV)/.test  ## our training step beside transformers + torch (nothing else may run)
 	$(BIN)/python benchmarks/vs_torch.py

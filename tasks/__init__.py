@@ -41,8 +41,9 @@ def read_conversations(
         faults: takes the bad records; without it the first one is raised.
         options: the dataset's own options.
 
-    Raises: DataError for an unknown dataset, split or option, for a fault of a whole
-        file, and, without `faults`, for one of a record.
+    Raises:
+      DataError: an unknown dataset, split or option; a fault of a whole file; and, without
+        `faults`, one of a record.
     """
     spec = get_spec(name)
     spec = dataclasses.replace(spec, options=spec.resolve_options(options))

@@ -31,7 +31,8 @@ def fences(page, language):
 def commands(text):
     """Lines of text that begin with `tulu`, continued over a trailing backslash, as words."""
     joined = text.replace("\\\n", " ")
-    lines = [line.strip() for line in joined.splitlines()]
+    lines = [line.strip().removesuffix(" &") for line in joined.splitlines()]
+    lines = [re.sub(r"^srun .*? (?=tulu )", "", line) for line in lines]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("tulu ")]
 
 

@@ -67,8 +67,9 @@ def pack(
     >>> pack(np.array([6, 3]), 10, mode="padded").starts
     array([0, 1, 2])
 
-    Raises: DataError for an example of no token or of more than `row_length`; ConfigError for an
-        unknown mode.
+    Raises:
+      DataError: an example of no token or of more than `row_length`.
+      ConfigError: an unknown mode.
     """
     lengths = np.asarray(lengths)
     if mode not in PACKING_MODES:

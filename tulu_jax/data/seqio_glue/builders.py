@@ -83,8 +83,9 @@ def prepared_builder(
 
     Without `raw_dir` raw files are fetched to `<data_dir>/raw`.
 
-    Raises: DataError for a fault in the files: the first one when `strict`, else too many;
-        ConfigError for a dataset that is cut by tokens when there is no tokenizer.
+    Raises:
+      DataError: a fault in the files: the first one when `strict`, else too many.
+      ConfigError: a dataset that is cut by tokens when there is no tokenizer.
     """
     if spec.needs_tokenizer and tokenizer is None:
         raise ConfigError(

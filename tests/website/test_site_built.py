@@ -1,0 +1,102 @@
+"""The documentation as a site: built strictly, and walked through as a reader walks through it."""
+
+import re
+import shutil
+
+import pytest
+
+from website import errors, stage
+from website.build import build
+from website.links import clicks, faults, read_site
+from website.source import ROOT, Source
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("website"))
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return read_site(site)
+
+
+def test_every_page_of_the_docs_is_there(site):
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        assert (site / path.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), path
+    for name in stage.MORE_PAGES.values():
+        assert (site / name).with_suffix(".html").is_file()
+
+
+def test_every_link_leads_somewhere_and_nothing_is_fetched_elsewhere(site, pages):
+    assert len(pages) > 50
+    assert list(faults(site)) == []
+    assert sum(len(page.links) for page in pages.values()) > 5000
+
+
+def test_no_mark_of_the_source_is_left(site):
+    for path in site.rglob("*.html"):
+        text = path.read_text()
+        assert "<!-- made:" not in text and "\x00" not in text, path
+        article = re.search(r"<article.*?</article>", text, re.DOTALL)[0]
+        prose = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", article, flags=re.DOTALL)
+        assert not re.search(r"<p>[^<]*\n[-*] ", prose), f"{path}: a list is shown as text"
+        assert "| --- |" not in prose and "|---|" not in prose, f"{path}: a table is shown as text"
+
+
+@pytest.mark.parametrize(
+    "page", ["tpu_pod.html", "add_a_dataset.html", "troubleshooting.html", "errors/train.html"]
+)
+def test_three_clicks_from_the_first_page(site, page):
+    assert clicks(site)[site / page] <= 3
+
+
+def test_every_error_of_the_code_has_its_place(pages, site):
+    """Two clicks from the first page: its link among all messages leads to its heading."""
+    source = Source()
+    found = errors.sites(source)
+    listed = set(pages[site / "troubleshooting.html"].links)
+    for room, by_kind in errors.messages(found).items():
+        page = errors.page_name(room).replace(".md", ".html")
+        for message in (one for found in by_kind.values() for one in found):
+            assert message.anchor in pages[site / page].anchors
+            assert f"{page}#{message.anchor}" in listed
+
+
+def test_the_reference_shows_what_rooms_export(pages, site):
+    for page, names in {
+        "chat": ("tulu_jax.chat.load_tokenizer", "tulu_jax.chat.encode"),
+        "generate": ("tulu_jax.generate.Engine", "tulu_jax.generate.Sampling"),
+        "checkpoint": ("tulu_jax.checkpoint.hf.load", "tulu_jax.checkpoint.hf.save"),
+        "models": ("tulu_jax.models.forward", "tulu_jax.models.LlamaConfig"),
+        "errors": ("tulu_jax.errors.TuluError",),
+    }.items():
+        assert set(names) <= pages[site / "api" / f"{page}.html"].anchors
+
+
+def test_the_picture_links_rooms_to_their_reference(site):
+    text = (site / "architecture.html").read_text()
+    picture = re.search(r'<svg class="rooms".*?</svg>', text, re.DOTALL)[0]
+    assert 'href="api/train.html"' in picture and picture.count("<rect") > 15
+
+
+def test_a_broken_link_ends_the_build(tmp_path, monkeypatch):
+    docs = shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (docs / "index.md").write_text("# Home\n\n[a page](gone.md)\n")
+    monkeypatch.setattr(stage, "DOCS", docs)
+    monkeypatch.setattr(stage, "MORE_PAGES", {})
+    with pytest.raises(SystemExit, match=r"index\.md leads to gone\.md, which is not a file"):
+        build(tmp_path / "built")
+
+
+def test_a_broken_anchor_ends_the_build(tmp_path, monkeypatch, capfd):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "index.md").write_text("# Home\n\n[a place](index.md#gone)\n")
+    monkeypatch.setattr(stage, "DOCS", docs)
+    monkeypatch.setattr(stage, "MORE_PAGES", {})
+    with pytest.raises(SystemExit, match="the generator found faults"):
+        build(tmp_path / "built")
+    assert "gone" in capfd.readouterr().err
