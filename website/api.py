@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+
+from website.source import ROOT
+
 PAGES: dict[str, tuple[str, list[str]]] = {
     "chat": ("Conversations and tokens", ["tulu_jax.chat"]),
     "tasks": ("Datasets", ["tasks", "tulu_jax.data.specs", "tulu_jax.data.faults"]),
@@ -50,12 +54,46 @@ PAGE_OF_ROOM = {
 }
 
 
+def exports(module: str) -> dict[str, str]:
+    """The names in a package's `__all__`, each with the full name of what it is there."""
+    path = ROOT / module.replace(".", "/") / "__init__.py"
+    if not path.is_file():
+        return {}
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    named = next(
+        (
+            ast.literal_eval(node.value)
+            for node in body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        ),
+        [],
+    )
+    origins = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return {name: origins.get(name, f"{module}.{name}") for name in named}
+
+
+def hidden(module: str) -> list[str]:
+    """What a package exports under the name of a file of its own, which hides it."""
+    folder = ROOT / module.replace(".", "/")
+    return [
+        origin
+        for name, origin in exports(module).items()
+        if (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+    ]
+
+
 def pages() -> dict[str, str]:
     """The reference's pages by name, in the generator's language."""
-    return {
-        f"api/{name}.md": "\n".join([f"# {title}", "", *(f"::: {module}\n" for module in modules)])
-        for name, (title, modules) in PAGES.items()
-    }
+    made = {}
+    for name, (title, modules) in PAGES.items():
+        shown = [one for module in modules for one in (module, *hidden(module))]
+        made[f"api/{name}.md"] = "\n".join([f"# {title}", "", *(f"::: {one}\n" for one in shown)])
+    return made
 
 
 def index() -> str:

@@ -5,14 +5,14 @@ import re
 import pytest
 
 from tulu_jax.cli.main import main
-from website import errors
+from website import errors, stage
 from website.rooms import room_of
 from website.source import FOLDERS, ROOT, Source
 
 
 @pytest.fixture(scope="module")
 def source():
-    return Source()
+    return stage.source()
 
 
 @pytest.fixture(scope="module")

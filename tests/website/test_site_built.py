@@ -1,14 +1,15 @@
 """The documentation as a site: built strictly, and walked through as a reader walks through it."""
 
 import re
-import shutil
+import tomllib
 
 import pytest
+from test_pages_of_docs import named
 
-from website import errors, stage
+from website import api, errors, stage
 from website.build import build
 from website.links import clicks, faults, read_site
-from website.source import ROOT, Source
+from website.source import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -55,8 +56,7 @@ def test_three_clicks_from_the_first_page(site, page):
 
 def test_every_error_of_the_code_has_its_place(pages, site):
     """Two clicks from the first page: its link among all messages leads to its heading."""
-    source = Source()
-    found = errors.sites(source)
+    found = errors.sites(stage.source())
     listed = set(pages[site / "troubleshooting.html"].links)
     for room, by_kind in errors.messages(found).items():
         page = errors.page_name(room).replace(".md", ".html")
@@ -66,14 +66,23 @@ def test_every_error_of_the_code_has_its_place(pages, site):
 
 
 def test_the_reference_shows_what_rooms_export(pages, site):
-    for page, names in {
-        "chat": ("tulu_jax.chat.load_tokenizer", "tulu_jax.chat.encode"),
-        "generate": ("tulu_jax.generate.Engine", "tulu_jax.generate.Sampling"),
-        "checkpoint": ("tulu_jax.checkpoint.hf.load", "tulu_jax.checkpoint.hf.save"),
-        "models": ("tulu_jax.models.forward", "tulu_jax.models.LlamaConfig"),
-        "errors": ("tulu_jax.errors.TuluError",),
+    seen = 0
+    for page, (_, modules) in api.PAGES.items():
+        anchors = pages[site / "api" / f"{page}.html"].anchors
+        for module in modules:
+            assert module in anchors
+            for name, origin in api.exports(module).items():
+                if name.islower():  # functions; of constants only those that say what they are
+                    assert {f"{module}.{name}", origin} & anchors, f"{module}.{name}"
+                    seen += 1
+    assert seen > 50
+    for page, name in {
+        "generate": "tulu_jax.generate.Engine",
+        "models": "tulu_jax.models.LlamaConfig",
+        "train": "tulu_jax.train.config.TrainConfig",
+        "errors": "tulu_jax.errors.TuluError",
     }.items():
-        assert set(names) <= pages[site / "api" / f"{page}.html"].anchors
+        assert name in pages[site / "api" / f"{page}.html"].anchors
 
 
 def test_the_picture_links_rooms_to_their_reference(site):
@@ -82,21 +91,25 @@ def test_the_picture_links_rooms_to_their_reference(site):
     assert 'href="api/train.html"' in picture and picture.count("<rect") > 15
 
 
-def test_a_broken_link_ends_the_build(tmp_path, monkeypatch):
-    docs = shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    (docs / "index.md").write_text("# Home\n\n[a page](gone.md)\n")
-    monkeypatch.setattr(stage, "DOCS", docs)
-    monkeypatch.setattr(stage, "MORE_PAGES", {})
-    with pytest.raises(SystemExit, match=r"index\.md leads to gone\.md, which is not a file"):
-        build(tmp_path / "built")
+def empty_pages(folder):
+    """Pages of the menu, one line each; the first leads to a place that is not there."""
+    config = tomllib.loads((ROOT / "website" / "zensical.toml").read_text())
+    for name in (*named(config["project"]["nav"]), "extra.css", "extra.js", "worker.js"):
+        (folder / name).write_text("# A page\n" if name.endswith("md") else "")
+    (folder / "index.md").write_text("# Home\n\n[a place](quickstart.md#gone)\n")
 
 
 def test_a_broken_anchor_ends_the_build(tmp_path, monkeypatch, capfd):
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    (docs / "index.md").write_text("# Home\n\n[a place](index.md#gone)\n")
-    monkeypatch.setattr(stage, "DOCS", docs)
-    monkeypatch.setattr(stage, "MORE_PAGES", {})
+    monkeypatch.setattr("website.build.stage", empty_pages)
     with pytest.raises(SystemExit, match="the generator found faults"):
         build(tmp_path / "built")
-    assert "gone" in capfd.readouterr().err
+    assert "Aborted because --strict flag is set" in capfd.readouterr().err
+
+
+def test_a_broken_link_ends_the_build(tmp_path, monkeypatch):
+    def broken(folder):
+        stage._page("[a page](gone.md)", ROOT / "docs" / "index.md", "index.md", folder)
+
+    monkeypatch.setattr("website.build.stage", broken)
+    with pytest.raises(SystemExit, match=r"index\.md leads to gone\.md, which is not a file"):
+        build(tmp_path / "built")
