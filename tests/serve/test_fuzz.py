@@ -164,6 +164,7 @@ async def call(app, path, body):
 def test_mutated_bodies(caplog):
     rng = random.Random(0)
     bodies = [mutated(rng) for _ in range(sample(10_000))]
+    bodies.append(("/v1/completions", b'{"model": "another", "prompt": "Hi"}'))
     service = short_service()
     app = make_app(service)
 
