@@ -1,6 +1,7 @@
 """The engine against a whole forward pass, and what no company may change."""
 
 import dataclasses
+import gc
 from functools import cache, partial
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from thorough import sample
 
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.generate import Engine, Request, Sampling
@@ -212,10 +214,12 @@ def test_completions_are_told_as_they_come(engine):
 
 
 def test_many_requests_through_few_slots_are_each_answered_once():
+    count = sample(2000)
     engine = Engine(CONFIG, random_params(CONFIG), slots=4, stop_ids=[])
     rng, answers, jobs = np.random.default_rng(1), {}, []
+    gc.collect()  # else what tests before left goes during this one
     held = sum(array.nbytes for array in jax.live_arrays())
-    for number in range(2000):
+    for number in range(count):
         prompt = PROMPTS[rng.integers(len(PROMPTS))][: rng.integers(1, 131)]
         stops = tuple(rng.integers(3, 40, rng.integers(3)).tolist())
         request = Request(prompt, int(rng.integers(1, 20)), stop_ids=stops)
@@ -223,18 +227,19 @@ def test_many_requests_through_few_slots_are_each_answered_once():
         jobs.append((engine.submit(request, note), request))
     cancelled = set()
     while engine.busy:
-        for number in rng.integers(0, 2000, 6):
+        for number in rng.integers(0, count, 6):
             if rng.random() < 0.3 and number not in answers:
                 jobs[number][0].cancelled = True
                 cancelled.add(int(number))
         engine.turn()
-    assert answers.keys() == set(range(2000)) and {*map(len, answers.values())} == {1}
+    assert answers.keys() == set(range(count)) and {*map(len, answers.values())} == {1}
     reasons = {number: found[0].stop_reason for number, found in answers.items()}
     assert {number for number in reasons if reasons[number] == "cancelled"} <= cancelled
-    assert sum(reason == "cancelled" for reason in reasons.values()) > 50
+    assert sum(reason == "cancelled" for reason in reasons.values()) > count // 40
+    gc.collect()
     assert sum(array.nbytes for array in jax.live_arrays()) == held
     assert engine._table.num_free == 4
-    for number in (0, 100, 1999):
+    for number in (0, 100, count - 1):
         if reasons[number] != "cancelled":
             assert answers[number][0].tokens == alone(jobs[number][1]).tokens
 

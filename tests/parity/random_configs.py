@@ -14,6 +14,7 @@ from unittest import mock
 import jax
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
+from thorough import sample
 from weights import random_params, with_plain_numbers
 
 from tulu_jax.checkpoint.hf.names import weights_of
@@ -26,7 +27,7 @@ from .reference import divergence, max_diff, to_torch, torch_model
 
 EXACT, CLOSE = 1e-4, 1e-3
 
-NUM_MODELS = int(os.environ.get("TULU_RANDOM_MODELS", "100"))
+NUM_MODELS = int(os.environ.get("TULU_RANDOM_MODELS", sample(160)))
 """Models of each family. The first of each shape takes a second to compile, the rest 0.05 s."""
 
 RANDOM = settings(
