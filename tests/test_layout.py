@@ -157,3 +157,13 @@ def test_the_chat_room_loads_no_jax():
 def test_the_training_room_loads_no_tensorflow():
     heavy = {"tensorflow", "seqio", "tensorflow_datasets", "transformers"}
     assert not loaded_by("import tulu_jax.train.loop, tulu_jax.cli.gin_config") & heavy
+
+
+def test_files_of_tests_are_told_apart():
+    """pytest knows those in folders without `__init__.py` by their names alone."""
+    alone = [
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.name != "conftest.py" and not (path.parent / "__init__.py").exists()
+    ]
+    assert [name for name in set(alone) if alone.count(name) > 1] == []
