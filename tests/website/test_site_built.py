@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import in_browser
 import pytest
 from test_pages_of_docs import named
 
@@ -12,6 +13,8 @@ from website.links import clicks, faults, read_site
 from website.source import ROOT
 
 pytestmark = pytest.mark.slow
+shown = in_browser.in_browser[1]
+"""The mark of tests that need a browser."""
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +116,62 @@ def test_a_broken_link_ends_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr("website.build.stage", broken)
     with pytest.raises(SystemExit, match=r"index\.md leads to gone\.md, which is not a file"):
         build(tmp_path / "built")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    yield from in_browser.open_browser(tmp_path_factory.mktemp("profile"))
+
+
+def visit(browser, site, page, *, scheme="light", width=1200):
+    phone = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 600}
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get((site / page).as_uri())
+
+
+def complaints(browser):
+    return [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+
+
+@shown
+def test_search_by_keys_without_a_server(browser, site):
+    visit(browser, site, "index.html")
+    inside = "const r = document.activeElement.shadowRoot; return r && r.querySelector('input')"
+    in_browser.press(browser, "/")
+    in_browser.wait(browser, lambda: browser.execute_script(f"{inside} ? 'open' : ''"))
+    for key in "bos":
+        in_browser.press(browser, key)
+    text = "return document.activeElement.shadowRoot.textContent"
+    in_browser.wait(browser, lambda: "check_bos" in browser.execute_script(text))
+    assert complaints(browser) == []
+
+
+@shown
+def test_a_pasted_message_is_found(browser, site):
+    visit(browser, site, "troubleshooting.html")
+    told = (
+        "tulu train: unknown setting - got LR - expected a name of the list - `tulu train --help`"
+    )
+    browser.find_element("id", "message").send_keys(told)
+    in_browser.wait(browser, lambda: in_browser.texts(browser, "#found a"))
+    assert in_browser.texts(browser, "#found a")[0] == "unknown setting"
+    assert not in_browser.find(browser, "#messages li")
+    in_browser.find(browser, "#found a")[0].click()
+    in_browser.wait(browser, lambda: browser.current_url.endswith("cli.html#unknown-setting"))
+    assert complaints(browser) == []
+
+
+@shown
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "page", ["index.html", "architecture.html", "from_maxtext.html", "errors/train.html"]
+)
+def test_pages_fit_a_phone_and_stand_out(browser, site, page, scheme):
+    visit(browser, site, page, scheme=scheme, width=390)
+    wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not browser.execute_script(wide)
+    seen = in_browser.contrasts(browser, ["article p", "article a:not(.headerlink)", "article h1"])
+    assert min(seen.values()) > 4.5, seen
+    assert complaints(browser) == []
