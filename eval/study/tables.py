@@ -246,13 +246,16 @@ def losses_section(found: Findings, place: Place) -> Section | None:
     grids = []
     for name in dict.fromkeys(one.cell.model.name for one in found.measured):
         outcomes = [one for one in found.measured if one.cell.model.name == name]
+        outcomes.sort(key=lambda one: one.cell.dataset != NONE)
         tasks = [task for task in found.losses if any(task in one.losses for one in outcomes)]
         best = {
             task: min(one.losses[task].loss for one in outcomes if task in one.losses)
             for task in tasks
+            if len(outcomes) > 1
         }
         rows = [
-            (one.data, [_loss(one, task, best[task], place) for task in tasks]) for one in outcomes
+            (one.data, [_loss(one, task, best.get(task), place) for task in tasks])
+            for one in outcomes
         ]
         counts = [len(outcomes[0].losses[task].examples) for task in tasks]
         grids.append(Grid(f"{name}, trained on", [data_name(task) for task in tasks], rows,
@@ -265,7 +268,7 @@ def losses_section(found: Findings, place: Place) -> Section | None:
     return Section("losses", "Held-out loss of every model on every dataset", said, tuple(grids))
 
 
-def _loss(one: Outcome, task: str, best: float, place: Place) -> Cell:
+def _loss(one: Outcome, task: str, best: float | None, place: Place) -> Cell:
     if task not in one.losses:
         return Cell()
     (step,) = one.cell.of("losses")

@@ -118,6 +118,8 @@ def test_losses_show_which_dataset_each_model_knows(found, made):
     assert rows(small)["none (as it is)"] == ["2.150"] * 3
     assert [cell.tied for cell in dict(small.rows)["Dolly"]] == [False, True, False]
     assert list(rows(large)) == ["mix"] and small.counts == [4, 4, 4]
+    assert not any(cell.tied for cell in dict(large.rows)["mix"])  # it has nobody beside it
+    assert next(iter(rows(small))) == "none (as it is)"
     (text,) = section(made, "own-losses").text
     assert "on 3 of 3 datasets the model trained on that dataset has the lowest" in text
     assert text.endswith("on 3 of them beyond chance.")
