@@ -15,19 +15,6 @@ import buckets
 from train import far_jobs
 
 
-def keep_every_program(setup) -> None:
-    """Also those that compile in no time: the next process then takes them from the disk."""
-    import jax
-
-    keep_compiled = setup.use_compilation_cache
-
-    def keep_all_compiled() -> None:
-        keep_compiled()
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-    setup.use_compilation_cache = keep_all_compiled
-
-
 def main(arguments: list[str]) -> None:
     """Trains; exits with the message of a refusal."""
     folder, text, *cluster = arguments
@@ -66,7 +53,6 @@ def main(arguments: list[str]) -> None:
     if is_toy:
         toy.install(loop, setup)
     if is_toy or bare:
-        keep_every_program(setup)
         leave_out_what_others_test(setattr)
     restore = Checkpoints.restore
 
