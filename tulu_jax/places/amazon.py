@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from tulu_jax.places.address import Address, missing, settle
 from tulu_jax.places.errors import no_bucket
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 16 * 2**20
 """Bytes of a streamed file that are sent at a time, and the most that is sent in one request."""
 WAITS_S = (0.5, 1, 2, 4, 8)
-"""Before a request is sent again that obstore sends once."""
+"""Before what obstore asks once is asked again: writes on a condition, and where the connection
+broke within an answer. Nothing is begun again after `PATIENCE_S`."""
+PATIENCE_S = 30
 RETRY: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=35),
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10)},
 }
 """Of other requests."""
+T = TypeVar("T")
 MARK = "tulu-write"
 """By this an object says which write it is of."""
 
@@ -78,12 +82,48 @@ def register() -> None:
         """s3:// for fsspec."""
 
         protocol = "s3"
+        _ls, _info = _patient(FsspecStore._ls), _patient(FsspecStore._info)
+        _cat_file, _pipe_file = _patient(FsspecStore._cat_file), _patient(FsspecStore._pipe_file)
+        _rm_file = _patient(FsspecStore._rm_file)
 
         def __init__(self, *_: Any, **__: Any) -> None:
             super().__init__("s3")
             self._construct_store = bucket
 
     fsspec.register_implementation("s3", Files, clobber=True)
+
+
+def _patient(method: Any) -> Any:
+    """The method, asked again where the connection broke."""
+    from obstore.exceptions import GenericError
+
+    async def again(*arguments: Any, **options: Any) -> Any:
+        end = time.monotonic() + PATIENCE_S
+        for wait_s in WAITS_S:
+            try:
+                return await method(*arguments, **options)
+            except GenericError:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(wait_s)
+        return await method(*arguments, **options)
+
+    return again
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again where the connection broke."""
+    from obstore.exceptions import GenericError
+
+    end = time.monotonic() + PATIENCE_S
+    for wait_s in WAITS_S:
+        try:
+            return ask()
+        except GenericError as error:
+            if time.monotonic() > end or "NoSuchBucket" in str(error):
+                raise
+            time.sleep(wait_s)
+    return ask()
 
 
 class Amazon:
@@ -105,13 +145,15 @@ class Amazon:
     def holds_any(self, address: Address) -> bool:
         """Whether anything lies below."""
         with contextlib.suppress(FileNotFoundError), _listing(address):
-            return any(bucket(address.bucket).list(address.key or None, chunk_size=1))
+            at = bucket(address.bucket)
+            return _patiently(lambda: any(at.list(address.key or None, chunk_size=1)))
         return False
 
     def names(self, address: Address) -> list[str]:
         """Names in the folder, sorted; FileNotFoundError where nothing lies below."""
         with _listing(address):
-            found = bucket(address.bucket).list_with_delimiter(address.key or None)
+            at = bucket(address.bucket)
+            found = _patiently(lambda: at.list_with_delimiter(address.key or None))
         paths = [*(each["path"] for each in found["objects"]), *found["common_prefixes"]]
         names = {_below(address, path) for path in paths} - {""}
         if not names and address.key:
@@ -123,10 +165,11 @@ class Amazon:
         at = bucket(address.bucket)
         found: list[Any] = []
         with contextlib.suppress(FileNotFoundError), _listing(address):
+            prefix = address.key or None
             if deep:
-                found = [each for some in at.list(address.key or None) for each in some]
+                found = _patiently(lambda: [each for some in at.list(prefix) for each in some])
             else:
-                found = at.list_with_delimiter(address.key or None)["objects"]
+                found = _patiently(lambda: at.list_with_delimiter(prefix))["objects"]
         facts = {_below(address, e["path"]): (int(e["size"]), str(e["e_tag"])) for e in found}
         return {name: facts[name] for name in sorted(facts) if name}
 
@@ -135,21 +178,16 @@ class Amazon:
         if stop is not None:
             return self.ranges(address, [(start, stop)])[0]
         with told("read", address):
-            return bytes(bucket(address.bucket).get(address.key).bytes())
+            return _patiently(lambda: bytes(bucket(address.bucket).get(address.key).bytes()))
 
     def ranges(self, address: Address, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Parts of the content, read side by side."""
         asked = [ends for ends in ranges if ends[0] < ends[1]]
         with told("read", address):
+            ends = {"starts": [one for one, _ in asked], "ends": [one for _, one in asked]}
+            at = bucket(address.bucket)
             found = iter(
-                bucket(address.bucket).get_ranges(
-                    address.key,
-                    starts=[start for start, _ in asked],
-                    ends=[stop for _, stop in asked],
-                    coalesce=0,
-                )
-                if asked
-                else ()
+                _patiently(lambda: at.get_ranges(address.key, **ends, coalesce=0)) if asked else ()
             )
             return [bytes(next(found)) if start < stop else b"" for start, stop in ranges]
 
@@ -170,8 +208,7 @@ class Amazon:
         """The content, None where there is no object or an empty one, and a mark of this state."""
         with told("read", address):
             try:
-                found = bucket(address.bucket).get(address.key)
-                return bytes(found.bytes()) or None, str(found.meta["e_tag"]).encode()
+                return _patiently(lambda: _content_and_mark(address))
             except FileNotFoundError:
                 return None, b""
 
@@ -187,20 +224,15 @@ class Amazon:
     def _put_if(self, address: Address, content: bytes, mode: Any) -> Any:
         """Sends the object unless what is there forbids it: None then.
 
-        obstore sends such requests once. Sent again here, one whose answer was lost is refused.
+        Sent again, one whose answer was lost is refused.
         """
-        from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with told("write", address):
-            for wait_s in (*WAITS_S, None):
-                try:
-                    return self._put(address, content, mode=mode)
-                except (AlreadyExistsError, PreconditionError):
-                    return None
-                except GenericError:
-                    if wait_s is None:
-                        raise
-                    time.sleep(wait_s)
+            try:
+                return _patiently(lambda: self._put(address, content, mode=mode))
+            except (AlreadyExistsError, PreconditionError):
+                return None
 
     def _put(self, address: Address, content: bytes, **mode: Any) -> Any:
         """Sends the object in one request."""
@@ -255,6 +287,11 @@ class Amazon:
         except FileNotFoundError:
             return False
         return found.attributes.get(MARK) == mark
+
+
+def _content_and_mark(address: Address) -> tuple[bytes | None, bytes]:
+    found = bucket(address.bucket).get(address.key)
+    return bytes(found.bytes()) or None, str(found.meta["e_tag"]).encode()
 
 
 @contextlib.contextmanager
