@@ -164,7 +164,7 @@ def best_everywhere(base: str, singles: list[Outcome], differences: Differences)
             words(names[best.name]), words(", ".join(others) or "nobody"),
         ]))  # fmt: skip
     counts = {name: sum(name in found for found in tied.values()) for name in names}
-    wins = {one.name: sum(best_of(singles, t) is one for t in tasks) for one in singles}
+    wins = {one.name: sum(alone_best(singles, t) is one for t in tasks) for one in singles}
     everywhere = [names[name] for name, count in counts.items() if count == len(tasks)]
     most = max(wins, key=lambda name: wins[name])
     first = (
@@ -172,7 +172,8 @@ def best_everywhere(base: str, singles: list[Outcome], differences: Differences)
         if not everywhere
         else f"In all {len(tasks)} tasks best, or not told from the best: {', '.join(everywhere)}."
     )
-    text = (first, f"Highest in most tasks: {names[most]}, in {wins[most]} of {len(tasks)}.")
+    second = f"Alone highest in most tasks: {names[most]}, in {wins[most]} of {len(tasks)}."
+    text = (first, second) if wins[most] else (first, "None is alone the highest in any task.")
     grid = Grid("task", ["highest", "tied with it"], rows, None, False, len(rows),
                 ["tied: paired tests at 5 %, Holm over the datasets"])  # fmt: skip
     return Section(f"best-{base}", f"Is one dataset best everywhere, on {base}?", text, (grid,))
@@ -182,6 +183,13 @@ def best_of(outcomes: Sequence[Outcome], task: str) -> Outcome:
     """The one with the best number, the first of several."""
     up = 1 if outcomes[0].model.results[task].higher_is_better else -1
     return max(outcomes, key=lambda one: up * one.model.numbers[task].value)
+
+
+def alone_best(outcomes: Sequence[Outcome], task: str) -> Outcome | None:
+    """The one with the best number; None where several have it."""
+    best = best_of(outcomes, task)
+    top = best.model.numbers[task].value
+    return best if sum(one.model.numbers[task].value == top for one in outcomes) == 1 else None
 
 
 def mixing(

@@ -102,6 +102,7 @@ def test_findings_follow_from_the_numbers(made):
     assert "safety" in text and "not beyond chance" in text
     best = section(made, "best-small")
     assert best.text[0] == "No dataset is best, or tied with the best, in all 4 tasks."
+    assert best.text[1] == "Alone highest in most tasks: Alpaca, in 1 of 4."
     assert rows(best.tables[0])["GSM CoT"][0] == "Alpaca"
     mixing = section(made, "mixing-small").text
     assert len(mixing) == 1 and re.search(r"mix: .* in [34] of 4 tasks", mixing[0])
