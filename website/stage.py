@@ -47,7 +47,7 @@ def stage(folder: Path) -> None:
         "rooms": _rooms(),
         "api": api.index(),
     }
-    pages = {path: path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md"))}
+    pages = {path: name_of(path) for path in sorted(DOCS.rglob("*.md"))}
     pages |= {ROOT / path: name for path, name in MORE_PAGES.items()}
     for path, name in pages.items():
         text = _page(path.read_text(encoding="utf-8"), path, name, folder)
@@ -65,6 +65,11 @@ def stage(folder: Path) -> None:
 def source() -> Source:
     """The project's code, parsed once."""
     return Source()
+
+
+def name_of(page: Path) -> str:
+    """What a page of docs/ is called in the site: the README of a folder is its first page."""
+    return page.relative_to(DOCS).as_posix().replace("README.md", "index.md")
 
 
 def _write(path: Path, text: str) -> None:
@@ -126,7 +131,7 @@ def _inside(link: str, path: Path, name: str, folder: Path) -> str:
     if not leads.is_file():
         raise LinkError(f"{name} leads to {link}, which is not a file")
     if leads.is_relative_to(DOCS) and leads.suffix == ".md":
-        to = leads.relative_to(DOCS).as_posix()
+        to = name_of(leads)
     else:
         within = leads.relative_to(ROOT).as_posix()
         to = MORE_PAGES.get(within) or f"files/{within}"

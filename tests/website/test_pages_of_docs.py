@@ -31,7 +31,7 @@ def named(nav):
 
 def test_every_page_is_in_the_menu_once():
     config = tomllib.loads((ROOT / "website" / "zensical.toml").read_text())
-    there = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    there = [stage.name_of(path) for path in DOCS.rglob("*.md")]
     menu = list(named(config["project"]["nav"]))
     assert sorted(menu) == sorted([*there, *stage.MORE_PAGES.values()])
 
