@@ -77,7 +77,7 @@ def train(args: argparse.Namespace) -> None:
         examples = conversations(args.length, model.vocab_size)
         write_store(store, examples, meta=small.META | {"vocab_size": model.vocab_size})
     small.TOKENIZER.vocab_size = model.vocab_size
-    setup.open_training_data = small.training_data
+    setup.open_training_data, setup.check_before_data = small.training_data, small.model_of
     config = TrainConfig(
         model_dir=str(as_place(args.model_dirs or folder) / args.run),
         data=DataConfig(

@@ -72,7 +72,7 @@ def goodput(args: argparse.Namespace, storage: buckets.Storage, bucket: Address)
     words = {"minutes": args.minutes, "checkpoint_s": args.checkpoint_s}
     flags = [f"--{name}={value}" for name, value in words.items()]
     command = [sys.executable, str(HERE / "goodput.py"), *flags, f"--model_dirs={bucket}/runs"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {"goodput": done.stdout.splitlines()[-1]}
 
 
