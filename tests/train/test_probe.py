@@ -1,6 +1,7 @@
 """The packing probe passes on a right model and refuses ways of getting packing wrong."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from train.small import MESHES, MODEL, layout_on
@@ -33,6 +34,17 @@ def refused(dtype="float32"):
     with layout.activate(), pytest.raises(GuardError) as error:
         probe_packing(MODEL, layout, compute=ComputeConfig(dtype=dtype))
     return str(error.value)
+
+
+def test_a_gradient_that_is_all_rounding_is_measured_by_the_others():
+    """As of the bias that OPT's keys have: the gradient is 0, what is left of it is noise."""
+    apart = {"key_bias": np.array([1e-6, -2e-6]), "up": np.array([0.1, 0.3])}
+    packed = {"key_bias": np.array([-1e-6, 1e-6]), "up": np.array([0.1, 0.3 + 3e-8])}
+    assert probe._relative(packed, apart) == pytest.approx(3e-6 / (probe.NOISE * 0.3))
+    leaky = {**apart, "key_bias": np.array([0.01, 0.02])}
+    assert probe._relative(leaky, apart) > probe.ROUNDED
+    small = {**apart, "up": np.array([1e-4, 3e-4])}  # others are measured by themselves
+    assert probe._relative({**small, "up": small["up"] * 1.01}, small) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -39,6 +39,10 @@ are rounded (bfloat16; float32 on TPU and GPU, whose default is less). Kernels t
 by ~1."""
 
 
+NOISE = 1e-3
+"""Of the largest gradient: an array that is smaller throughout may be all rounding."""
+
+
 def probe_packing(config: ModelConfig, layout: Layout, *, compute: ComputeConfig) -> float:
     """The largest relative difference between packed and apart; refuses one above the tolerance.
 
@@ -188,9 +192,17 @@ def _join(states: np.ndarray, batch: Batch) -> np.ndarray:
 
 
 def _relative(left: Any, right: Any) -> float:
-    """Largest difference of two trees, relative to the largest value of its array."""
+    """Largest difference of two trees, relative to the largest value of its array.
+
+    An array whose values are next to nothing beside the others' is measured by those: the gradient
+    of a bias of keys is 0 but for roundings (attention does not change when all keys do), and
+    roundings are never alike.
+    """
+    pairs = list(zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+    sizes = [np.max(np.abs(b)) for _, b in pairs]
+    least = NOISE * np.max(sizes) + 1e-30
     differences = [
-        np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-30)
-        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+        np.max(np.abs(a - b)) / np.maximum(size, least)
+        for (a, b), size in zip(pairs, sizes, strict=True)
     ]
     return float(np.max(differences))  # NumPy's maximum keeps a NaN; Python's may lose it.
