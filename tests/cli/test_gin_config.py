@@ -271,7 +271,7 @@ MISTAKES = {
     "--gin.train/OptimizerConfig.b1=0.5": "setting has no effect - got train/OptimizerConfig.b1 = "
     "0.5 - expected no scope: nothing in the run is in scope 'train' - leave the scope out",
     "--gin.RopeScaling.factor=2.0": "setting has no effect .* RopeScaling",
-    "--gin.MODEL_DIR=s3://bucket/run": "MODEL_DIR is an address that is not supported",
+    "--gin.MODEL_DIR=az://bucket/run": "MODEL_DIR is an address that is not supported",
     "--gin.RANDOM_SEED=36893488147419103232": "seed is out of range - got 36893488147419103232",
     "--gin.LEARNING_RATE=1e999": "OptimizerConfig.learning_rate is out of range - got inf",
     "--gin.MODEL=%MODEL": "gin settings cannot be read",

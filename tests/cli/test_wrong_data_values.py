@@ -14,7 +14,7 @@ from tulu_jax.inspect.check import examine
 from tulu_jax.inspect.check.language import LanguageFinder
 
 NUMBERS = ["-1", "0", "3.5", "nan", "inf", "9" * 30]
-TEXTS = ["", " ", "nothing/here", "junk", "folder", "empty", "s3://bucket/x", "/dev/null", "[1]",
+TEXTS = ["", " ", "nothing/here", "junk", "folder", "empty", "az://bucket/x", "/dev/null", "[1]",
          "\x00", "\ud800", "a.b=", "--", "/dev/null/(/", "é 😀,b [1]",
          "~nobody_of_that_name/x"]  # fmt: skip
 COMMANDS = ("download", "prepare", "stats", "inspect", "check")
@@ -115,7 +115,7 @@ def test_no_value_gives_a_traceback(here, capsys, command):
         ("stats", ["--data_dir="], "path names no file or folder - got ''"),
         ("inspect", ["--html", "a\x00"], "path names no file or folder"),
         ("inspect", ["--html", "\ud800"], "path names no file or folder"),
-        ("prepare", ["--data_dir", "s3://b/x"], "path is an address that is not supported"),
+        ("prepare", ["--data_dir", "az://b/x"], "path is an address that is not supported"),
         ("inspect", ["--html", "./chat.jsonl"], "--html would replace a file that is read - at"),
         ("stats", ["--json", "chat.jsonl"], "--json would replace a file that is read"),
         ("check", ["--split", "test"], "dataset jsonl_"),

@@ -17,7 +17,7 @@ from tulu_jax.models.lora import LoraConfig, abstract_adapters
 from .small_model import write_model
 
 HUGE = "9" * 30
-NO_PATHS = ["", "  ", "a\0b", "s3://bucket/x"]
+NO_PATHS = ["", "  ", "a\0b", "az://bucket/x"]
 NO_FOLDERS = [*NO_PATHS, "none", "junk", "empty_file", "empty", "dangling", "loop", "junk/x"]
 NO_FILES = [*NO_PATHS, "none", "junk", "empty_file", "empty", "dangling", "loop", "junk/x"]
 NO_OUTPUTS = [*NO_PATHS, "junk", "junk/x", "loop/x", "model"]

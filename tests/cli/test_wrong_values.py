@@ -13,7 +13,7 @@ from tulu_jax.train import bench, loop
 
 VALUES = (
     "", "None", "True", "-1", "1.5", "1e999", "36893488147419103232", "'text'", "[1]", "{'a': 1}",
-    "@LoraConfig()", "@OptimizerConfig", "%NOTHING", "s3://b/x", "a\0b", "(", "naïve 'quote",
+    "@LoraConfig()", "@OptimizerConfig", "%NOTHING", "az://b/x", "a\0b", "(", "naïve 'quote",
     "\ud800",
 )  # fmt: skip
 CHOSEN = 1 if THOROUGH else 3

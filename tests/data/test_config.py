@@ -18,7 +18,7 @@ from tulu_jax.errors import ConfigError
         ("encoding", "HF", "DataConfig.encoding is unknown - got 'HF' - expected hf or paper"),
         ("mixture", "", "mixture is not set"),
         ("tokenizer", None, "tokenizer is not set"),
-        ("tokenizer", "s3://bucket/tok", "TOKENIZER is an address that is not supported"),
+        ("tokenizer", "az://bucket/tok", "TOKENIZER is an address that is not supported"),
         ("data_dir", " ", "DATA_DIR names no file or folder"),
         ("raw_dir", 5, "DataConfig.raw_dir is not text - got 5"),
         ("seed", 2**65, "DataConfig.seed is out of range"),
