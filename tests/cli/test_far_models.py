@@ -15,8 +15,8 @@ from tulu_jax.checkpoint.arrays import CheckpointReader, complete_steps
 from tulu_jax.checkpoint.hf import kinds
 from tulu_jax.checkpoint.sharded import even_shares, read_sharded
 from tulu_jax.cli import main
-from tulu_jax.errors import CheckpointError
-from tulu_jax.places import hub, upload
+from tulu_jax.errors import CheckpointError, TuluError
+from tulu_jax.places import Address, hub, upload
 
 from .small_model import tulu, write_model
 
@@ -66,6 +66,15 @@ def test_there_and_back_is_byte_for_byte_the_same(far, local, tmp_path, capsys):
     assert left[0] == right[0]
     for one, other in zip(jax.tree.leaves(left[1]), jax.tree.leaves(right[1]), strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+@BOTH
+def test_a_run_in_a_bucket_that_is_not_there(far, local):
+    """Orbax meets it first; s3's library has errors of its own."""
+    run = Address(far.scheme, "no-such-bucket-here", "run")
+    with pytest.raises(TuluError, match=r"no such bucket|no-such-bucket-here") as error:
+        tulu("import", "--hf", local / "hf", "--model_dir", run)
+    assert "fault" not in str(error.value) and not run.exists()
 
 
 def test_answers_are_those_of_the_folder(far, local, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import secrets
@@ -14,7 +15,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from tulu_jax.places.address import Address, missing, settle
-from tulu_jax.places.errors import no_bucket
+from tulu_jax.places.errors import no_bucket, storage_error
 from tulu_jax.places.told import Stream, told
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ RETRY: RetryConfig = {
 }
 """Of other requests."""
 T = TypeVar("T")
+S3 = "s3://"
 MARK = "tulu-write"
 """By this an object says which write it is of."""
 
@@ -82,9 +84,10 @@ def register() -> None:
         """s3:// for fsspec."""
 
         protocol = "s3"
-        _ls, _info = _patient(FsspecStore._ls), _patient(FsspecStore._info)
-        _cat_file, _pipe_file = _patient(FsspecStore._cat_file), _patient(FsspecStore._pipe_file)
-        _rm_file = _patient(FsspecStore._rm_file)
+        _ls, _info = _patient(FsspecStore._ls, "list"), _patient(FsspecStore._info, "read")
+        _cat_file = _patient(FsspecStore._cat_file, "read")
+        _pipe_file = _patient(FsspecStore._pipe_file, "write")
+        _rm_file = _patient(FsspecStore._rm_file, "remove")
 
         def __init__(self, *_: Any, **__: Any) -> None:
             super().__init__("s3")
@@ -93,20 +96,24 @@ def register() -> None:
     fsspec.register_implementation("s3", Files, clobber=True)
 
 
-def _patient(method: Any) -> Any:
-    """The method, asked again where the connection broke."""
-    from obstore.exceptions import GenericError
+def _patient(method: Any, deed: str) -> Any:
+    """The method, asked again where the connection broke; what it raises then is ours."""
+    from obstore.exceptions import BaseError, GenericError, NotFoundError
 
-    async def again(*arguments: Any, **options: Any) -> Any:
-        end = time.monotonic() + PATIENCE_S
-        for wait_s in WAITS_S:
+    async def again(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        at, begun = f"{S3}{path.removeprefix(S3)}", time.monotonic()
+        for wait_s in (*WAITS_S, None):
             try:
-                return await method(*arguments, **options)
-            except GenericError:
-                if time.monotonic() > end:
-                    raise
+                return await method(self, path, *arguments, **options)
+            except NotFoundError as error:
+                raise FileNotFoundError(errno.ENOENT, "nothing lies there", at) from error
+            except BaseError as error:
+                seconds = time.monotonic() - begun
+                if "NoSuchBucket" in str(error):
+                    raise no_bucket(at) from error
+                if not isinstance(error, GenericError) or wait_s is None or seconds > PATIENCE_S:
+                    raise storage_error(error, deed=deed, at=at, seconds=seconds) from error
                 await asyncio.sleep(wait_s)
-        return await method(*arguments, **options)
 
     return again
 
