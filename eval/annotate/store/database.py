@@ -25,7 +25,10 @@ from tulu_jax.fields import check_fields, least, setting
 from tulu_jax.files import user_path
 
 CONNECTIONS = 48
-"""Of a server to its database, at most: no thread waits for one."""
+"""Of a server to its file of SQLite, at most: no thread waits for one."""
+POSTGRES_CONNECTIONS = 4
+"""Of a server to PostgreSQL, each a process there: more of them take each other's time. No thread
+holds two."""
 BUSY_SECONDS = 20
 TABLES_LOCK = 5001
 """PostgreSQL's number of the lock of who changes tables."""
@@ -162,7 +165,7 @@ def _engine(url: sa.URL) -> Engine:
     try:
         if url.drivername.startswith("postgresql"):
             return sa.create_engine(
-                url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True,
+                url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, pool_pre_ping=True,
                 connect_args={"connect_timeout": 10},
             )  # fmt: skip
         engine = sa.create_engine(
