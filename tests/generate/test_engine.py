@@ -17,17 +17,8 @@ from tulu_jax.generate import Engine, Request, Sampling
 from tulu_jax.models import ComputeConfig, LlamaConfig, abstract_params, forward
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 
-CONFIG = LlamaConfig(
-    vocab_size=40,
-    d_model=16,
-    d_ff=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    max_length=160,
-    norm_eps=1e-5,
-)
+CONFIG = LlamaConfig(vocab_size=40, d_model=16, d_ff=24, num_layers=2, num_heads=4, num_kv_heads=2,
+                     head_dim=4, max_length=160, norm_eps=1e-5)  # fmt: skip
 RNG = np.random.default_rng(0)
 LENGTHS = (3, 1, 18, 64, 65, 66, 101, 130)
 """About pieces of 64 tokens, and of 16."""
