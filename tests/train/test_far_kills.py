@@ -12,6 +12,7 @@ import signal
 import numpy as np
 import pytest
 from buckets import BOTH, free_port
+from thorough import THOROUGH
 
 from train import far_jobs
 from train.far_runs import fetched, fetched_state
@@ -32,7 +33,7 @@ from tulu_jax.places import download
 KILLS = int(os.environ.get("TULU_KILLS", "4"))
 FAULTS = {"p503": 0.05, "preset": 0.02, "pdrop": 0.02, "pcut": 0.02, "latency_ms": 30, "seed": 1}
 TOY = {"epochs": None, "train_steps": 8, "checkpoint_period": 1, "heldout_examples": 0,
-       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 10.0}  # fmt: skip
+       "keep_checkpoints": 3, "toy": True, "peer_timeout_s": 20.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -196,17 +197,16 @@ def test_killed_at_any_request_it_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_four_processes_without_a_common_folder_go_on_as_two_and_as_one(
-    machines, bucket, toy, tmp_path
-):
+def test_processes_without_a_common_folder_go_on_as_fewer(machines, bucket, toy, tmp_path):
+    """Two, then one; or four, two, one: four processes of JAX on two busy cores take minutes."""
     run = Run(bucket / "run", toy, tmp_path)
-    for count, step in ((4, 3), (2, 5)):
+    for count, step in ((4, 3), (2, 5)) if THOROUGH else ((2, 4),):
         port = free_port()
         children = [machines.start(run.place, TOY, port, each, count, 1) for each in range(count)]
         came = children[0].wait_for(f"step {step}  checkpoint")
-        assert came, [each.output[-3000:] for each in children]
+        assert came, "\n\n".join(each.output for each in children)
         children[-1].kill(signal.SIGKILL)
-        assert all(each.ended(60) for each in children)
+        assert all(each.ended(120) for each in children)
         run.look_after_kill()
         assert run.newest >= step - 1
     assert "RESULT 8 True" in machines.start(run.place, TOY).result()

@@ -13,7 +13,7 @@ import tempfile
 import attacks
 import false_passes
 import pytest
-from processes_of import descendants
+from processes_of import descendants, now
 
 from eval.sandbox import Limits, Program, run_programs
 
@@ -52,8 +52,9 @@ def nothing_left(tmp_path, monkeypatch):
 
     def seen():
         with open("/proc/sys/kernel/core_pattern") as stream:
-            return descendants(os.getpid()), os.listdir(temporary), stream.read()
+            return descendants(os.getpid(), start), os.listdir(temporary), stream.read()
 
+    start = now()
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
