@@ -183,7 +183,7 @@ def test_the_docs_show_what_is_printed(report, tmp_path, monkeypatch, capsys):
     exec(fences[0][1], {})
     shown = [(fences[1][1], fences[2][1]), (fences[3][1], fences[4][1]), (fences[5][1], None)]
     for command, printed in shown:
-        assert main(shlex.split(command)[1:]) == 0
+        assert main(shlex.split(command, comments=True)[1:]) == 0
         found = capsys.readouterr().out.replace(str(tmp_path), "...")
         if printed is not None:
             assert [line.rstrip() for line in found.splitlines()] == printed.splitlines()

@@ -14,12 +14,6 @@ from website.source import ROOT
 
 DOCS = ROOT / "docs"
 MIGRATION = sorted(DOCS.glob("from_*.md"))
-MARKED = [
-    DOCS / f"{name}.md"
-    for name in ("quickstart", "tutorial", "hardware", "tpu_pod", "reproduce")
-] + MIGRATION  # fmt: skip
-"""Pages each of whose blocks is run by a test or says what it needs."""
-
 ELSEWHERE = ("gcloud ", "kubectl ", "sbatch ", "srun ")
 
 
@@ -34,14 +28,6 @@ def test_every_page_is_in_the_menu_once():
     there = [stage.name_of(path) for path in DOCS.rglob("*.md")]
     menu = list(named(config["project"]["nav"]))
     assert sorted(menu) == sorted([*there, *stage.MORE_PAGES.values()])
-
-
-@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.name)
-def test_blocks_say_who_runs_them(page):
-    blocks = fences(page, "sh")
-    assert blocks
-    for block in blocks:
-        assert re.match(r"# (runs|goes on)\n|# needs .+\n", block), block
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
