@@ -138,12 +138,10 @@ def _most_helpful(
     skill: str, best: Outcome, second: Outcome, gain: Interval | None, lead: Interval
 ) -> str:
     name, other = best.data, second.data
-    sure = "beyond chance" if is_found(lead) else "not beyond chance"
-    said = f"{skill}: {name}, {interval(lead)} points over {other} ({sure})"
+    said = f"{skill}: {name}, {interval(lead)} points over {other} ({_sure(lead)})"
     if gain is None:
         return f"{said}."
-    does = "beyond chance" if is_found(gain) else "not beyond chance"
-    return f"{said}; {interval(gain)} over the base model as it is ({does})."
+    return f"{said}; {interval(gain)} over the base model as it is ({_sure(gain)})."
 
 
 def best_everywhere(base: str, singles: list[Outcome], differences: Differences) -> Section | None:
@@ -213,10 +211,9 @@ def mixing(
             words(f"{top.data}, {averages[top.name]:.1f}"),
             words(interval(over)), words(f"{len(behind)} of {len(tasks)}"),
         ]))  # fmt: skip
-        sure = "beyond chance" if is_found(over) else "not beyond chance"
         text.append(
             f"{name}: {interval(over)} points of the {average.title} over the best single dataset, "
-            f"{top.data} ({sure}); behind the task's best single dataset beyond "
+            f"{top.data} ({_sure(over)}); behind the task's best single dataset beyond "
             f"chance in {len(behind)} of {len(tasks)} tasks."
         )
     columns = [average.title, "best single dataset", "mixture over it", "tasks behind the best"]
@@ -237,31 +234,36 @@ def _value(average: Average, one: Outcome) -> float:
 
 
 # ---- base models ---------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Ends:
+    """The best and the worst, or the smallest and the largest, of several models."""
+
+    name: str
+    ends: tuple[str, str]
+    more: Interval
+    """By how much one is over the other."""
+    said: str
+
+
 def base_models(found: Findings, differences: Differences) -> Section | None:
     """Which base model is best where several were trained on the same data."""
-    rows: list[tuple[str, list[Cell]]] = []
-    text: list[str] = []
+    lines: list[_Ends] = []
     for dataset in dict.fromkeys(one.cell.dataset for one in found.tuned):
         ones = [one for one in found.tuned if one.cell.dataset == dataset]
         average = average_of(ones) if len(ones) > 1 else None
         if average is None:
             continue
         ones.sort(key=lambda one, of=average: -_value(of, one))
-        more = differences.skill(ones[-1], ones[0], _members(average))
-        rows.append((ones[0].data, [
-            *(words(f"{one.cell.model.name}: {_value(average, one):.1f}")
-              for one in (ones[0], ones[-1])),
-            words(interval(more)),
-        ]))  # fmt: skip
-        text.append(
-            f"On {ones[0].data} {ones[0].cell.model.name} is highest of {len(ones)} base "
-            f"models, {interval(more)} points over {ones[-1].cell.model.name} ({_sure(more)})."
-        )
-    if not rows:
-        return None
-    grid = Grid("trained on", ["highest", "lowest", "difference"], rows, None, False, len(rows),
-                ["points of the average that all have"])  # fmt: skip
-    return Section("bases", "What the base model matters", (*text,), (grid,))
+        best, worst = ones[0], ones[-1]
+        more = differences.skill(worst, best, _members(average))
+        ends = [f"{one.cell.model.name}: {_value(average, one):.1f}" for one in (best, worst)]
+        lines.append(_Ends(
+            best.data, (ends[0], ends[1]), more,
+            f"On {best.data} {best.cell.model.name} is highest of {len(ones)} base "
+            f"models, {interval(more)} points over {worst.cell.model.name} ({_sure(more)}).",
+        ))  # fmt: skip
+    return _ends_section("bases", "What the base model matters", "trained on",
+                         ("highest", "lowest"), lines)  # fmt: skip
 
 
 def _members(average: Average) -> list[str]:
@@ -270,8 +272,7 @@ def _members(average: Average) -> list[str]:
 
 def sizes(found: Findings, differences: Differences) -> Section | None:
     """The largest against the smallest model of a family on the same data."""
-    rows: list[tuple[str, list[Cell]]] = []
-    text: list[str] = []
+    lines: list[_Ends] = []
     keys = dict.fromkeys((one.cell.model.family, one.cell.dataset) for one in found.scored)
     for family, dataset in keys:
         ones = [
@@ -283,22 +284,30 @@ def sizes(found: Findings, differences: Differences) -> Section | None:
         average = average_of(ones) if family and len(ones) > 1 else None
         if average is None or ones[0].cell.model.size == ones[-1].cell.model.size:
             continue
-        more = differences.skill(ones[0], ones[-1], _members(average))
-        line = f"{family}, {ones[0].data}"
-        rows.append((line, [
-            *(words(f"{one.cell.model.size}: {_value(average, one):.1f}")
-              for one in (ones[0], ones[-1])),
-            words(interval(more)),
-        ]))  # fmt: skip
-        text.append(
-            f"{line}: {ones[-1].cell.model.size} is {interval(more)} points from "
-            f"{ones[0].cell.model.size} ({_sure(more)})."
-        )
-    if not rows:
+        small, large = ones[0], ones[-1]
+        more = differences.skill(small, large, _members(average))
+        ends = [f"{one.cell.model.size}: {_value(average, one):.1f}" for one in (small, large)]
+        name = f"{family}, {small.data}"
+        lines.append(_Ends(
+            name, (ends[0], ends[1]), more,
+            f"{name}: {large.cell.model.size} is {interval(more)} points from "
+            f"{small.cell.model.size} ({_sure(more)}).",
+        ))  # fmt: skip
+    return _ends_section("sizes", "What size matters", "family and data",
+                         ("smallest", "largest"), lines)  # fmt: skip
+
+
+def _ends_section(
+    name: str, title: str, corner: str, columns: tuple[str, str], lines: list[_Ends]
+) -> Section | None:
+    if not lines:
         return None
-    grid = Grid("family and data", ["smallest", "largest", "difference"], rows, None, False,
-                len(rows), ["points of the average that both have"])  # fmt: skip
-    return Section("sizes", "What size matters", (*text,), (grid,))
+    rows: list[tuple[str, list[Cell]]] = [
+        (one.name, [*map(words, one.ends), words(interval(one.more))]) for one in lines
+    ]
+    grid = Grid(corner, [*columns, "difference"], rows, None, False, len(rows),
+                ["points of the average that all have"])  # fmt: skip
+    return Section(name, title, tuple(one.said for one in lines), (grid,))
 
 
 def _sure(one: Interval) -> str:
