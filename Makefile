@@ -6,14 +6,20 @@ NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 SHARED := $(if $(TULU_SHARED),$(abspath $(TULU_SHARED)))
+SNAKEMAKE_VENV ?= .venv-snakemake
 
-.PHONY: help demo test test-newest lint format site bench constraints clean
+.PHONY: help demo study test test-newest lint format site bench constraints snakemake clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.core  ## train a small LLaMA on instructions, score it, export it
 	$(BIN)/tulu demo --dir $(DEMO_DIR)
+
+study: $(VENV)/.study $(SNAKEMAKE_VENV)/.made  ## the paper's study at tiny size, and its report (TULU_SHARED names the samples)
+	TULU_SHARED=$(SHARED) $(BIN)/tulu study run study/tiny --jobs 2 --snakemake $(SNAKEMAKE_VENV)/bin/snakemake
+
+snakemake: $(SNAKEMAKE_VENV)/.made  ## Snakemake, in an environment of its own
 
 test: lint  ## lint, types and all tests (set TULU_SHARED for those on real data)
 	TULU_SHARED=$(SHARED) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
@@ -53,5 +59,14 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.core
 
-clean:  ## remove the virtual environment and the demo
-	rm -rf $(VENV) $(DEMO_DIR)
+$(VENV)/.study: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[annotate,ifeval]'
+	touch $@ $(VENV)/.core
+
+$(SNAKEMAKE_VENV)/.made: constraints-snakemake.txt
+	$(PYTHON) -m venv $(SNAKEMAKE_VENV)
+	$(SNAKEMAKE_VENV)/bin/pip install --quiet --requirement constraints-snakemake.txt
+	touch $@
+
+clean:  ## remove the virtual environments and the demo
+	rm -rf $(VENV) $(SNAKEMAKE_VENV) $(DEMO_DIR)

@@ -7,10 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from eval.study.workflow import SNAKEMAKE
 from tulu_jax.cli import eval_compare, evaluate, exporter, generate, importer, train
 from tulu_jax.cli.gin_config import load_train_config, parse_overrides
 from tulu_jax.cli.main import main, make_parser
@@ -95,6 +97,15 @@ def test_targets_of_make_exist():
     assert {"demo", "test"} <= shown_targets <= targets
 
 
+def test_snakemake_is_pinned_to_one_version():
+    pins = (ROOT / "constraints-snakemake.txt").read_text().splitlines()
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extra["optional-dependencies"]["study"] == [SNAKEMAKE] and SNAKEMAKE in pins
+    shown = re.findall(r"snakemake==[\d.]+", (ROOT / "docs" / "study.md").read_text())
+    assert shown and set(shown) == {SNAKEMAKE}
+    assert "--requirement constraints-snakemake.txt" in (ROOT / "Makefile").read_text()
+
+
 def test_tree_of_readme_exists():
     tree = README.read_text().split("## The tree")[1].split("```")[1]
     paths = [line.split()[0] for line in tree.splitlines() if line.strip()]
@@ -116,6 +127,32 @@ def test_modules_named_by_guards_exist():
     assert [
         n for n in named if not (ROOT / "tulu_jax" / n).exists() and not (ROOT / n).exists()
     ] == []
+
+
+MARK = re.compile(r"# (runs|goes on)(,? .+)?\n|# needs .+\n")
+RUN_HERE = {
+    "tutorial.md": "tests/website/test_tutorial.py",
+    "report.md": "tests/cli/test_report.py",
+    "add_a_benchmark.md": "tests/eval/harness/test_add_a_benchmark.py",
+}
+"""Pages whose commands are run, and by what; Python that `# runs` is run below."""
+
+
+@pytest.mark.parametrize("page", PAGES[2:], ids=lambda page: page.name)
+def test_blocks_say_who_runs_them(page):
+    for language in ("sh", "python"):
+        for block in fences(page, language):
+            assert MARK.match(block), block
+
+
+def test_commands_that_run_are_run_by_a_test():
+    found = {
+        page.name for page in PAGES[2:] for block in fences(page, "sh")
+        if not block.startswith("# needs ")
+    }  # fmt: skip
+    assert found == set(RUN_HERE)
+    for page, test in RUN_HERE.items():
+        assert f'"{page}"' in (ROOT / test).read_text()
 
 
 def snippets():

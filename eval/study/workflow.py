@@ -19,9 +19,12 @@ from eval.study.state import DONE, STEP
 from eval.study.study import KINDS
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import json_or_none, write_json, write_whole
+from tulu_jax.places import Address
 from tulu_jax.processes import try_lock
 
 SNAKEFILE, LOCK = "Snakefile", ".lock"
+SNAKEMAKE = "snakemake==9.27.1"
+"""What this was tried with, as pip takes it."""
 OPTIONS = (
     "--keep-going",
     *("--rerun-triggers", "input", "params"),  # an edit of our code must not train anew
@@ -72,6 +75,8 @@ def write_workflow(table: Table) -> Path:
             "settings": step.settings,
             "parents": [parent.folder for parent in step.parents],
         }
+        if isinstance(table.home, Address):
+            said["home"] = str(table.home)
         if step.kind in table.study.submit:
             said["program"] = submitter(table, step)
         path = root / step.folder / STEP
@@ -88,7 +93,9 @@ def submitter(table: Table, step: Step) -> list[str]:
     """
     text = table.study.submit[step.kind]
     models = (c.model for c in table.cells if any(one.key == step.key for one in c.steps))
-    known = {"name": step.name, "key": step.key, "topology": next(models).topology or "local"}
+    model = next(models, None)  # none of what people compare
+    topology = (model and model.topology) or "local"
+    known = {"name": step.name, "key": step.key, "topology": topology}
     try:
         return [part.format(**known) for part in shlex.split(text)]
     except (KeyError, IndexError, ValueError) as error:
@@ -112,8 +119,9 @@ def find_snakemake(given: Path | None) -> str:
         "Snakemake is not there" if given else "Snakemake is not installed",
         got=given,
         expected="its program, snakemake",
-        do="pip install 'tulu-jax[study]' into an environment of its own, since it wants an older "
-        "packaging, and name its program with --snakemake or in PATH",
+        do=f"python -m venv snakemake && snakemake/bin/pip install {SNAKEMAKE} (an environment of "
+        "its own, since it wants an older packaging; in the repository: make snakemake), and "
+        "--snakemake snakemake/bin/snakemake",
     )
 
 
@@ -144,7 +152,7 @@ def _locked(table: Table) -> Iterator[int]:
         if try_lock(held) is False:
             raise ConfigError(
                 "the study is being run already",
-                at=table.root,
+                at=table.home,
                 do="wait for it (tulu study status), or end its processes",
             )
         yield held
