@@ -57,7 +57,7 @@ COMMANDS = (
 TRAINING = ("train", "demo", "bench")
 """Commands that gain from memory that is kept."""
 
-OWN_ARGUMENTS = ("train", "plan", "eval", "study")
+OWN_ARGUMENTS = ("train", "plan", "eval", "report", "study")
 """Commands that take what their parsers do not know: `--gin.NAME=VALUE`, or words of their own."""
 
 COPYING = ("import", "export")

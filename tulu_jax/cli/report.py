@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.flags import new_command, path_argument
+from tulu_jax.errors import ConfigError
+from tulu_jax.files import user_path
 
 if TYPE_CHECKING:
     from eval.report.board import Board
@@ -25,6 +27,7 @@ examples:
   tulu report results/base results/tuned --base llama-7b
   tulu report results/* --format latex > table.tex
   tulu report results/base results/tuned --paper tulu-7b --html report.html
+  tulu report study/tiny --html report.html      a whole study: its gin file, see tulu study
 """
 
 WIDE = 10_000
@@ -46,9 +49,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "results",
         nargs="+",
-        type=path_argument,
+        type=_results,
         metavar="RESULTS",
-        help="--save_dir of a result or a suite, or a folder of suites",
+        help="--save_dir of a result or a suite, or a folder of suites; or the gin file of a "
+        "study, alone, with --gin.NAME=VALUE as in `tulu study report`",
     )
     parser.add_argument("--base", metavar="NAME", help="show differences to this model")
     parser.add_argument(
@@ -71,17 +75,29 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--html", type=path_argument, metavar="FILE", help="write a page that a browser opens"
     )
+    parser.set_defaults(no_links=False)
+
+
+def _results(text: str) -> str:
+    path_argument(text)
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table, writes the page; the exit status."""
+    if len(args.results) == 1 and _is_study(args.results[0]):
+        return _report_study(args)
+    if args.overrides:
+        raise ConfigError("unknown arguments", got=" ".join(args.overrides),
+                          do="see tulu report --help")  # fmt: skip
     from eval.harness.reading import refuse_own_file
     from eval.report.board import read_board
     from eval.report.grid import make_grid
     from tulu_jax.console import plain_console, print_line
 
     refuse_own_file(args.html, "--html")
-    board = read_board(args.results, paper=args.paper or ["auto"], base=args.base)
+    folders = [user_path(text) for text in args.results]
+    board = read_board(folders, paper=args.paper or ["auto"], base=args.base)
     grid = make_grid(board, layout=args.rows, by_dataset=args.datasets)
     _print(args.format, board, grid)
     if args.html:
@@ -93,6 +109,35 @@ def run(args: argparse.Namespace) -> int:
     for line in board.warnings:
         print_line(errors, _clean(line), "yellow")
     return 0
+
+
+def _is_study(text: str) -> bool:
+    """Whether it is a gin file, or names one of ours; its folder may lie here by the same name."""
+    from eval.study.workflow import SNAKEFILE
+    from tulu_jax.cli.gin_files import config_folder
+    from tulu_jax.cli.study_gin import ENDING
+
+    if text.endswith(ENDING):
+        return True
+    path = user_path(text)
+    known = not path.exists() or (path / SNAKEFILE).is_file()
+    return known and (config_folder() / f"{text}{ENDING}").is_file()
+
+
+def _report_study(args: argparse.Namespace) -> int:
+    """As `tulu study report`.
+
+    Raises: ConfigError for a flag that a study has nothing to do with; as `tulu study report`.
+    """
+    from tulu_jax.cli.study import read_table
+    from tulu_jax.cli.study_report import report_study
+
+    given = {"--base": args.base, "--paper": args.paper, "--datasets": args.datasets,
+             "--rows": args.rows != "auto"}  # fmt: skip
+    for flag in (flag for flag, value in given.items() if value):
+        raise ConfigError(f"{flag} has no effect", got=f"a study, {args.results[0]}",
+                          do="leave it out")  # fmt: skip
+    return report_study(read_table(args.results[0], args.overrides), args)
 
 
 def print_tables(folders: Sequence[Path]) -> None:
