@@ -115,7 +115,9 @@ Answers = dict[str, tuple[str, str]]
 """Prompt and output by id."""
 
 
-def pair_up(first: Path, second: Path, names: Sequence[str] = ()) -> tuple[list[Instance], int]:
+def pair_up(
+    first: Path, second: Path, names: Sequence[str] = (), groups: Sequence[str] = ()
+) -> tuple[list[Instance], int]:
     """The instances that two models answered, and how many only one of them did.
 
     Args:
@@ -124,12 +126,13 @@ def pair_up(first: Path, second: Path, names: Sequence[str] = ()) -> tuple[list[
         and `eval.predict`.
       second: the same of the other.
       names: what the models are called, in place of what the files say.
+      groups: of which instances are taken (AlpacaEval's files call a group `dataset`); all without.
 
     Raises:
       DataError: a file is missing or damaged, the two share no instance, or asked other prompts
         under one id.
     """
-    answers, found = zip(*(read_answers(path) for path in (first, second)), strict=True)
+    answers, found = zip(*(read_answers(path, groups) for path in (first, second)), strict=True)
     models = tuple(names) or found
     check_models(models[0], models[1], f"{first} and {second}: --names")
     both = [name for name in answers[0] if name in answers[1]]
@@ -147,8 +150,8 @@ def pair_up(first: Path, second: Path, names: Sequence[str] = ()) -> tuple[list[
     return instances, len(answers[0].keys() ^ answers[1].keys())
 
 
-def read_answers(path: Path) -> tuple[Answers, str]:
-    """What one model answered, and the name that the files give it.
+def read_answers(path: Path, groups: Sequence[str] = ()) -> tuple[Answers, str]:
+    """What one model answered, of these groups if any, and the name that the files give it.
 
     Raises: DataError, as `pair_up`.
     """
@@ -156,7 +159,7 @@ def read_answers(path: Path) -> tuple[Answers, str]:
         if (path / RUN).is_file():
             result = read_result(path)
             rows = list(result.texts(result.instances))
-            return _answers(rows, path / PREDICTIONS), result.model
+            return _answers(_of(rows, groups, path), path / PREDICTIONS), result.model
         inner = path / "model_outputs.json"
         if not inner.is_file():
             raise DataError("folder holds no answers", at=path,
@@ -167,7 +170,26 @@ def read_answers(path: Path) -> tuple[Answers, str]:
     if len(generators) > 1:
         raise DataError("answers are of several models", got=sorted(generators)[:4], at=path,
                         expected="one generator")  # fmt: skip
-    return _answers(rows, path), generators.pop() if generators else path.stem
+    return _answers(_of(rows, groups, path), path), generators.pop() if generators else path.stem
+
+
+def _of(
+    rows: Sequence[dict[str, Any]], groups: Sequence[str], path: Path
+) -> Sequence[dict[str, Any]]:
+    """The rows of these groups; all without any."""
+    if not groups:
+        return rows
+    found = [_group(row) for row in rows]
+    for name in groups:
+        if name not in found:
+            known = sorted({str(one) for one in found if one is not None})
+            raise DataError("there is no instance of a group", got=repr(name), at=path,
+                            expected=" or ".join(known[:20]) or "rows with a group")  # fmt: skip
+    return [row for row, group in zip(rows, found, strict=True) if group in groups]
+
+
+def _group(row: dict[str, Any]) -> Any:
+    return row.get("group", row.get("dataset"))
 
 
 def _answers(rows: Sequence[dict[str, Any]], path: Path) -> Answers:

@@ -10,15 +10,19 @@ from typing import Any
 
 from eval.annotate.chart import win_chart
 from eval.annotate.figures import Share, compute
+from eval.annotate.records import Annotation
 from eval.annotate.sheet import read_sheet
 from eval.judge.bias import correlate
 from eval.report.grid import Cell, Grid
 from eval.report.paper import read_records
 from eval.report.tasks import task_of
+from eval.study.cells import Table
 from eval.study.paper import plain_label
+from eval.study.people import database
 from eval.study.results import Findings, Outcome
-from eval.study.tables import Place, Section, words
-from tulu_jax.errors import DataError
+from eval.study.state import state_of
+from eval.study.tables import Link, Section, words
+from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import read_json
 
 PAPER_R = 0.96
@@ -38,12 +42,12 @@ class Point:
     """Pearson's r of the two over its instances."""
 
 
-def judge_section(found: Findings, place: Place) -> list[Section]:
+def judge_section(found: Findings, place: Link) -> list[Section]:
     """The judge's bias to length, a section a task that is judged by pairs."""
     return [one for task in found.board.tasks if (one := _judge(found, task, place)) is not None]
 
 
-def _judge(found: Findings, task: str, place: Place) -> Section | None:
+def _judge(found: Findings, task: str, place: Link) -> Section | None:
     read = [(one, _metrics(one, task)) for one in found.scored if task in one.model.numbers]
     points = [
         (one, point, said)
@@ -167,15 +171,18 @@ def _ends(values: list[float]) -> tuple[float, float]:
 
 
 # ---- people --------------------------------------------------------------------------------------
-def human_section(sheets: list[str]) -> Section | None:
-    """What people said of pairs of models, as `tulu annotate export` writes it.
+def human_section(table: Table) -> Section | None:
+    """What people said of pairs of models: of the study's own web applications, and of sheets.
 
-    Raises: DataError for a sheet that cannot be read.
+    Raises: DataError for a sheet that cannot be read; ConfigError for such a database.
     """
-    if not sheets:
+    answers = [one for sheet in table.study.human_sheets for one in read_sheet(Path(sheet))[0]]
+    for one in table.people:
+        if state_of(table.root, one.step) == "done":
+            answers += _answers(table.root / database(one.step))
+    if not answers:
         return None
-    read = [read_sheet(Path(sheet)) for sheet in sheets]
-    figures = compute([one for rows, _ in read for one in rows])
+    figures = compute(answers)
     theirs = {
         plain_label(record["label"]): record["human_acceptance_pct"]
         for record in read_records()
@@ -196,6 +203,21 @@ def human_section(sheets: list[str]) -> Section | None:
                 False, len(rows), ["intervals of 95 %, bootstrap over instances"])  # fmt: skip
     said = (f"{figures.annotations:,} annotations of {figures.evaluators} people.",)
     return Section("human", "Human evaluation (figure 3)", said, (grid,), win_chart(figures.pairs))
+
+
+def _answers(path: Path) -> list[Annotation]:
+    """What people have said so far in a web application."""
+    try:
+        from eval.annotate.store.annotations import read_annotations
+        from eval.annotate.store.database import open_database
+    except ModuleNotFoundError as error:
+        raise ConfigError("packages of human evaluation are missing", got=error.name,
+                          do="pip install 'tulu-jax[annotate]'") from error  # fmt: skip
+    opened = open_database(str(path))
+    try:
+        return read_annotations(opened)
+    finally:
+        opened.close()
 
 
 def _share(one: Share) -> str:

@@ -12,7 +12,7 @@ from eval.study.findings import findings
 from eval.study.judged import human_section, judge_section
 from eval.study.results import Findings
 from eval.study.tables import (
-    Place,
+    Link,
     Section,
     benchmarks_section,
     cells_section,
@@ -29,19 +29,18 @@ MOST_WARNINGS = 40
 """So many remarks on results are told."""
 
 
-def sections(found: Findings, place: Place) -> list[Section]:
+def sections(found: Findings, place: Link) -> list[Section]:
     """The parts of a report; `place` says where a number of a file leads to.
 
     Raises: DataError for files of results that cannot be read.
     """
-    study = found.table.study
     made = [
         datasets_section(found, place),
         models_section(found),
         losses_section(found, place),
         *findings(found),
         *judge_section(found, place),
-        human_section(list(study.human_sheets)),
+        human_section(found.table),
         benchmarks_section(found, place),
         cells_section(found, place),
         _remarks(found.board.warnings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ def data_name(dataset: str) -> str:
     if (named := paper_data(dataset)) != dataset:
         return named
     parts = [paper_data(task) for task in get_mixture(dataset).tasks]
-    return " + ".join(part.removeprefix("tulu_") for part in parts)
+    return " + ".join(os.path.basename(part).removeprefix("tulu_") for part in parts)
 
 
 def read_study(table: Table) -> Findings:
@@ -145,7 +146,7 @@ def read_study(table: Table) -> Findings:
                         f"{', '.join(missing)}")  # fmt: skip
     if not any(one.model.results or one.losses for one in outcomes):
         raise DataError(
-            "nothing of the study is done that could be reported", at=table.root,
+            "nothing of the study is done that could be reported", at=table.home,
             do="run it: tulu study run",
         )  # fmt: skip
     board = make_board([one.model for one in outcomes], warnings, paper=("none",))

@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
 from tulu_jax.console import visible
-from tulu_jax.data.mixtures import get_mixture
+from tulu_jax.data.mixtures import all_mixtures, get_mixture, split_names
+from tulu_jax.data.specs import all_specs
 from tulu_jax.errors import ConfigError
-from tulu_jax.fields import Check, check_fields, least, one_of, setting
+from tulu_jax.fields import Check, between, check_fields, least, one_of, setting
 from tulu_jax.files import user_path
 
-Kind = Literal["prepare", "train", "export", "losses", "evaluate", "report"]
-KINDS: tuple[Kind, ...] = ("prepare", "train", "export", "losses", "evaluate", "report")
+Kind = Literal["prepare", "train", "export", "losses", "evaluate", "report", "annotate"]
+KINDS: tuple[Kind, ...] = (
+    "prepare", "train", "export", "losses", "evaluate", "report", "annotate",
+)  # fmt: skip
 """Of steps, in the order in which a cell is made."""
 NONE = "none"
 """In place of a dataset: the base model as it is."""
@@ -25,6 +28,17 @@ NAME = Check(
 )  # fmt: skip
 NOT_NEGATIVE = Check(lambda value: value >= 0, "0 or more")
 OUTPUT_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def whole_name(name: str) -> str:
+    """The whole name of a task or mixture; a file of the user's own goes by its absolute path.
+
+    Raises: as `get_mixture`.
+    """
+    known = {**all_specs(), **all_mixtures()}
+    parts = [get_mixture(part).name for part in split_names(name)]
+    parts = [part if part in known else str(user_path(part)) for part in parts]
+    return get_mixture(",".join(parts) or name).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +156,7 @@ class Grid:
         for field in ("models", "datasets"):
             if not getattr(self, field):
                 raise ConfigError(f"Grid.{field} is empty", expected="one or more")
-        whole = tuple(n if n == NONE else get_mixture(n).name for n in self.datasets)
+        whole = tuple(n if n == NONE else whole_name(n) for n in self.datasets)
         object.__setattr__(self, "datasets", whole)
         for model in self.models:
             trains = any(name != NONE for name in self.datasets)
@@ -164,6 +178,40 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HumanEvaluation:
+    """Pairs of cells whose answers people compare, in one web application.
+
+    Raises: ConfigError naming the field.
+    """
+
+    name: str = setting(check=NAME, help="what its pages call it")
+    pairs: Sequence[Sequence[str]] = setting(
+        help="names of two cells each: [['llama-65b+v1_human_gpt', 'llama-7b+v1_human_gpt']]"
+    )
+    task: str = setting("alpaca_eval", help="whose answers, a task that both are put through")
+    groups: Sequence[str] = setting((), help="of its instances these groups only")
+    limit: int | None = setting(None, least(1), help="draw so many instances from all pairs")
+    annotators: int = setting(2, between(1, 1000), help="people for each instance of the overlap")
+    overlap: float = setting(0.2, between(0, 1), help="share of instances that so many annotate")
+
+    def __post_init__(self) -> None:
+        """Checks types and names."""
+        check_fields(self)
+        find_task(self.task)
+        if not self.pairs:
+            raise ConfigError("HumanEvaluation.pairs is empty", at=repr(self.name),
+                              expected="one pair or more")  # fmt: skip
+        for pair in self.pairs:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise ConfigError("people compare two cells", got=repr(list(pair)),
+                                  at=f"HumanEvaluation {self.name!r}",
+                                  expected="a list of two names")  # fmt: skip
+        if len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
+            raise ConfigError("people compare a pair twice", got=repr(list(self.pairs)),
+                              at=f"HumanEvaluation {self.name!r}", do="leave one out")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """Grids, and where everything lies. Its macros are set by `--gin.NAME=VALUE`.
 
@@ -171,14 +219,18 @@ class Study:
     """
 
     name: str = setting(check=NAME, help="what tables call it")
-    folder: str = setting(path=True, macro="STUDY_DIR", help="where everything is made")
-    models_dir: str = setting(path=True, macro="MODELS_DIR", help="where base models lie")
+    folder: str = setting(path="place", macro="STUDY_DIR", help="where everything is made")
+    models_dir: str = setting(path="place", macro="MODELS_DIR", help="where base models lie")
     raw_dir: str | None = setting(
         None, path=True, macro="RAW_DIR", help="raw files, a folder a dataset; None downloads them"
     )
     eval_data_dir: str = setting(
         "data/eval", path=True, macro="EVAL_DATA_DIR", help="the benchmarks' data, a folder each"
     )
+    scratch_dir: str | None = setting(
+        None, path=True, macro="SCRATCH_DIR",
+        help="of a STUDY_DIR in a bucket the small files here (default ~/.cache/tulu_jax_studies)",
+    )  # fmt: skip
     export_dtype: str = setting(
         "bfloat16", one_of(*OUTPUT_DTYPES), macro="EXPORT_DTYPE", help="of exported weights"
     )
@@ -201,14 +253,15 @@ class Study:
         "{topology} filled in: {'train': 'python -m eval.study.tpu --topology {topology} ...'}",
     )  # fmt: skip
     grids: Sequence[Grid] = setting(help="what is put together")
+    people: Sequence[HumanEvaluation] = setting((), help="whose answers people compare")
 
     def __post_init__(self) -> None:
         """Checks types, and that names mean one thing each."""
         check_fields(self)
         if not self.grids:
             raise ConfigError("Study.grids is empty", expected="one grid or more")
-        for task in self.options:
-            get_mixture(task)
+        options = {whole_name(task): values for task, values in self.options.items()}
+        object.__setattr__(self, "options", options)
         for name in ("resources", "submit"):
             for kind in getattr(self, name):
                 if kind not in KINDS:
@@ -218,7 +271,7 @@ class Study:
             if not name.isidentifier():
                 raise ConfigError("a resource has a name that Snakemake cannot take",
                                   got=repr(name), at="Study.resources")  # fmt: skip
-        named = {get_mixture(data).name: name for data, name in self.names.items()}
+        named = {whole_name(data): name for data, name in self.names.items()}
         if len(set(named.values())) < len(named):
             raise ConfigError("two mixtures have one name", got=repr(dict(self.names)),
                               at="Study.names", do="rename one")  # fmt: skip

@@ -12,12 +12,12 @@ from eval.harness.reading import PREDICTIONS
 from eval.report.grid import Cell, Grid, TextCell
 from eval.report.paper import PaperRow, paper_data, paper_rows
 from eval.report.tasks import AVERAGES, Average, Number, task_of
-from eval.study.cells import LOSSES, exported
+from eval.study.cells import LOSSES
 from eval.study.results import Findings, Interval, Outcome, data_name, size_of
 from eval.study.study import NONE
 from tulu_jax.data.mixtures import get_mixture
 
-Place = Callable[[str], str | None]
+Link = Callable[[str], str | None]
 """The address of a path within the study's folder; None where nothing is to be linked."""
 REFERENCE = ("LLaMa", "13B")
 """The paper's base model of its table of datasets."""
@@ -115,7 +115,7 @@ def interval(found: Interval, digits: int = 1, *, sign: bool = True) -> str:
 def score_grid(
     outcomes: Sequence[Outcome],
     tasks: Sequence[str],
-    place: Place,
+    place: Link,
     *,
     name: Callable[[Outcome], str],
     corner: str,
@@ -146,7 +146,7 @@ def _name_of(average: Average | None) -> list[str]:
     return [average.name] if average else []
 
 
-def _score(one: Outcome, task: str, place: Place) -> Cell:
+def _score(one: Outcome, task: str, place: Link) -> Cell:
     number = one.model.numbers.get(task)
     if number is None:
         return Cell()
@@ -160,7 +160,7 @@ def _usual_n(outcomes: Sequence[Outcome], task: str) -> int | None:
 
 
 # ---- sections ------------------------------------------------------------------------------------
-def datasets_section(found: Findings, place: Place) -> Section | None:
+def datasets_section(found: Findings, place: Link) -> Section | None:
     """Table 3 of the paper: what one base model learned from each dataset."""
     base = main_base(found.scored)
     if base is None:
@@ -224,7 +224,7 @@ def _paper_average(one: Outcome | None, average: Average) -> Cell:
     return Cell(row.numbers.get(average.name))
 
 
-def benchmarks_section(found: Findings, place: Place) -> Section | None:
+def benchmarks_section(found: Findings, place: Link) -> Section | None:
     """Tables 5 and 7: every cell by every task."""
     if not found.scored:
         return None
@@ -241,7 +241,7 @@ def benchmarks_section(found: Findings, place: Place) -> Section | None:
     return Section("benchmarks", "Every cell by benchmark (tables 5 and 7)", tables=(grid,))
 
 
-def losses_section(found: Findings, place: Place) -> Section | None:
+def losses_section(found: Findings, place: Link) -> Section | None:
     """Loss of every model on every dataset's held-out conversations, a table a base model."""
     grids = []
     for name in dict.fromkeys(one.cell.model.name for one in found.measured):
@@ -268,7 +268,7 @@ def losses_section(found: Findings, place: Place) -> Section | None:
     return Section("losses", "Held-out loss of every model on every dataset", said, tuple(grids))
 
 
-def _loss(one: Outcome, task: str, best: float | None, place: Place) -> Cell:
+def _loss(one: Outcome, task: str, best: float | None, place: Link) -> Cell:
     if task not in one.losses:
         return Cell()
     (step,) = one.cell.of("losses")
@@ -276,7 +276,7 @@ def _loss(one: Outcome, task: str, best: float | None, place: Place) -> Cell:
     return words(f"{loss:.3f}", place(f"{step.folder}/{LOSSES}"), tied=loss == best)
 
 
-def cells_section(found: Findings, place: Place) -> Section:
+def cells_section(found: Findings, place: Link) -> Section:
     """Where every cell's numbers come from."""
     rows: list[tuple[str, list[Cell]]] = []
     for one in found.outcomes:
@@ -287,7 +287,7 @@ def cells_section(found: Findings, place: Place) -> Section:
             words(one.state),
             words(digest[:12] if digest else "–"),
             words(train[0].folder, place(f"{train[0].folder}/run")) if train else words("–"),
-            words(export[0].key, place(exported(export[0]))) if export else words("–"),
+            words(export[0].key, place(f"{export[0].folder}/{one.name}")) if export else words("–"),
             words(" ".join(step.key for step in evaluations) or "–",
                   place(f"{evaluations[0].folder}/results") if evaluations else None),
         ]))  # fmt: skip

@@ -164,3 +164,24 @@ def test_no_message_shows_the_password_of_a_database(annotate, tmp_path):
     for words in (["report", url], ["user", "shut", "x", "--db", url], ["serve", "--db", url]):
         err = annotate(*words, status=2).err
         assert "database cannot be used" in err and "geheim" not in err
+
+
+def test_groups_of_answers_are_taken_and_a_study_that_is_there_is_left(annotate, tmp_path):
+    for model in "mn":
+        rows = [{"id": i, "prompt": f"p{i}", "output": model, "group": "xyz"[i % 3]}
+                for i in range(6)]  # fmt: skip
+        (tmp_path / f"{model}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    files = ("--predictions", tmp_path / "m.jsonl", tmp_path / "n.jsonl")
+    make = ("make", "--db", tmp_path / "s.db", *files, "--group", "x", "--group", "z")
+    assert "4 instances, " in annotate(*make).out
+    before = (tmp_path / "s.db").read_bytes()
+    assert "s.db: there is a study already" in annotate(*make, "--if_absent").out
+    assert (tmp_path / "s.db").read_bytes() == before
+    assert "there is a database already" in annotate(*make, status=2).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl", "n.jsonl", "s.db"]
+    (tmp_path / "empty.db").touch()
+    refused = annotate("make", "--db", tmp_path / "empty.db", *files, "--if_absent", status=2)
+    assert "there is a database already" in refused.err
+    refused = annotate("make", "--db", tmp_path / "t.db", *files, "--group", "w", status=2).err
+    assert re.search(r"no instance of a group - got 'w' at .* - expected x or y or z", refused)
+    assert not (tmp_path / "t.db").exists()

@@ -113,7 +113,8 @@ def test_every_command_is_one_that_parses(paper):
         args, rest = parser.parse_known_args(step.argv)
         assert args.command == step.argv[0]
         assert not rest or step.kind == "train"
-    assert {kind for kind, _ in seen} == {"prepare", "train", "export", "evaluate", "report"}
+    kinds = {"prepare", "train", "export", "evaluate", "report", "annotate"}
+    assert {kind for kind, _ in seen} == kinds
 
 
 def test_plan_says_what_every_cell_takes(toy, study, tmp_path):
@@ -343,3 +344,38 @@ def test_a_run_that_leaves_something_undone_fails(toy, study, tmp_path):
     table = load_table(file, [folder])
     assert (table.root / "Snakefile").read_text().count("rule ") == 8
     assert (table.root / table.steps[0].folder / "step.json").is_file()
+
+
+def test_tulu_report_takes_a_study(toy, study, tmp_path, monkeypatch, capsys):
+    file, folder = toy(), f"--gin.STUDY_DIR={tmp_path / 's'}"
+    table = load_table(file, [folder])
+    (step,) = table.cells[1].of("evaluate")
+    mark(table, step, "done.json")
+    write_result(table.root / results(step) / "tulu_demo", [row("q", 1)], task="tulu_demo")
+    wanted = study("report", file, folder, "--format", "markdown").out
+    assert main(["report", file, folder, "--format", "markdown"]) == 0
+    assert capsys.readouterr().out == wanted and "# Study toy" in wanted
+    assert main(["report", file, folder, "--base", "x"]) == 2
+    assert "--base has no effect - got a study, " in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["report", "study/paper"]) == 2
+        assert "nothing of the study is done" in capsys.readouterr().err
+        (tmp_path / "study" / "paper").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "study" / "paper" / "Snakefile").touch()
+    assert main(["report", str(tmp_path), "--gin.STUDY_DIR=x"]) == 2
+    assert "unknown arguments - got --gin.STUDY_DIR=x - see" in capsys.readouterr().err
+
+
+def test_plan_shows_what_people_compare(paper):
+    shown = "\n".join(study_plan.people(plan_of(paper)))
+    assert shown.count("answers to alpaca_eval (selfinstruct, vicuna): waiting") == 3
+    for other in ("gpt-3.5-turbo-0301", "llama-7b+v1_human_gpt", "llama-65b+v1_human"):
+        assert f"people compare llama-65b+v1_human_gpt and {other}, answers" in shown
+    (one,) = paper.people
+    assert len(one.step.parents) == 4
+
+
+def plan_of(table):
+    states = {step.key: "waiting" for step in table.steps}
+    return study_plan.StudyPlan(table, [], states, {}, 0.0, [])

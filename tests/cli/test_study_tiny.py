@@ -28,7 +28,7 @@ def test_it_has_the_shape_of_the_papers(tiny, tmp_path):
             "neox-200k+human_gpt_mix", "llama-60k+human_gpt_mix"} < set(names)  # fmt: skip
     assert tiny.study.models_dir == str(tmp_path / "shared" / "models")
     kinds = {step.kind for step in tiny.steps}
-    assert kinds == {"prepare", "train", "export", "evaluate", "losses", "report"}
+    assert kinds == {"prepare", "train", "export", "evaluate", "losses", "report", "annotate"}
     assert sum(step.kind == "prepare" for step in tiny.steps) == 5  # one tokenizer
     assert all(len(cell.of("losses")) == 1 for cell in tiny.cells)
     parser = make_parser()

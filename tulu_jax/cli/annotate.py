@@ -69,6 +69,9 @@ def _add_db(parser: argparse.ArgumentParser) -> None:
 def _add_make(parser: argparse.ArgumentParser) -> None:
     _add_db(parser)
     parser.add_argument(
+        "--if_absent", action="store_true", help="do nothing where there is a study already"
+    )
+    parser.add_argument(
         "--instances", type=path_argument, metavar="FILE",
         help="JSON lines: {id, prompt, completions: [{model, completion}, {model, completion}]}",
     )  # fmt: skip
@@ -81,6 +84,11 @@ def _add_make(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names", nargs=2, action="append", default=[], metavar=("A", "B"),
         help="names of the models of each --predictions (default: as the files say)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--group", action="append", default=[], metavar="NAME",
+        help="of --predictions only instances of this group, such as AlpacaEval's selfinstruct "
+        "(repeatable)",
     )  # fmt: skip
     parser.add_argument(
         "--gold", type=path_argument, metavar="FILE",

@@ -22,8 +22,11 @@ def make(args: argparse.Namespace) -> int:
     from eval.annotate.instances import check_instances, read_instances, sample
     from eval.annotate.store.annotations import instance_rows
     from eval.annotate.store.assign import plan_places
-    from eval.annotate.store.database import Settings, make_database
+    from eval.annotate.store.database import Settings, is_made, make_database
 
+    if args.if_absent and is_made(args.db):
+        write_verbatim(f"{args.db}: there is a study already")
+        return 0
     found = _instances(args)
     if args.limit is not None:
         found = sample(found, args.limit, args.seed)
@@ -56,16 +59,19 @@ def _instances(args: argparse.Namespace) -> list[Instance]:
                           got="both" if args.instances else "nothing",
                           expected="--instances FILE, or --predictions A B")  # fmt: skip
     if args.instances:
-        if args.names:
-            raise ConfigError("--names has no effect", got="--instances, which name their models",
-                              do="leave it out")  # fmt: skip
+        for flag, value in (("--names", args.names), ("--group", args.group)):
+            if value:
+                raise ConfigError(f"{flag} has no effect", got="--instances, which are taken as "
+                                  "they are", do="leave it out")  # fmt: skip
         return read_instances(args.instances)
     if args.names and len(args.names) != len(args.predictions):
         raise ConfigError("--names are of another number", got=len(args.names),
                           expected=f"{len(args.predictions)}, as of --predictions")  # fmt: skip
     found = []
     for place, (first, second) in enumerate(args.predictions):
-        pairs, left_out = pair_up(first, second, args.names[place] if args.names else ())
+        pairs, left_out = pair_up(
+            first, second, args.names[place] if args.names else (), args.group
+        )
         found += pairs
         if left_out:
             print_line(plain_console(stderr=True),

@@ -83,9 +83,20 @@ def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentPars
 
 
 def _table(args: argparse.Namespace) -> Table:
+    return read_table(args.study, args.overrides)
+
+
+def read_table(file: str, overrides: list[str]) -> Table:
+    """The study of a gin file; of one in a bucket, what is done there is here afterwards.
+
+    Raises: ConfigError for the file or an override; StorageError.
+    """
+    from eval.study.far import fetch
     from tulu_jax.cli.study_gin import load_table
 
-    return load_table(args.study, args.overrides)
+    table = load_table(file, overrides)
+    fetch(table)
+    return table
 
 
 def _plan(args: argparse.Namespace) -> int:

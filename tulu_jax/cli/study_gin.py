@@ -32,11 +32,11 @@ def _macros() -> dict[str, list[str]]:
     """The fields that a macro is meant for; makes everything of a study known to gin."""
     import dataclasses
 
-    from eval.study.study import BaseModel, Evaluation, Grid, Study
+    from eval.study.study import BaseModel, Evaluation, Grid, HumanEvaluation, Study
 
     bindable(shared_folder)
     found: dict[str, list[str]] = {}
-    for kind in (BaseModel, Evaluation, Grid, Study):
+    for kind in (BaseModel, Evaluation, Grid, HumanEvaluation, Study):
         bindable(kind)
         for field in dataclasses.fields(kind):
             if macro := field.metadata.get("macro"):
@@ -95,7 +95,7 @@ def load_table(file: str, overrides: Sequence[str]) -> Table:
 
     Raises: as `load_study`, for its recipes too.
     """
-    from eval.study.cells import compile_study
+    from eval.study.compiled import compile_study
 
     return compile_study(load_study(file, overrides), recipe_of)
 
@@ -152,7 +152,7 @@ class _Settings(dict[str, Any]):
 def _config(
     files: tuple[str, ...], _said: str, initial: str | None, settings: _Settings
 ) -> TrainConfig:
-    from eval.study.cells import gin_text
+    from eval.study.compiled import gin_text
 
     paths = dict.fromkeys(("MODEL_DIR", "TOKENIZER", "DATA_DIR", "EVAL_DATA_DIR"), ANYWHERE)
     bindings = {**settings, **paths, "RAW_DIR": None, "INITIAL_CHECKPOINT_PATH": initial}

@@ -234,8 +234,21 @@ def print_study(plan: StudyPlan, console: Console) -> None:
               ((cost.steps, 0), (cost.hours, 1), (cost.chip_hours, 0))),
         )  # fmt: skip
     console.print(rows)
+    for line in people(plan):
+        console.print(line, soft_wrap=True)
     for line in summary(plan):
         console.print(line, soft_wrap=True)
+
+
+def people(plan: StudyPlan) -> list[str]:
+    """A line a pair of cells that people compare."""
+    lines = []
+    for one in plan.table.people:
+        asked, state = one.asked, plan.states[one.step.key]
+        of = f"{asked.task} ({', '.join(asked.groups)})" if asked.groups else asked.task
+        lines += [f"people compare {a.name} and {b.name}, answers to {of}: {state}"
+                  for a, b in one.pairs]  # fmt: skip
+    return lines
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -290,6 +303,14 @@ def as_json(plan: StudyPlan) -> dict[str, Any]:
                 "steps": [step.folder for step in one.cell.steps],
             }
             for one in plan.cells
+        ],
+        "people": [
+            {
+                "name": one.asked.name,
+                "pairs": [[a.name, b.name] for a, b in one.pairs],
+                "step": one.step.folder,
+            }
+            for one in plan.table.people
         ],
         "steps": {
             step.folder: {

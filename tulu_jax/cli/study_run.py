@@ -44,18 +44,23 @@ def print_status(table: Table, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    from eval.study.cells import KINDS
     from eval.study.state import LOG, cell_state, failures, states_of
+    from eval.study.study import KINDS, Kind
     from tulu_jax.console import visible
 
     states = states_of(table)
     rows = RichTable(box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("cell", "state", *KINDS):
+    kinds: list[Kind] = [kind for kind in KINDS if any(cell.of(kind) for cell in table.cells)]
+    for name in ("cell", "state", *kinds):
         rows.add_column(name, no_wrap=True)
     for cell in table.cells:
-        found = [_progress([states[step.key] for step in cell.of(kind)]) for kind in KINDS]
+        found = [_progress([states[step.key] for step in cell.of(kind)]) for kind in kinds]
         rows.add_row(cell.name, cell_state(cell, states), *found)
     console.print(rows)
+    for one in table.people:
+        pairs = ", ".join(f"{a.name} and {b.name}" for a, b in one.pairs)
+        console.print(f"{one.asked.name}: people compare {pairs}: {states[one.step.key]}",
+                      soft_wrap=True)  # fmt: skip
     counts = Counter(states.values())
     said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     console.print(f"{len(table.cells)} cells, {len(states)} steps: {said}", soft_wrap=True)
@@ -85,6 +90,7 @@ def status_json(table: Table) -> dict[str, Any]:
         "study": table.study.name,
         "folder": table.study.folder,
         "cells": {cell.name: cell_state(cell, states) for cell in table.cells},
+        "people": {one.asked.name: states[one.step.key] for one in table.people},
         "steps": {
             step.folder: {
                 "name": step.name,

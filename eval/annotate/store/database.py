@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -203,14 +204,28 @@ def make_database(
       ConfigError: there is one already, or none can be made.
     """
     url = database_url(where)
-    path = Path(url.database) if url.drivername == "sqlite" and url.database else None
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:  # its owner alone may read it: password hashes and the secret lie there
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            raise ConfigError("there is a database already", at=path,
-                              do="name a new file") from None  # fmt: skip
+    if url.drivername != "sqlite":
+        return _fill(url, name, settings, instances)
+    path = Path(url.database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.exists():
+            raise FileExistsError
+        # Its owner alone may read it: password hashes and the secret lie there.
+        os.close(os.open(whole, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _fill(url.set(database=str(whole)), name, settings, instances).close()
+        os.link(whole, path)  # has its name when it is whole, and takes nobody else's
+    except FileExistsError:
+        raise ConfigError("there is a database already", at=path,
+                          do="name a new file") from None  # fmt: skip
+    finally:
+        for end in ("", "-wal", "-shm"):
+            Path(f"{whole}{end}").unlink(missing_ok=True)
+    return Database(_engine(url))
+
+
+def _fill(url: sa.URL, name: str, settings: Settings, instances: list[dict[str, Any]]) -> Database:
     database = Database(_engine(url))
     try:
         with _told(url):
@@ -225,11 +240,24 @@ def make_database(
                     connection.execute(tables.instances.insert(), instances)
     except BaseException:
         database.close()
-        if path is not None:
-            for end in ("", "-wal", "-shm"):
-                Path(f"{path}{end}").unlink(missing_ok=True)
         raise
     return database
+
+
+def is_made(where: str) -> bool:
+    """Whether there is a study.
+
+    Raises: ConfigError for a database that cannot be reached.
+    """
+    url = database_url(where)
+    if url.drivername == "sqlite" and not Path(url.database or "").exists():
+        return False
+    database = Database(_engine(url))
+    try:
+        with _told(url), database.read() as connection:
+            return MigrationContext.configure(connection).get_current_revision() is not None
+    finally:
+        database.close()
 
 
 def open_database(where: str) -> Database:

@@ -3,7 +3,8 @@
 import json
 import random
 
-from eval.study.cells import LOSSES, Recipe, compile_study, results, trained_tasks
+from eval.study.cells import LOSSES, Recipe, results, trained_tasks
+from eval.study.compiled import compile_study
 from eval.study.study import NONE, Grid
 from tests.eval.results import row, write_result
 from tests.eval.study.small_studies import ALPACA, DOLLY, base, evaluation, study

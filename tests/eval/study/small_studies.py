@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from eval.study.cells import Recipe, compile_study
+from eval.study.cells import Recipe
+from eval.study.compiled import compile_study
 from eval.study.study import BaseModel, Evaluation, Grid, Study
 
 ALPACA, DOLLY = "tulu_stanford_alpaca", "tulu_dolly"

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from eval.study.cells import KINDS, Recipe, compile_study
+from eval.study.cells import KINDS, Recipe
+from eval.study.compiled import compile_study
 from eval.study.study import Grid
 from tests.eval.study.small_studies import (
     ALPACA,
@@ -32,7 +33,8 @@ def cell(table, name):
 def test_a_cell_is_made_step_by_step(tmp_path):
     found = cell(table(tmp_path), "small+dolly")
     prepare, train, export, evaluate, report = found.steps
-    assert tuple(step.kind for step in found.steps) == tuple(k for k in KINDS if k != "losses")
+    kinds = tuple(k for k in KINDS if k not in ("losses", "annotate"))
+    assert tuple(step.kind for step in found.steps) == kinds
     assert [step.parents for step in found.steps] == [
         (), (prepare,), (train,), (export,), (evaluate,),
     ]  # fmt: skip
@@ -196,3 +198,39 @@ def test_the_longest_prompt_is_handed_on(tmp_path):
     found = table(tmp_path, grids=(grid,))
     for step in (step for step in found.steps if step.kind == "evaluate"):
         assert "--max_length 64" in " ".join(step.argv)
+
+
+def own_file(folder, name="chats 'x', (1).jsonl"):
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
+    return path
+
+
+def test_a_file_of_ones_own_is_found_from_the_studys_folder(tmp_path, monkeypatch):
+    path = own_file(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    name = f"own/{path.name}"
+    options = {name: {"columns": "a"}}
+    found = table(tmp_path, datasets=(f"{name},dolly",), options=options, models=(base(),))
+    (one,) = found.cells
+    assert one.name == f"small+{path.name}_dolly"
+    assert {step.argv[2] for step in one.of("prepare")} == {str(path), DOLLY}
+    assert f"{path}.columns=a" in [word for step in one.steps for word in step.argv]
+    argv = one.of("train")[0].argv
+    assert any(word.startswith("--gin.MIXTURE_OR_TASK_NAME=") and repr(str(path))[1:-1] in word
+               for word in argv)  # fmt: skip
+
+
+def test_two_cells_of_one_name_are_refused_until_one_is_renamed(tmp_path):
+    paths = [str(own_file(tmp_path / folder, "chats.jsonl")) for folder in "ab"]
+    with pytest.raises(ConfigError, match=r"two cells have one name - got small.chats.jsonl at "):
+        table(tmp_path, datasets=paths, models=(base(),))
+    found = table(tmp_path, datasets=paths, models=(base(),), names={paths[1]: "other"})
+    assert [one.name for one in found.cells] == ["small+chats.jsonl", "small+other"]
+
+
+def test_a_long_name_is_one_that_a_folder_can_have(tmp_path):
+    paths = [str(own_file(tmp_path / "a", f"{'é' * 30}{i}.jsonl")) for i in range(9)]
+    (one,) = table(tmp_path, datasets=(",".join(paths),), models=(base(),)).cells
+    assert len(one.name.encode()) < 200 and one.name.startswith("small+éé")

@@ -75,8 +75,11 @@ def test_a_study_has_one_meaning_a_name(tmp_path):
     other = dataclasses.replace(grid, models=(base("small", checkpoint="elsewhere"),))
     with pytest.raises(ConfigError, match="two base models have one name - got 'small'"):
         dataclasses.replace(good, grids=(grid, other))
-    with pytest.raises(ConfigError, match=r"STUDY_DIR is an address, not a path"):
-        dataclasses.replace(good, folder="gs://bucket/x")
+    for field, name in (("raw_dir", "RAW_DIR"), ("eval_data_dir", "EVAL_DATA_DIR")):
+        with pytest.raises(ConfigError, match=f"{name} is an address, not a path"):
+            dataclasses.replace(good, **{field: "gs://bucket/x"})
+    with pytest.raises(ConfigError, match="STUDY_DIR is an address that is not supported"):
+        dataclasses.replace(good, folder="ftp://bucket/x")
     with pytest.raises(ConfigError, match=r"Study.grids is not a list, each item @Grid\(\)"):
         Study(name="x", folder="x", models_dir="x", grids=["x"])
 
