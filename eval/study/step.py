@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.study.cells import RUN
+from eval.study.far import hand_in, hand_in_failure, take
 from eval.study.state import BUSY, DONE, FAILED, LOG, STEP
 from tulu_jax.console import visible
 from tulu_jax.errors import DataError
 from tulu_jax.files import json_or_none, read_json, write_json
+from tulu_jax.places import Address, Place, user_place
 from tulu_jax.processes import try_lock
 
 TULU = (sys.executable, "-m", "tulu_jax")
@@ -40,7 +44,8 @@ def run_step(folder: Path, program: Sequence[str] = TULU) -> int:
     step = read_json(folder / STEP, DataError, expected="a step's folder")
     what = visible(f"{step['kind']} {step['name']}")
     with _alone(folder, what) as held:
-        if (folder / DONE).exists():
+        far = _far(step, folder)
+        if take(far, folder) if far else (folder / DONE).exists():
             return 0
         (folder / FAILED).unlink(missing_ok=True)
         _say(f"{what}: begun")
@@ -48,13 +53,40 @@ def run_step(folder: Path, program: Sequence[str] = TULU) -> int:
         with open(folder / LOG, "wb") as log:
             command = [*step.get("program", ()), *program, *step["argv"]]
             status = _call(command, folder.parent.parent, log, held)
-        if status == 0 and step["kind"] == "train" and not is_trained(folder / "run"):
+        run = (far or folder) / RUN
+        if status == 0 and step["kind"] == "train" and not is_trained(run):
             status = INCOMPLETE
         seconds = round(time.time() - begun, 1)
-        said: dict[str, Any] = {"status": status, "seconds": seconds}
-        write_json(folder / (FAILED if status else DONE), said, durable=True)
+        status = _finish(folder, far, status, seconds)
     how = f"failed with status {status}, see {folder / LOG}" if status else f"done in {seconds} s"
     _say(f"{what}: {how}")
+    return status
+
+
+def _far(step: Mapping[str, Any], folder: Path) -> Address | None:
+    """Where the step's folder lies in a bucket; None of a study on this machine."""
+    if "home" not in step:
+        return None
+    home = user_place(step["home"], name="STUDY_DIR")
+    assert isinstance(home, Address)
+    return home / f"{folder.parent.name}/{folder.name}"
+
+
+def _finish(folder: Path, far: Address | None, status: int, seconds: float) -> int:
+    """Leaves the marker of the step's end, in the bucket first; its exit status."""
+    said = {"status": status, "seconds": seconds, "ended": round(time.time(), 3)}
+    if far is not None and status == 0:
+        try:
+            hand_in(folder, far, json.dumps(said))
+            return 0
+        except OSError as error:
+            status = said["status"] = INCOMPLETE
+            with open(folder / LOG, "a") as log:
+                print(f"done, but it cannot be handed in: {error}", file=log)
+    write_json(folder / (FAILED if status else DONE), said, durable=True)
+    if far is not None:
+        with contextlib.suppress(OSError):  # it is for others to see
+            hand_in_failure(folder, far)
     return status
 
 
@@ -99,7 +131,7 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def is_trained(run: Path) -> bool:
+def is_trained(run: Place) -> bool:
     """Whether the newest checkpoint of a run folder is that of its last step."""
     steps = [int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
     if not steps:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eval.study.cells import Table
     from eval.study.results import Findings
-    from eval.study.tables import Place
+    from eval.study.tables import Link
+    from tulu_jax.places import Place
 
 PAGE, TEXT, LATEX, NUMBERS = "report.html", "report.md", "report.tex", "numbers.csv"
 """What `tulu study run` leaves in the study's folder."""
@@ -48,7 +49,7 @@ def report_study(table: Table, args: argparse.Namespace) -> int:
     return 0
 
 
-def write_reports(table: Table) -> Path:
+def write_reports(table: Table) -> Place:
     """The page in the study's folder, beside it the report as Markdown, LaTeX and numbers.
 
     Raises: as `report_study`.
@@ -57,16 +58,21 @@ def write_reports(table: Table) -> Path:
     from eval.study.report import as_csv, latex, markdown, sections
     from eval.study.results import read_study
     from tulu_jax.files import write_whole
+    from tulu_jax.places import Address, upload
 
     found: Findings = read_study(table)
     made = sections(found, _from(table, table.root, linked=True))
     write_whole(table.root / TEXT, markdown(found, made))
     write_whole(table.root / LATEX, latex(made))
     write_whole(table.root / NUMBERS, as_csv(found))
-    return write_html(table.root / PAGE, found, made)
+    write_html(table.root / PAGE, found, made)
+    if isinstance(table.home, Address):
+        for name in (PAGE, TEXT, LATEX, NUMBERS):
+            upload(table.root / name, table.home / name)
+    return table.home / PAGE
 
 
-def _from(table: Table, folder: Path, *, linked: bool) -> Place:
+def _from(table: Table, folder: Path, *, linked: bool) -> Link:
     """Addresses of the study's files as seen from a folder."""
     from eval.study.tables import within
 
@@ -76,7 +82,7 @@ def _from(table: Table, folder: Path, *, linked: bool) -> Place:
     return lambda path: within(os.path.normpath(os.path.join(way, path)))
 
 
-def _absolute(table: Table) -> Place:
+def _absolute(table: Table) -> Link:
     return lambda path: (table.root / path).as_uri()
 
 
