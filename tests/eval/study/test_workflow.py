@@ -88,7 +88,7 @@ def test_a_rule_is_a_step_and_its_parameters_what_it_depends_on(tmp_path):
         f"    priority: {priority}\n"
         f"    shell: '{sys.executable} -m eval.study.step {step.folder}'\n"
         for step, priority, needs in (
-            (evaluate, 2, ""), (report, 1, f"    input: 'evaluate/{evaluate.key}/done.json'\n"),
+            (evaluate, 3, ""), (report, 2, f"    input: 'evaluate/{evaluate.key}/done.json'\n"),
         )
     )  # fmt: skip
     first = "".join(f"        '{step.folder}/done.json',\n" for step in (evaluate, report))
