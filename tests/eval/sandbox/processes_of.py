@@ -14,8 +14,8 @@ def now() -> int:
 def descendants(process: int, since: int = 0) -> set[int]:
     """The numbers of its children, theirs, and so on, whichever thread started them.
 
-    Of those that were not started after `since` neither they nor what they start: other tests' servers
-    and browsers start processes when they like.
+    Of those that were not started after `since` neither they nor what they start: other tests'
+    servers and browsers start processes when they like.
     """
     found: set[int] = set()
     for path in Path(f"/proc/{process}/task").glob("*/children"):
