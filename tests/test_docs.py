@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import quick_xla
 
 from eval.study.workflow import SNAKEMAKE
 from tulu_jax.cli import eval_compare, evaluate, exporter, generate, importer, train
@@ -184,15 +185,23 @@ def programs():
 
 
 RUNNABLE = programs()
+PROGRAM = """
+import sys
+from tasks import demo
+
+demo.SIZES["train"] = 3000
+exec(compile(sys.argv[1], "snippet", "exec"), globals())
+"""
+"""Runs a program with no more of tulu_demo than its first conversations."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "body"), RUNNABLE, ids=lambda value: value[:40])
 def test_snippet_runs(page, body, playground):
     done = subprocess.run(
-        [sys.executable, "-c", body],
+        [sys.executable, "-c", PROGRAM, body],
         cwd=playground,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_xla.flags()},
         capture_output=True,
         text=True,
     )

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import quick_xla
 
 from tulu_jax.cli import main
 
@@ -47,7 +48,7 @@ def away(installed):
     """Runs a Python command line with the installed package, from a folder of its own."""
 
     def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": quick_xla.flags()}
         return subprocess.run(
             [sys.executable, *arguments], cwd=folder, env=environment,
             capture_output=True, text=True,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tasks import demo
 from tests.cli.test_data import TOKENIZER, small, tulu, wide
 from tulu_jax.errors import ConfigError, DataError
 
@@ -27,7 +28,8 @@ def test_table_1_needs_no_store(tmp_path, small, where, capsys):
     assert content["not_prepared"] == ["tulu_small"] and content["datasets"] == []
 
 
-def test_stores_give_tokens_shares_and_packing(tmp_path, small, where, capsys):
+def test_stores_give_tokens_shares_and_packing(tmp_path, small, where, capsys, monkeypatch):
+    monkeypatch.setitem(demo.SIZES, "train", 3000)
     prepared = [*TOKENIZER, "--data_dir", str(tmp_path / "data"), "--max_length", "64"]
     assert tulu("prepare", "tulu_small,tulu_demo", *prepared, "--num_processes", "1") == 0
     capsys.readouterr()

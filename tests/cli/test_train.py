@@ -125,7 +125,9 @@ def test_demo_trains_from_nothing_and_resumes(tmp_path):
     """The command of the README on unprepared data, in a process that must not see TensorFlow."""
     script = (
         "import sys\n"
+        "from tasks import demo\n"
         "from tulu_jax.cli.main import main\n"
+        "demo.SIZES['train'] = 3000\n"  # whole: tests/cli/test_demo.py
         "status = main(sys.argv[1:])\n"
         "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules\n"
         "sys.exit(status)\n"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from train.small import leave_out_what_others_test
+from train.small import leave_out_what_others_test, on_devices
 
 from eval.harness.runner import Result
 from tulu_jax.cli import train_eval
@@ -78,6 +78,7 @@ def trained(tmp_path_factory):
         patch.chdir(ROOT)
         patch.setenv("TULU_CACHE_DIR", "")
         leave_out_what_others_test(patch.setattr)
+        on_devices(patch.setattr, 1)
         new_engine = train_eval.RunTasks._new_engine
 
         def keep(tasks, params):

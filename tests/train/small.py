@@ -149,6 +149,12 @@ def leave_out_what_others_test(set_attribute) -> None:
     set_attribute(reporter, "plot_losses", lambda *args: None)
 
 
+def on_devices(set_attribute, count: int) -> None:
+    """Lets runs have so many of the eight devices."""
+    few = jax.devices()[:count]
+    set_attribute(plans, "make_mesh", lambda mesh, _: make_mesh(mesh, few))
+
+
 @contextlib.contextmanager
 def patched(monkeypatch, *, devices: int | None = 1):
     """Runs read the small store, on `devices` devices (None: all)."""
@@ -156,8 +162,7 @@ def patched(monkeypatch, *, devices: int | None = 1):
         patch.setattr(setup, "open_training_data", training_data)
         patch.setattr(setup, "check_before_data", model_of)
         if devices is not None:
-            few = jax.devices()[:devices]
-            patch.setattr(plans, "make_mesh", lambda mesh, _: make_mesh(mesh, few))
+            on_devices(patch.setattr, devices)
         yield patch
 
 

@@ -3,13 +3,16 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import quick_xla
+from buckets import free_port
+from train.small import on_devices
 
+from tasks import demo
 from tulu_jax.cli.main import main
 from website.source import ROOT
 
@@ -29,11 +32,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def run_sh(body, environment):
     """Each `tulu` line within this process; a block that starts a server as a whole, by bash."""
     if "&\n" in body:
@@ -51,13 +49,16 @@ def run_sh(body, environment):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_runs(page, folder, monkeypatch, capfd):
+    monkeypatch.setitem(demo.SIZES, "train", 3000)
+    on_devices(monkeypatch.setattr, 1)
     text = (ROOT / "docs" / page).read_text()
     for long, short in SHORTER.items():
         assert long in text
         text = text.replace(long, short)
     text = text.replace("8000", str(free_port()))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT),
+                   "XLA_FLAGS": quick_xla.flags()}  # fmt: skip
     blocks = BLOCK.findall(text)
     assert len(blocks) >= 10
     printed = ""
