@@ -1,5 +1,6 @@
 """`tulu data download`: what it prints, and that killing it at any moment loses nothing."""
 
+import contextlib
 import gzip
 import io
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from forked import Forked
+from thorough import THOROUGH
 
 from tests.download.download_fixtures import BODY, rows, source, spec, tree
 from tests.download.download_server import Server, cut, page, status
@@ -21,6 +23,7 @@ from tulu_jax.data import mixtures, specs
 from tulu_jax.data.mixtures import Component, MixtureSpec, register_mixture
 
 ROOT = Path(__file__).parents[2]
+KILLS = 50 if THOROUGH else 20
 
 
 @pytest.fixture
@@ -242,8 +245,15 @@ def runs(server):
     forked.close()
 
 
+def has_begun(raw):
+    """Whether a part of a file is there, however busy the machine is."""
+    with contextlib.suppress(FileNotFoundError):  # it was whole just now
+        return any(path.stat().st_size for path in raw.glob("*/.download/*"))
+    return True
+
+
 @pytest.mark.slow
-def test_killed_at_fifty_moments(server, runs, tmp_path):
+def test_killed_at_many_moments(server, runs, tmp_path):
     """The files end up as if nothing had happened, and nothing else lies about."""
     draw = random.Random(2)
     serve_three(server)
@@ -253,12 +263,14 @@ def test_killed_at_fifty_moments(server, runs, tmp_path):
     assert len(reference) == 2 + 2 + 10
     server.bytes_per_s = 500_000
     kills, rounds, resumed = 0, 0, 0
-    while kills < 50:
+    while kills < KILLS:
         raw = tmp_path / str(rounds)
         seen = len(server.seen)
         runs.begin(raw)
         ended = None
         while ended is None and len(server.seen) == seen:
+            ended = runs.status(within_s=0.005)
+        while ended is None and kills % 2 and not has_begun(raw):
             ended = runs.status(within_s=0.005)
         if ended is None:
             ended = runs.status(within_s=draw.uniform(0, 0.25))
@@ -274,7 +286,7 @@ def test_killed_at_fifty_moments(server, runs, tmp_path):
     runs.begin(raw)
     assert runs.status() == 0
     assert tree(raw) == reference and not list(raw.glob("*/.download"))
-    assert resumed > 10
+    assert resumed > KILLS // 5
 
 
 CRASHES = (

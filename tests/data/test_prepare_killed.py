@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from forked import Forked
+from thorough import THOROUGH
 
 from tasks import demo
 from tulu_jax.data.parts import PART_CONVERSATIONS
 
 ROOT = Path(__file__).parents[2]
-KILLS = 50
+KILLS = 50 if THOROUGH else 20
 
 SCRIPT = """
 import json, multiprocessing, os, sys
@@ -96,6 +97,13 @@ def content(data_dir):
     }
 
 
+def parts(folder):
+    """What is kept of a store that is not whole."""
+    with contextlib.suppress(FileNotFoundError):  # it is made whole just now
+        return set(folder.rglob("*.npz"))
+    return set()
+
+
 @pytest.fixture
 def runs(tmp_path):
     rows = tmp_path / "rows.jsonl"
@@ -107,7 +115,7 @@ def runs(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
-def test_fifty_kills_do_not_show(runs, tmp_path):
+def test_kills_do_not_show(runs, tmp_path):
     expected = {}
     for processes in (1, 2):
         begun = time.monotonic()
@@ -120,9 +128,14 @@ def test_fifty_kills_do_not_show(runs, tmp_path):
     moments, folder = random.Random(0), tmp_path / "killed"
     kills = finished = resumed = 0
     while kills < KILLS:
-        resumed += bool(list(folder.rglob("*.npz")))
+        before, status = parts(folder), None
+        resumed += bool(before)
         runs.begin(folder, 2)
-        status = runs.status(within_s=moments.uniform(0, took))
+        if kills % 2:  # at any time, or once a part is kept, however busy the machine is
+            status = runs.status(within_s=moments.uniform(0, took))
+        else:
+            while status is None and parts(folder) <= before:
+                status = runs.status(within_s=0.001)
         if status is None:
             with contextlib.suppress(ProcessLookupError):  # it ended just now
                 kill(runs.pid)
@@ -134,7 +147,7 @@ def test_fifty_kills_do_not_show(runs, tmp_path):
         assert content(folder) == expected[1]  # and nothing else lies there
         finished += 1
         shutil.rmtree(folder)
-    assert resumed > 5
+    assert resumed > KILLS // 5
     runs.begin(folder, 2)
     assert runs.status() == 0
     assert content(folder) == expected[1]
