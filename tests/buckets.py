@@ -183,7 +183,7 @@ def missing(kind: type[Storage]) -> str | None:
 
 
 def _wait_for(url: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while True:
         try:
             with urllib.request.urlopen(url):

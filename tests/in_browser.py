@@ -52,7 +52,7 @@ def texts(page, selector):
 
 
 def wait(page, condition):
-    WebDriverWait(page, 10, poll_frequency=0.05).until(lambda _: condition())
+    WebDriverWait(page, 60, poll_frequency=0.05).until(lambda _: condition())
 
 
 def contrasts(page, selectors):

@@ -221,11 +221,11 @@ def test_keys_in_a_real_terminal():
             _read_until(primary, expected)
             _read_until(primary, "q quit")
             os.write(primary, key)
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=120) == 0
     os.close(primary)
 
 
-def _read_until(file, words, seconds=60):
+def _read_until(file, words, seconds=120):
     seen, end = "", time.monotonic() + seconds
     while words not in seen and time.monotonic() < end:
         seen += os.read(file, 1).decode("latin-1")

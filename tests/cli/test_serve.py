@@ -94,7 +94,7 @@ def test_a_process_that_is_terminated_under_load_gives_what_it_began(model):
 
         def client():
             with httpx2.stream(
-                "POST", f"{address}/v1/completions", json=body, headers=headers, timeout=60
+                "POST", f"{address}/v1/completions", json=body, headers=headers, timeout=120
             ) as response:
                 begun.release()
                 ends.append(list(response.iter_lines()))
@@ -103,11 +103,11 @@ def test_a_process_that_is_terminated_under_load_gives_what_it_began(model):
         for one in clients:
             one.start()
         for _ in clients:
-            assert begun.acquire(timeout=60)
+            assert begun.acquire(timeout=120)
         process.send_signal(signal.SIGTERM)
         for one in clients:
             one.join()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()

@@ -74,11 +74,11 @@ def on_a_port(service=None, keys=(), drain_seconds=10.0):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(120)
         yield listen.url("127.0.0.1", bound), server
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(120)
         bound.close()
         assert not thread.is_alive()
 

@@ -141,7 +141,7 @@ def test_64_clients_with_many_requests_each():
 def raw(address, body, path="/v1/completions"):
     """A connection on which a request was sent."""
     parts = urlsplit(address)
-    connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=120)
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
@@ -149,7 +149,7 @@ def raw(address, body, path="/v1/completions"):
 
 
 def until(passes):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not passes():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -189,7 +189,7 @@ def test_slow_readers_hold_nobody_up(address, client, service):
 
 def test_a_body_of_100_mb_is_refused_while_it_streams_in(address):
     parts = urlsplit(address)
-    connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=120)
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     connection.sendall(head)
     block = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
@@ -213,7 +213,7 @@ def test_a_body_of_100_mb_is_refused_while_it_streams_in(address):
 
 def test_a_body_that_does_not_come_is_not_waited_for(address):
     parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=120) as connection:
         connection.sendall(b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
         answer = connection.recv(4096)
     assert b" 408 " in answer
@@ -221,7 +221,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(address):
 
 def test_what_is_no_http_is_answered(address):
     parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=120) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         assert b" 400 " in connection.recv(4096)
 
@@ -239,7 +239,7 @@ def test_answers_that_are_begun_are_given_when_the_server_ends(monkeypatch):
         body = {"prompt": [1, 5], **LONG, "seed": 4}
         streams = [raw(address, {**body, "stream": True}) for _ in range(6)]
         wholes = [
-            pool.submit(httpx2.post, f"{address}/v1/completions", json=body, timeout=60)
+            pool.submit(httpx2.post, f"{address}/v1/completions", json=body, timeout=120)
             for _ in range(6)
         ]
         until(lambda: len(submitted) == 12)

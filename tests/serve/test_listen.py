@@ -65,10 +65,10 @@ def served(app, **options):
         )  # fmt: skip
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
-        assert ready.wait(60)
+        assert ready.wait(120)
         yield bound.getsockname()[1]
         server.should_exit = True
-        thread.join(60)
+        thread.join(120)
 
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"

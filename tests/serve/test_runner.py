@@ -44,7 +44,7 @@ class Client:
 
     def wait(self, count=1):
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.events) >= count, 60)
+            assert self._changed.wait_for(lambda: len(self.events) >= count, 120)
         return self.events
 
 
@@ -71,7 +71,7 @@ def test_cancelled_requests_make_room_and_are_not_told_of(runner):
     for ticket in tickets:
         ticket.cancel()
     before = len(client.events)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while runner.pending:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -145,7 +145,7 @@ def test_time_is_bounded(engine, stream):
         response = client.post("/v1/completions", json=body)
         assert "no answer within 0.2 s" in response.text and '"timeout"' in response.text
         assert response.status_code == (200 if stream else 503)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while engine.busy:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -106,7 +106,7 @@ class Forks:
     def close(self) -> None:
         """Ends the server."""
         self._server.terminate()
-        self._server.wait(30)
+        self._server.wait(120)
 
 
 def serve(path: str) -> None:

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         port, process, processes, devices = map(int, cluster)
         jax.config.update("jax_num_cpu_devices", devices)
         jax.distributed.initialize(
-            f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10
+            f"localhost:{port}", processes, process, heartbeat_timeout_seconds=60
         )
     from train import toy
     from train.small import leave_out_what_others_test, model_of, run_config, training_data

@@ -276,7 +276,7 @@ def test_signals_and_a_kill_of_a_process(forks, tmp_path, monkeypatch):
     child = forks.start(tmp_path / "run", options)
     assert child.wait_for("step 9  checkpoint")
     child.kill()
-    assert child.ended(30) and child.status == -signal.SIGKILL
+    assert child.ended(120) and child.status == -signal.SIGKILL
     out = forks.start(tmp_path / "run", options).result()
     assert "Resuming from step" in out and "RESULT 12 True" in out and "restart " in out
     del options["bare"]
@@ -307,7 +307,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(forks, tmp_pa
     options = {"epochs": None, "train_steps": 4, "checkpoint_period": 2, "toy": True}
     assert "RESULT 4 True" in forks.start(tmp_path / "run", options).result()
     child = forks.start(tmp_path / "run", options | {"train_steps": 8, "file_size": 40_000})
-    assert child.ended(60) and child.status == 1
+    assert child.ended(120) and child.status == 1
     assert "refused: checkpoint cannot be written - got " in child.output
     assert "the last complete checkpoint is untouched" in child.output
     out = forks.start(tmp_path / "run", options | {"train_steps": 8}).result()

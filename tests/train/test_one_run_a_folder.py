@@ -39,7 +39,7 @@ def start_at_once(forks, folder, count: int, seed: int):
         time.sleep(0.005)
     (owner,) = (child for child in children if child not in refused)
     for child in refused:
-        assert child.ended(30)
+        assert child.ended(120)
         assert REFUSED.format(owner.pid) in child.output, child.output[-2000:]
         assert "Traceback" not in child.output
     return owner, TOY if owner is children[0] else others
@@ -56,7 +56,7 @@ def test_of_runs_started_at_once_one_goes_on(forks, whole, count):
         if number % 3 < 2:
             owner.wait_for(rng.choice(["First step done", "step 4  checkpoint"]))
             owner.kill()
-            assert owner.ended(30)
+            assert owner.ended(120)
             if owner.status != 0:
                 killed += 1
                 owner = forks.start(folder, options)

@@ -49,7 +49,7 @@ def watched(tmp_path):
     return make
 
 
-def wait_for(found, seconds=20.0):
+def wait_for(found, seconds=120.0):
     """Returns when `found()` holds; the machine may be busy."""
     until = time.monotonic() + seconds
     while not found():

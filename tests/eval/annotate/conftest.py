@@ -1,17 +1,16 @@
 """Studies for the tests of human evaluation, whose passwords are hashed quickly."""
 
-import contextlib
 import os
 import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+import buckets
 import pytest
 
 pytest.importorskip("argon2", reason="the extra annotate is not installed")
@@ -59,23 +58,32 @@ def _run_postgres(programs, folder):
         [programs / "initdb", "-D", data, "-U", "tulu", "-A", "trust", "-E", "UTF8", "--no-sync"],
         check=True, **options,
     )  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = buckets.free_port()
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder,
          "-c", "max_connections=120", "-c", "fsync=off"], **options,
     )  # fmt: skip
     try:
-        for _ in range(200):
-            with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(f"postgresql://tulu@127.0.0.1:{port}/postgres").close()
-                break
-            time.sleep(0.05)
-        yield f"postgresql://tulu@127.0.0.1:{port}"
+        address = f"postgresql://tulu@127.0.0.1:{port}"
+        _wait_for(f"{address}/postgres", server)
+        yield address
     finally:
         server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-        server.wait(30)
+        server.wait(120)
+
+
+def _wait_for(address, server):
+    """Returns once the server takes connections; the machine may be busy."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            psycopg.connect(address).close()
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ class Servers:
 
     def close(self):
         self.process.stdin.close()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(120) == 0
         self.process.stdout.close()
 
 

@@ -42,11 +42,11 @@ class Running:
             target=self.server.run, kwargs={"sockets": [self.bound]}, daemon=True
         )
         self.thread.start()
-        assert ready.wait(30)
+        assert ready.wait(120)
 
     def stop(self):
         self.server.should_exit = self.server.force_exit = True
-        self.thread.join(30)
+        self.thread.join(120)
         self.bound.close()
         assert not self.thread.is_alive()
 

@@ -56,7 +56,7 @@ class Server:
             self.busiest = max(self.busiest, self.busy)
         try:
             if self.meet is not None:
-                self.meet.wait(20)
+                self.meet.wait(120)
             time.sleep(self.slow_s)
             (fault or self.good)(handler, prompt, chat)
         finally:

@@ -288,6 +288,7 @@ def test_a_killed_caller_leaves_nothing(bwrap):
             time.sleep(0.05)
         caller.kill()
     assert len(mine) == 24
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not any(_alive(process) for process in mine):
             return
