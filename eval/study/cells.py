@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.study.state import RUN
 from eval.study.study import KINDS, NONE, BaseModel, HumanEvaluation, Kind, Study
 from tulu_jax.data.mixtures import get_mixture, split_names
 from tulu_jax.files import json_sha256, sha256
@@ -150,10 +151,6 @@ def options_of(study: Study, mixture: str) -> dict[str, dict[str, Any]]:
     """The study's reading options of the tasks of a mixture."""
     tasks = get_mixture(mixture).tasks
     return {task: dict(study.options[task]) for task in tasks if task in study.options}
-
-
-RUN = "run"
-"""Within the folder of a training: its run folder."""
 
 
 def run_folder(study: Study, step: Step) -> str:

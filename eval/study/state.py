@@ -6,14 +6,18 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from eval.study.cells import Cell, Step, Table
 from tulu_jax.processes import try_lock
+
+if TYPE_CHECKING:
+    from eval.study.cells import Cell, Step, Table
 
 DONE, FAILED, LOG, STEP, BUSY = "done.json", "failed.json", "log.txt", "step.json", ".busy"
 """Files of a step's folder: it is finished; it has failed; what its command printed; what it is;
 and who holds the lock of this one is at it."""
+RUN = "run"
+"""Within the folder of a training: its run folder."""
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 
 

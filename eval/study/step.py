@@ -19,9 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.study.cells import RUN
 from eval.study.far import hand_in, hand_in_failure, take
-from eval.study.state import BUSY, DONE, FAILED, LOG, STEP
+from eval.study.state import BUSY, DONE, FAILED, LOG, RUN, STEP
 from tulu_jax.console import visible
 from tulu_jax.errors import DataError
 from tulu_jax.files import json_or_none, read_json, write_json

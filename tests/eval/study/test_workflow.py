@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -14,10 +13,21 @@ from pathlib import Path
 import pytest
 
 from eval.study import workflow
+from eval.study.cells import Recipe
+from eval.study.compiled import compile_study
 from eval.study.state import failures, state_of
+from eval.study.study import NONE, Grid
 from eval.study.workflow import OPTIONS, find_snakemake, run_workflow, snakefile, write_workflow
-from tests.eval.study.finished_studies import finish, small_table
-from tests.eval.study.small_studies import base, changed, compile_study, recipe, table
+from tests.eval.study.finished_studies import TASKS, finish
+from tests.eval.study.small_studies import (
+    ALPACA,
+    DOLLY,
+    base,
+    changed,
+    evaluation,
+    study,
+    table,
+)
 from tulu_jax.cli.study_report import LATEX, NUMBERS, TEXT, write_reports
 from tulu_jax.errors import ConfigError
 
@@ -50,8 +60,10 @@ def fake(tmp_path, monkeypatch):
         f"made = pathlib.Path({str(tmp_path / 'made')!r})\n"
         "for word in sys.argv:\n"
         "    parts = pathlib.Path(word).parts\n"
-        "    if made.exists() and parts[:1] in (('evaluate',), ('losses',)) and len(parts) == 3:\n"
+        "    if parts[:1] in (('evaluate',), ('losses',)) and len(parts) == 3:\n"
         "        source = made / parts[0] / parts[1]\n"
+        "        if not source.exists():\n"
+        "            continue\n"
         "        names = shutil.ignore_patterns('done.json', 'log.txt')\n"
         "        shutil.copytree(source, pathlib.Path(*parts[:2]), ignore=names,\n"
         "                        dirs_exist_ok=True)\n"
@@ -193,52 +205,63 @@ def test_slurm_is_asked_for_what_steps_need(tmp_path, snakemake, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_fails_is_left_out_and_mended_and_nothing_runs_twice(tmp_path, snakemake, fake):
-    found = small(tmp_path)
+def test_killed_three_times_failed_mended_and_changed(tmp_path, snakemake, fake):
+    """What steps make is copied from a study that `finish` made; kills reach process groups.
+
+    One study, as each start of Snakemake takes seconds.
+    """
+    whole = finish(three_cells(tmp_path, "made"))
+    wanted = write_reports(whole).read_bytes()
+    found = three_cells(tmp_path, "run")
+    write_workflow(found)
     fake.bad.write_text("--gin.MIXTURE_OR_TASK_NAME='tulu_dolly'")
+    for least in (1, 3, 5):
+        killed_when_so_many_are_done(found, snakemake, least)
+    before = len(fake())
     assert run_workflow(found, snakemake, jobs=4) != 0
     states = {(s.kind, s.name): state_of(found.root, s) for s in found.steps}
     (failed,) = (name for name, state in states.items() if state == "failed")
     assert failed == ("train", "small+dolly")
     waiting = {name for name, state in states.items() if state == "waiting"}
-    assert {kind for kind, _ in waiting} == {"export", "evaluate", "report"}
+    assert {kind for kind, _ in waiting} == {"export", "evaluate", "losses", "report"}
     assert all(name.startswith("small+dolly") for _, name in waiting)
     assert [lines for _, lines in failures(found)] == [["cannot: no room"]]
     fake.bad.unlink()
     assert run_workflow(found, snakemake, jobs=4) == 0
     assert {state_of(found.root, step) for step in found.steps} == {"done"}
-    commands = fake()
-    again = [line for line in commands if commands.count(line) > 1]
-    assert len(set(again)) == 1 and "tulu_dolly" in again[0] and again[0].startswith("train")
-    assert len(commands) == len(found.steps) + 1
-    after = compile_study(changed(found.study, settings={"EPOCHS": 1}), recipe)
-    assert run_workflow(after, snakemake, jobs=4) == 0
-    new = fake()[len(commands) :]
-    assert [line.split()[0] for line in new].count("train") == 2
-    assert not any(line.startswith("data prepare") for line in new)
-    assert len(new) == 8
-
-
-@pytest.mark.slow
-def test_killed_three_times_it_ends_with_the_report_of_a_run_that_was_not(
-    tmp_path, snakemake, fake
-):
-    """What steps make is copied from a study that `finish` made; kills reach process groups."""
-    whole = finish(small_table(tmp_path, folder=str(tmp_path / "made")))
-    wanted = write_reports(whole).read_bytes()
-    found = small_table(tmp_path, folder=str(tmp_path / "killed"))
-    write_workflow(found)
-    command = [snakemake, "--snakefile", found.root / "Snakefile", "--directory", found.root]
-    for delay in random.Random(0).sample(range(20, 40), 3):
-        process = subprocess.Popen(
-            [*command, "--cores", "4", *OPTIONS], env=workflow._environment(),
-            start_new_session=True,
-        )  # fmt: skip
-        time.sleep(delay / 10)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert run_workflow(found, snakemake, jobs=4) == 0
-    assert {state_of(found.root, step) for step in found.steps} == {"done"}
+    lines = fake()[before:]
+    again = {line for line in lines if lines.count(line) > 1}
+    assert len(again) == 1 and "tulu_dolly" in min(again) and min(again).startswith("train")
     assert write_reports(found).read_bytes() == wanted
     for name in (TEXT, LATEX, NUMBERS):
         assert (found.root / name).read_bytes() == (whole.root / name).read_bytes()
+    after = compile_study(changed(found.study, gin_files=("other.gin",)), held_out)
+    before = len(fake())
+    assert run_workflow(after, snakemake, jobs=4) == 0
+    kinds = [line.split()[0] for line in fake()[before:]]
+    assert kinds.count("train") == kinds.count("export") == kinds.count("eval") == 2
+    assert "data" not in kinds and len(kinds) == 10
+
+
+def held_out(model):
+    return Recipe(f"{list(model.gin_files)}", 512, "hf", heldout=4)
+
+
+def three_cells(tmp_path, name):
+    grid = Grid(models=(base(),), datasets=(NONE, ALPACA, DOLLY), evaluations=(
+        evaluation(tasks=tuple(TASKS)),
+    ))  # fmt: skip
+    one = study(tmp_path, folder=str(tmp_path / name), grids=(grid,))
+    return compile_study(one, held_out)
+
+
+def killed_when_so_many_are_done(found, snakemake, least):
+    command = [snakemake, "--snakefile", found.root / "Snakefile", "--directory", found.root]
+    process = subprocess.Popen(
+        [*command, "--cores", "4", *OPTIONS], env=workflow._environment(), start_new_session=True
+    )
+    while process.poll() is None and len(list(found.root.glob("*/*/done.json"))) < least:
+        time.sleep(0.02)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
