@@ -74,7 +74,7 @@ class Cell:
     called: str | None = None
     """What the study calls its dataset."""
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """What tables call it: `llama-13b+dolly`, or the base model's own name."""
         parts = [os.path.basename(part).removeprefix("tulu_") for part in split_names(self.dataset)]
