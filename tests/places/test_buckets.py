@@ -12,6 +12,7 @@ from buckets import BOTH
 from tulu_jax.places import (
     Address,
     StorageError,
+    children,
     create,
     fetched,
     kvstore,
@@ -59,6 +60,7 @@ def test_what_is_not_there_is_said_as_of_files(bucket):
     with pytest.raises(FileNotFoundError):
         read_ranges(nothing, [(0, 1)])
     nothing.unlink(missing_ok=True)
+    assert children(nothing) == [] and children(bucket) == []
     assert not nothing.exists() and nothing.files() == {} and list(nothing.glob("*")) == []
 
 

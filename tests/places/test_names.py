@@ -53,6 +53,12 @@ def test_what_is_nearly_an_address_is_refused(all_packages, given):
         user_place(given, name="--model", hub=True)
 
 
+@pytest.mark.parametrize("given", ["gs://$BUCKET/x", "gs://bucket/${USER}/run"])
+def test_a_variable_that_no_shell_has_replaced_is_refused(all_packages, given):
+    with pytest.raises(ConfigError, match="MODEL_DIR holds a variable that no shell has replaced"):
+        user_place(given, name="MODEL_DIR")
+
+
 @pytest.mark.parametrize("given", ["az://c/x", "abfs:x", "hdfs://h/x", "gcs://b/x", "ftp://h/x"])
 def test_other_schemes_are_refused(given):
     words = r"is an address that is not supported - got .* expected a local path or gs://"

@@ -34,7 +34,7 @@ from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError, TuluError
 from tulu_jax.files import read_json, sha256, user_path
 from tulu_jax.models import ModelConfig, config_from_dict
-from tulu_jax.places import Address, Place, is_address, readable, remove_tree
+from tulu_jax.places import Address, Place, children, is_address, readable, remove_tree
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
 
@@ -93,7 +93,7 @@ def _save_params(
 ) -> Place:
     # ---- nothing that is there may be taken for what is written now -----------------------------
     folder = checkpoints_dir(run)
-    steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    steps = [path.name for path in children(folder)]
     if isinstance(folder, Address) and not complete_steps(run):  # of an import that was killed
         _clear(folder)
         steps = []
@@ -176,10 +176,7 @@ def complete_steps(run: str | Place) -> list[int]:
     A save that was killed leaves a folder with a temporary name, or one without its metadata;
     neither counts.
     """
-    folder = checkpoints_dir(run)
-    if not folder.is_dir():
-        return []
-    steps = [child for child in folder.iterdir() if child.name.isdecimal()]
+    steps = [child for child in children(checkpoints_dir(run)) if child.name.isdecimal()]
     return sorted(int(step.name) for step in steps if _is_whole(step))
 
 

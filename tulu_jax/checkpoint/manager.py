@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from tulu_jax.checkpoint.arrays import (
     COMMIT_FILE,
@@ -31,11 +30,13 @@ from tulu_jax.errors import CheckpointError
 from tulu_jax.files import json_sha256
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.family import declared_weights
+from tulu_jax.parallel.hosts import barrier
 from tulu_jax.parallel.rules import Layout
 from tulu_jax.places import (
     Address,
     Place,
     StorageError,
+    children,
     move_tree,
     readable,
     remove_tree,
@@ -45,6 +46,9 @@ from tulu_jax.places import (
 
 OTHER_RUN = "set another MODEL_DIR"
 KEPT = "the last complete checkpoint is untouched"
+FAR_FILE_BYTES = 2**27
+"""Of a checkpoint in one object of a bucket. Orbax puts 2 GiB into a file, which would be sent in
+one piece, held in memory meanwhile, and sent again after a broken connection."""
 
 
 class Checkpoints:
@@ -111,10 +115,9 @@ class Checkpoints:
 
         One that `keep` whole ones outlive was being deleted when the process died: that is ended.
         """
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        steps = sorted(int(c.name) for c in there if c.name.isdecimal())
+        steps = sorted(int(c.name) for c in children(self.folder) if c.name.isdecimal())
         whole = complete_steps(self._run)
-        _wait_for_hosts("looked for half-written checkpoints")
+        barrier("looked for half-written checkpoints")
         broken = [step for step in steps if step not in whole]
         expired = [
             step for step in broken
@@ -123,7 +126,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in expired:
                 remove_tree(self.folder / str(step), first=(COMMIT_FILE,))
-        _wait_for_hosts("deleted what was half deleted")
+        barrier("deleted what was half deleted")
         return [_rename_aside(self.folder, step) for step in broken if step not in expired]
 
     def _was_committed(self, step: int) -> bool:
@@ -141,7 +144,13 @@ class Checkpoints:
         """
         tree = state._asdict()
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(tree, save_args=_chunked_by_layer(tree)),
+            state=ocp.args.PyTreeSave(
+                tree,
+                save_args=_chunked_by_layer(tree),
+                ocdbt_target_data_file_size=FAR_FILE_BYTES
+                if isinstance(self.folder, Address)
+                else None,
+            ),
             meta=ocp.args.JsonSave(seal(meta, tree)),
         )
         try:
@@ -373,20 +382,15 @@ def is_run(path: str | Place) -> bool:
 
 
 def _rename_aside(folder: Place, step: int) -> Place:
-    taken = {child.name for child in folder.iterdir()}
+    taken = {child.name for child in children(folder)}
     names = (f"damaged-{step}{more}" for more in ("", *(f"-{n}" for n in range(2, 1000))))
     path = folder / next(name for name in names if name not in taken)
-    _wait_for_hosts(f"set aside {path.name}")
+    barrier(f"set aside {path.name}")
     if jax.process_index() == 0:
         old = folder / str(step)
         if isinstance(old, Address) and isinstance(path, Address):
             move_tree(old, path, first=(COMMIT_FILE,))
         else:
             Path(str(old)).rename(str(path))
-    _wait_for_hosts(f"have set aside {path.name}")
+    barrier(f"have set aside {path.name}")
     return path
-
-
-def _wait_for_hosts(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -12,7 +12,7 @@ from shlex import quote
 
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import advice, disk_error
-from tulu_jax.places import Place
+from tulu_jax.places import Place, children
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE)
@@ -96,7 +96,7 @@ def no_checkpoint(folder: Place, step: int | None, steps: list[int]) -> Checkpoi
         do = f"give the run's folder: {run.parent.parent}"
     elif run.name == "checkpoints":
         do = f"give the run's folder: {run.parent}"
-    found = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else None
+    found = [child.name for child in children(folder)] if folder.is_dir() else None
     return CheckpointError(
         what if step is None else f"{what} of {step=}",
         got=f"complete steps {steps}, folders {found}" if run.is_dir() else "no such folder",

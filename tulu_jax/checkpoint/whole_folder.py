@@ -17,7 +17,7 @@ from tulu_jax.checkpoint.checksums import file_checksum
 from tulu_jax.checkpoint.trouble import how_to_write
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import json_or_none, sha256, write_whole
-from tulu_jax.places import Address, Place, as_place
+from tulu_jax.places import Address, Place, as_place, children
 
 MARKER = "NOT_COMPLETE"
 """File inside a folder that is still being written."""
@@ -96,7 +96,7 @@ def check_target(target: Place, overwrite: bool | None) -> None:
     Raises:
       CheckpointError: the folder holds something.
     """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not target.exists() or (target.is_dir() and not children(target)):
         return
     problem, do = None, "choose another"
     if not target.is_dir():
@@ -107,7 +107,7 @@ def check_target(target: Place, overwrite: bool | None) -> None:
     elif not (target / "config.json").is_file() or (target / "checkpoints").exists():
         problem = "output folder does not look like an exported model"
     if problem:
-        found = sorted(p.name for p in target.iterdir())[:5] if target.is_dir() else None
+        found = [p.name for p in children(target)][:5] if target.is_dir() else None
         raise CheckpointError(problem, got=found, at=target, do=do)
 
 

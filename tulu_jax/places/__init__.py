@@ -16,7 +16,15 @@ Errors of every storage are a `StorageError` (a `TuluError` and an `OSError`) th
 and what to do; what is not there is a FileNotFoundError.
 """
 
-from tulu_jax.places.address import Address, Place, as_place, is_address, settle, user_place
+from tulu_jax.places.address import (
+    Address,
+    Place,
+    as_place,
+    children,
+    is_address,
+    settle,
+    user_place,
+)
 from tulu_jax.places.errors import StorageError, storage_error
 from tulu_jax.places.fetched import (
     download,
@@ -40,6 +48,7 @@ __all__ = [
     "StorageError",
     "as_place",
     "check_free",
+    "children",
     "create",
     "download",
     "fetched_dir",

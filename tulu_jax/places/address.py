@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import io
 import os
@@ -22,6 +21,7 @@ PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("obstore", "s3"), "hf": ("huggingface
 BUFFER_BYTES = 2**20
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -247,6 +247,17 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
+def children(place: Place) -> list[Any]:
+    """What lies in a folder, in order of name; nothing where there is none.
+
+    In a bucket there is one as long as anything lies in it: to ask first is too early.
+    """
+    try:
+        return sorted(place.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def missing(address: Address) -> FileNotFoundError:
     """The error of an object that is not there."""
     return FileNotFoundError(2, "No such object", str(address))
@@ -275,7 +286,7 @@ def user_place(text: str | Path | Address, *, name: str = "path", hub: bool = Fa
 
     Raises:
       ConfigError: another scheme, one whose package is missing, an address without a bucket or with
-        `..` in it; or as `user_path`.
+        `..` or a variable in it; or as `user_path`.
     """
     if isinstance(text, Address):
         return text
@@ -323,6 +334,13 @@ def _parsed(given: str, scheme: str, name: str) -> Address:
     else:
         bucket, key = (parts or [""])[0], "/".join(parts[1:])
         right = _BUCKET.fullmatch(bucket)
+    if variable := _VARIABLE.search(rest):
+        raise ConfigError(
+            f"{name} holds a variable that no shell has replaced",
+            got=repr(given),
+            expected=f"what {variable[0]} stands for",
+            do="write it out: in gin files and single quotes it is just text",
+        )
     if not (slashes and right) or ".." in parts or any(ord(c) < 32 for c in rest):
         raise ConfigError(
             f"{name} is not an address of a bucket or model",
@@ -345,13 +363,13 @@ def _check_package(scheme: str, given: str, name: str) -> None:
         )
 
 
-@functools.cache
 def settle(scheme: str) -> None:
-    """Settings of libraries that must stand before their first use, once a process.
+    """Settings of libraries that must stand before their first use.
 
     Without the first etils takes TensorFlow for gs:// wherever it is installed: 6 s to import, and
     errors that are no OSError. fsspec would keep listings for ever: what other hosts write would
-    not be seen.
+    not be seen. And where an emulator stands for Google's storage, every library goes to it, and
+    none asks who is logged in: a machine outside Google's waits seconds for that answer.
     """
     os.environ.setdefault("EPATH_USE_TF", "false")
     if scheme == "s3":
@@ -361,5 +379,20 @@ def settle(scheme: str) -> None:
         return
     from fsspec.config import conf
 
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "default")
     for each in ("gs", "gcs"):
         conf.setdefault(each, {})["use_listings_cache"] = False
+        if emulator != "default":
+            conf[each].setdefault("token", "anon")
+    if emulator != "default":
+        at = emulator if "//" in emulator else f"http://{emulator}"
+        for name, value in {"TENSORSTORE_GCS_HTTP_URL": at, **_NOBODY}.items():
+            os.environ.setdefault(name, value)
+
+
+_NOBODY = {
+    "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+    "NO_GCE_CHECK": "true",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+}
+"""By these TensorStore and Google's libraries ask neither the machine's metadata nor its zone."""

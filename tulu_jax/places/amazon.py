@@ -72,6 +72,7 @@ def kvstore_of(name: str, prefix: str) -> dict[str, Any]:
     return found | {key: value for key, value in more.items() if value}
 
 
+@functools.cache
 def register() -> None:
     """Lets fsspec, and so epath, Orbax and JAX's cache, go to s3:// by obstore.
 

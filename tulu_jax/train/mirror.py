@@ -23,7 +23,8 @@ from tulu_jax.checkpoint.arrays import run_place
 from tulu_jax.checkpoint.lease import Lease, leased
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.files import sha256
-from tulu_jax.places import Address, upload
+from tulu_jax.parallel.hosts import barrier
+from tulu_jax.places import Address, children, upload
 
 PERIOD_S = 60.0
 """At least so long between two sendings in the background."""
@@ -56,6 +57,7 @@ class Mirror:
         place = run_place(model_dir)
         main = jax.process_index() == 0
         self._place = place if isinstance(place, Address) and main else None
+        self._far = isinstance(place, Address)
         self._folder, self._lease = run_folder(model_dir), lease
         self._sent: dict[str, tuple[int, int]] = {}
         self._at = time.monotonic()
@@ -80,10 +82,19 @@ class Mirror:
     def send(self) -> None:
         """Sends what has changed; when it returns that is in the bucket.
 
+        Every process calls it: for a network that is slow they wait here, and not in a collective,
+        some of which give up after half a minute.
+
         Raises:
           ConfigError: the run folder was taken over by another run.
+          GuardError: another process has not come.
           StorageError: the bucket cannot be written.
         """
+        self._send_mine()
+        if self._far:
+            barrier("the run folder is sent")
+
+    def _send_mine(self) -> None:
         if self._place is None:
             return
         if self._lease is not None:
@@ -104,7 +115,7 @@ class Mirror:
 
     def _try_to_send(self) -> None:
         with contextlib.suppress(Exception):
-            self.send()
+            self._send_mine()
 
     def _send(self, place: Address) -> None:
         files = [path for path in sorted(self._folder.rglob("*")) if path.is_file()]
@@ -143,7 +154,7 @@ def held_run(model_dir: str, *, say: Callable[[str], None]) -> Iterator[Mirror]:
 def _own_files(place: Address) -> list[str]:
     """Names of what lies in a run folder, but for its many checkpoint files."""
     names = list(place.files(deep=False))
-    for child in place.iterdir() if place.is_dir() else ():
+    for child in children(place):
         if child.name not in OF_THE_BUCKET and child.name not in names:
             names += [f"{child.name}/{name}" for name in child.files()]
     return names

@@ -7,7 +7,7 @@ from shlex import quote
 from tulu_jax.checkpoint.whole_folder import MARKER
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import hub_advice, lost_link
-from tulu_jax.places import Place, is_address
+from tulu_jax.places import Place, children, is_address
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_FOLDER = "a Hugging Face folder: config.json beside *.safetensors or pytorch_model*.bin"
@@ -116,9 +116,7 @@ OF_TRAINERS = (
 
 def folder_inside(folder: Place) -> str | None:
     """Which folder inside may be meant."""
-    if not folder.is_dir():
-        return None
-    inside = sorted(child for child in folder.iterdir() if child.is_dir())[:SOME]
+    inside = [child for child in children(folder) if child.is_dir()][:SOME]
     inside += sorted(folder.glob("snapshots/*"))[:SOME]  # the cache of huggingface_hub
     names = ("config.json", ADAPTER_CONFIG)
     found = [child for child in inside if any((child / name).is_file() for name in names)]
