@@ -19,6 +19,9 @@ from tulu_jax.places import Address
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("EPATH_USE_TF", "false")  # else Orbax reads buckets by TensorFlow where it is
+# Google's libraries look at these when they are imported, maybe by a test without a bucket.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+os.environ.setdefault("NO_GCE_CHECK", "true")
 os.environ.setdefault("XLA_FLAGS", quick_xla.flags(devices=8))
 # Tests and their child processes compile the same small steps: once is enough.
 _CACHE = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
@@ -131,7 +134,6 @@ def _storage(kind: type[buckets.Storage], folder: Path) -> Iterator[buckets.Stor
     if lacking or program is None:
         pytest.skip(str(lacking))
     found = kind(program, folder)
-    buckets.set_environment(found)
     yield found
     found.stop()
 
@@ -149,9 +151,12 @@ def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Sto
 
 
 @pytest.fixture
-def storage(request: pytest.FixtureRequest) -> buckets.Storage:
-    """Google's, or by `buckets.BOTH` each in turn."""
-    return request.getfixturevalue(f"{getattr(request, 'param', 'gs')}_storage")
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> buckets.Storage:
+    """Google's, or by `buckets.BOTH` each in turn; clients go to it as long as the test runs."""
+    found = request.getfixturevalue(f"{getattr(request, 'param', 'gs')}_storage")
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    return found
 
 
 @pytest.fixture
