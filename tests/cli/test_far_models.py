@@ -57,8 +57,14 @@ def test_there_and_back_is_byte_for_byte_the_same(far, local, tmp_path, capsys):
     assert files(tmp_path / "out") == files(local / "hf")
     with pytest.raises(CheckpointError, match="run folder already holds checkpoints"):
         tulu("import", "--hf", far / "model", "--model_dir", run)
-    with pytest.raises(CheckpointError, match=r"output folder is not empty .*add --overwrite"):
-        tulu("export", "--model_dir", run, "--output", far / "back")
+    capsys.readouterr()
+    again = ("export", "--model_dir", run, "--output", far / "back")
+    assert tulu(*again) == 0  # as after a kill behind the last request
+    assert "this export was there already" in capsys.readouterr().out
+    (far / "back/model.safetensors").write_bytes(b"cut")
+    for words in ((), ("--dtype", "bfloat16")):
+        with pytest.raises(CheckpointError, match=r"output folder is not empty .*add --overwrite"):
+            tulu(*again, *words)
     words = ("--output", far / "back", "--overwrite", "--max_shard_size", "20KB")
     assert tulu("export", "--model_dir", run, *words) == 0
     assert "model.safetensors" not in files(far / "back")

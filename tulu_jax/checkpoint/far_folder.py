@@ -12,10 +12,10 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tulu_jax.checkpoint.checksums import CHECKSUMS_NAME
+from tulu_jax.checkpoint.checksums import CHECKSUMS_NAME, file_checksum
 from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target
 from tulu_jax.errors import CheckpointError, TuluError
 from tulu_jax.files import json_or_none, sha256
@@ -67,6 +67,25 @@ def far_folder(target: Address, *, job: str | None, overwrite: bool | None) -> I
             with contextlib.suppress(OSError):
                 remove_tree(target)
             raise
+
+
+def is_filled(target: Address, fill: Callable[[PartialFolder], None]) -> bool:
+    """Whether the folder is whole and holds what `fill` writes into an empty one, and no more.
+
+    So of what was killed after its last request.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    there = set(target.files())
+    if not there or MARKER in there:
+        return False
+    with tempfile.TemporaryDirectory(prefix="tulu-") as local:
+        fill(PartialFolder(Path(local), None, {}))
+        made = {path.name: path for path in Path(local).iterdir()}
+        return set(made) == there and all(
+            file_checksum(made[name]) == file_checksum(target / name) for name in made
+        )
 
 
 def _open(target: Address, local: Path, job: str | None) -> FarFolder:

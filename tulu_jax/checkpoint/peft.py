@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tulu_jax.checkpoint.far_folder import is_filled
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.names import without_wrappers
@@ -41,12 +42,12 @@ from tulu_jax.checkpoint.peft_config import (
     read_adapter_config,
 )
 from tulu_jax.checkpoint.reader import ParamPath, tree_of
-from tulu_jax.checkpoint.whole_folder import whole_folder
+from tulu_jax.checkpoint.whole_folder import PartialFolder, whole_folder
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import write_json
 from tulu_jax.models import ModelConfig
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, at
-from tulu_jax.places import Place, as_place, local_folder
+from tulu_jax.places import Address, Place, as_place, local_folder
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 TORCH_NAME = "adapter_model.bin"
@@ -97,12 +98,17 @@ def save_peft(
         **{name: None if value == [] else value for name, value in NEUTRAL.items()},
         **patterns(modules, lora),
     }
-    with whole_folder(path) as partial:
-        folder = partial.folder
-        shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
+    shard = Shard(WEIGHTS_NAME, {name: tensor.shape for name, tensor in tensors.items()})
+
+    def fill(partial: PartialFolder) -> None:
         write_shard(partial.place_of(WEIGHTS_NAME), shard, F32, iter(tensors.items()))
-        write_json(folder / ADAPTER_CONFIG, fields)
-    return as_place(path)
+        write_json(partial.folder / ADAPTER_CONFIG, fields)
+
+    place = as_place(path)
+    if not (isinstance(place, Address) and is_filled(place, fill)):
+        with whole_folder(place) as partial:
+            fill(partial)
+    return place
 
 
 def load_peft(

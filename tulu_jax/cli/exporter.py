@@ -178,6 +178,10 @@ def _export(args: argparse.Namespace) -> int:
             training=None if dataset is None else {"dataset": dataset, "step": reader.step},
             on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
         )
+    if saved.was_there:
+        console.print(
+            "this export was there already, every file with the checksum it would have now"
+        )
     if saved.kept:
         console.print(f"kept from an export that was killed: {', '.join(saved.kept)}")
     for name, checksum in sorted(saved.checksums.items()):

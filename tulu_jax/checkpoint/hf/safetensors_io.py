@@ -134,6 +134,11 @@ def plan_shards(
     ]
 
 
+def num_bytes_of(shard: Shard, dtype: np.dtype) -> int:
+    """Bytes of the whole file."""
+    return _beginning(shard, dtype).size + shard.num_weights * dtype.itemsize
+
+
 def write_shard(
     path: Place, shard: Shard, dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]
 ) -> str:

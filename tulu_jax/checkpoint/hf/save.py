@@ -11,21 +11,25 @@ a power cut `checksums.json` tells what is not there.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.checksums import file_checksum, write_checksums
+from tulu_jax.checkpoint.checksums import CHECKSUMS_NAME, file_checksum, write_checksums
 from tulu_jax.checkpoint.hf.config import to_hf
 from tulu_jax.checkpoint.hf.generation import GENERATION_CONFIG, generation_config
 from tulu_jax.checkpoint.hf.names import expected_tensors, tensors_of, weights_of
 from tulu_jax.checkpoint.hf.safetensors_io import (
     MAX_SHARD_BYTES,
     Shard,
+    num_bytes_of,
     plan_shards,
     write_index,
     write_shard,
@@ -36,7 +40,7 @@ from tulu_jax.checkpoint.parts import made_ahead
 from tulu_jax.checkpoint.reader import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target, whole_folder
 from tulu_jax.errors import CheckpointError
-from tulu_jax.files import write_json
+from tulu_jax.files import json_or_none, write_json
 from tulu_jax.models import ModelConfig
 from tulu_jax.places import Address, Place, as_place
 
@@ -63,6 +67,8 @@ class Saved:
     num_bytes: int = 0
     kept: tuple[str, ...] = ()
     """Files that an export which was killed had finished."""
+    was_there: bool = False
+    """Whether the folder, in a bucket, was whole before, and nothing was written."""
 
 
 def save(
@@ -105,9 +111,13 @@ def save(
     _check_tokenizer(config, tokenizer)
     stored = _stored_dtype(dtype, reader)
     shards = plan_shards(expected_tensors(config), stored, int(max_shard_bytes))
+    job = _Job(config, reader, stored, shards, generation, training)
+    if isinstance(target, Address) and not overwrite:
+        there = _whole_already(target, job, tokenizer, on_progress)
+        if there is not None:
+            return Saved(target, there, job.num_bytes, was_there=True)
     source = _source(config, reader, stored, shards)
     with whole_folder(target, job=source, overwrite=overwrite) as progress:
-        job = _Job(config, reader, stored, shards, generation, training)
         saved = _fill(progress, job, tokenizer, on_progress)
     return Saved(target, saved.checksums, saved.num_bytes, saved.kept)
 
@@ -190,23 +200,68 @@ def _fill(
             do="free space or choose another folder"
             + (", or use --dtype bfloat16" if job.dtype.itemsize > 2 else ""),
         )
+    checksums = _write_small_files(folder, job, tokenizer)
+    kept = tuple(sorted(progress.done))
+    checksums |= _write_weights(progress, job, on_progress)
+    write_checksums(folder, checksums)
+    return Saved(folder, checksums, job.num_bytes, kept)
+
+
+def _write_small_files(folder: Path, job: _Job, tokenizer: Tokenizer | None) -> dict[str, str]:
+    """Writes all but weights and checksums.json; the checksums."""
     if tokenizer is not None:
         from tulu_jax.chat import save_tokenizer_files
 
         save_tokenizer_files(tokenizer, folder)
-    kept = tuple(sorted(progress.done))
-    checksums = _write_weights(progress, job, on_progress)
     name = next(name for name, key in DTYPE_NAMES.items() if DTYPES[key] == job.dtype)
     write_json(folder / "config.json", to_hf(job.config, name))
     stops = () if tokenizer is None else tokenizer.stop_ids
     write_json(folder / GENERATION_CONFIG, generation_config(job.config, job.generation, stops))
     if job.training is not None:
         write_json(folder / TRAINING, dict(job.training))
-    for path in sorted(folder.iterdir()):
-        if path.name not in checksums and path.name != MARKER:
-            checksums[path.name] = file_checksum(path)
-    write_checksums(folder, checksums)
-    return Saved(folder, checksums, job.num_bytes, kept)
+    write_index(folder, job.shards, job.dtype)
+    of_weights = {MARKER, *(shard.name for shard in job.shards)}
+    return {
+        path.name: file_checksum(path)
+        for path in sorted(folder.iterdir())
+        if path.name not in of_weights
+    }
+
+
+class _Nowhere(PartialFolder):
+    """A folder whose weights are made, and not kept."""
+
+    def place_of(self, name: str) -> Place:
+        """Where nothing stays."""
+        return Path(os.devnull)
+
+
+def _whole_already(
+    target: Address,
+    job: _Job,
+    tokenizer: Tokenizer | None,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> dict[str, str] | None:
+    """Checksums of a folder that is whole and the very one that would be written; else None.
+
+    It is what an export leaves that was killed after its last request. The run is read for it only
+    where names, sizes and all small files are the same.
+    """
+    there = target.files()
+    if MARKER in there or CHECKSUMS_NAME not in there:
+        return None
+    listed = (json_or_none(target / CHECKSUMS_NAME) or {}).get("files")
+    with tempfile.TemporaryDirectory(prefix="tulu-") as local:
+        folder = Path(local)
+        checksums = _write_small_files(folder, job, tokenizer)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        sizes |= {shard.name: num_bytes_of(shard, job.dtype) for shard in job.shards}
+        sizes[CHECKSUMS_NAME] = there[CHECKSUMS_NAME][0]
+        alike = isinstance(listed, dict) and checksums.items() <= listed.items()
+        if not alike or sizes != {name: size for name, (size, _) in there.items()}:
+            return None
+        checksums |= _write_weights(_Nowhere(folder, None, {}), job, on_progress)
+    return checksums if checksums == listed else None
 
 
 def _write_weights(
@@ -226,7 +281,6 @@ def _write_weights(
             checksum = write_shard(progress.place_of(shard.name), shard, job.dtype, part)
             progress.finish(shard.name, checksum)
         done = end
-    write_index(progress.folder, job.shards, job.dtype)
     return dict(progress.done)
 
 
