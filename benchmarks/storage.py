@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+MADE = "2026-01-01T00:00:00Z"
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE)]
 if "share" in sys.argv[1:2]:
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -33,7 +35,7 @@ import buckets  # noqa: E402
 import interchange  # noqa: E402
 
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu  # noqa: E402
-from tulu_jax.places import Address, upload  # noqa: E402
+from tulu_jax.places import Address  # noqa: E402
 
 
 def save(args: argparse.Namespace, storage: buckets.Storage, bucket: Address) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def goodput(args: argparse.Namespace, storage: buckets.Storage, bucket: Address)
 def imports(args: argparse.Namespace, storage: buckets.Storage, bucket: Address) -> dict[str, Any]:
     """`tulu import` from a folder and from the bucket in turns; the first of each is left out."""
     model, target = exported(args), args.folder / "back"
-    _send(model, bucket / "model")
+    _put(model, args.folder / "storage", bucket / "model")
     os.environ |= {
         "STORAGE_EMULATOR_HOST": storage.direct,
         "TENSORSTORE_GCS_HTTP_URL": storage.direct,
@@ -102,9 +104,9 @@ def share(args: argparse.Namespace, storage: buckets.Storage, bucket: Address) -
     from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 
     config = interchange.SHAPES[args.shape]
-    _send(exported(args), bucket / "model")
+    _put(exported(args), args.folder / "storage", bucket / "model")
     storage.calm()
-    folder = hf.open_folder(bucket / "model")
+    folder = hf.open_folder(bucket / "model", None)
     shardings = leaves_of(layout_for(config, make_mesh(MeshConfig(fsdp=8))).params(config))
     total = 0
     for path in folder.paths():
@@ -125,9 +127,13 @@ def exported(args: argparse.Namespace) -> Path:
     return model
 
 
-def _send(folder: Path, place: Address) -> None:
-    for file in sorted(folder.iterdir()):
-        upload(file, place / file.name)
+def _put(folder: Path, root: Path, place: Address) -> None:
+    """Lays files where the emulator keeps the objects: sent, a GB takes it 20 to 45 s."""
+    facts = {"StorageClass": "STANDARD", "ContentType": "application/octet-stream", "Generation": 1,
+             "Etag": "e", "Created": MADE, "Updated": MADE}  # fmt: skip
+    target = shutil.copytree(folder, root / place.bucket / place.key)
+    for file in target.iterdir():
+        os.setxattr(file, "user.metadata", json.dumps(facts).encode())
 
 
 def _median(seconds: list[float]) -> float:
