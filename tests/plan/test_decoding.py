@@ -181,14 +181,14 @@ def test_mistakes_are_told(arguments, message, capsys):
 def test_a_tiny_model_decodes_by_pages_on_v5e(heads):
     """26 heads, of LLaMA-30B on two chips, are among those that other kernels refuse."""
     model = bigger(d_model=256, num_heads=heads, num_kv_heads=heads, head_dim=128, num_layers=1,
-                   max_length=256)  # fmt: skip
+                   max_length=2048)  # fmt: skip
     engine = plan_engine(model, find_topology("v5e:2x2"), tensor=2)
     assert engine.kernel.name == "paged"
     decode = compile_decode(engine, 8)
     held = engine.weight_bytes + 8 * engine.slot_bytes
     assert decode.arguments == pytest.approx(held, rel=0.1)
     assert decode.donated >= 8 * engine.slot_bytes
-    assert decode.temporaries < 0.5 * 8 * engine.slot_bytes  # The cache is not copied.
+    assert decode.temporaries < 0.1 * 8 * engine.slot_bytes  # The cache is not copied.
     found = bounds_of(engine, 8, decode.traffic)
     assert found.memory > 0 and found.network > 0
     if heads == 4:  # the other program has no kernel of its own

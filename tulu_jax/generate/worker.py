@@ -93,7 +93,7 @@ class Worker:
         self.load(params)
         heads = heads_of(config)
         self.kernel = probed(choose_decode_kernel(heads, compute.dtype), heads, compute.dtype)
-        self._steps = compiled_steps(config, compute, self.kernel.name)
+        self._steps = compiled_steps(config, compute, self.kernel.name, platform_of())
         self._stats = stats
         if platform_of() == "tpu":
             stats.kernel = f"{self.kernel.name}, {self.kernel.reason}"

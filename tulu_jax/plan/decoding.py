@@ -208,7 +208,7 @@ def _compile(engine: PlannedEngine, name: str, slots: int, *args: Any) -> Compil
     model, compute, layout = engine.model, engine.compute, engine.layout
     held = cache_length(engine.length, layout.platform)
     shapes = jax.eval_shape(lambda: init_layers(model, slots, held, compute.dtype))
-    step = getattr(compiled_steps(model, compute, engine.kernel.name), name)
+    step = getattr(compiled_steps(model, compute, engine.kernel.name, layout.platform), name)
     with layout.activate():
         spec = cache_spec()
         layers = jax.tree.map(lambda leaf: _placed(layout, leaf, spec), shapes)

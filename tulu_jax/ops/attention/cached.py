@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.ops.attention.masks import MASKED
@@ -61,10 +62,16 @@ def write_tokens(
     value: Float[Array, "B K H"],
     slots: Int[Array, " B"],
 ) -> LayerCache:
-    """The cache with one token of every row, each at its own slot."""
+    """The cache with one token of every row, each at its own slot.
+
+    It stays as it lies: for writes of one slot TPUs would have heads after slots, and turn the
+    whole cache around in every step.
+    """
+    as_it_lies = Layout(major_to_minor=(0, 1, 2, 3))
 
     def one(row: Array, now: LayerCache) -> LayerCache:
-        return write_chunk(now, key[row][None], value[row][None], row, slots[row])
+        now = write_chunk(now, key[row][None], value[row][None], row, slots[row])
+        return LayerCache(*(with_layout_constraint(array, as_it_lies) for array in now))
 
     return jax.lax.fori_loop(0, key.shape[0], one, cache)
 
