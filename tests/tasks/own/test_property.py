@@ -19,7 +19,7 @@ from tulu_jax.chat import encode_many, load_tokenizer
 from tulu_jax.chat.template import render, segments_text
 from tulu_jax.data.faults import Faults
 
-ROWS = sample(10_000)
+ROWS = sample(20_000)
 WORD = re.compile(r"w\d+x\d+e")
 FLAGS = ("weight", "train", "training", "trainable", "loss", "loss_mask")
 LIKE_FLAGS = ("masked", "train_on", "no_loss", "weights", "ignore_loss")
