@@ -201,9 +201,14 @@ def test_packed_rows_and_their_gradients(pair):
     assert sorted(largest)[-2] > 1e-4
 
 
-def test_generation_cache_is_of_every_family(pair):
-    """A piece, then one token at a time through the cache give the states of the whole row."""
-    config, params, _ = pair
+@pytest.mark.parametrize("name", ["gqa", "opt", "neox"])
+def test_generation_cache_is_of_every_family(name):
+    """A piece, then one token at a time through the cache give the states of the whole row.
+
+    test_generate.py has the engine generate with each config.
+    """
+    config = CONFIGS[name]
+    params = random_params(config)
     tokens = random_tokens(config, 2, 7)
     ones, slots = np.ones_like(tokens), np.tile(np.arange(7, dtype=np.int32), (2, 1))
     model, weights = config.decoder(ComputeConfig()), split_weights(config, params, "float32")

@@ -163,7 +163,7 @@ def test_resumed_on_other_meshes(tmp_path, monkeypatch):
     run(monkeypatch, one)
     losses = [line["loss"] for line in metric_lines(one) if "loss" in line]
     config = copy_of(one, tmp_path / "other", step=2)
-    config = dataclasses.replace(config, mesh=MESHES["fsdp"])
+    config = dataclasses.replace(config, mesh=MESHES["fsdp"], checkpoint_period=1000)
     result, _ = run(monkeypatch, config, devices=None, stop_at=4)
     assert result.step == 4
     config = dataclasses.replace(config, mesh=MESHES["mixed"])
