@@ -35,6 +35,8 @@ from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.metrics import train_flops
 from tulu_jax.train.optimizer import make_optimizer
 
+pytestmark = pytest.mark.slow
+
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.25, base_dtype="float32")
 # Equality on meshes and in micro-batches is one of gradients up to their rounding. Weights say so
 # after steps along the gradients; Adam's g / (|g| + eps) would make the rounding of a gradient next

@@ -12,6 +12,8 @@ from tulu_jax.ops.attention.kernels import AttentionKernel
 from tulu_jax.train import probe
 from tulu_jax.train.probe import probe_packing
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("mesh", [None, "mixed"])
 def test_passes_in_float32(mesh):

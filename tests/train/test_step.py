@@ -13,6 +13,8 @@ from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_ratio=0.2), 6)
 BATCHES = [two_a_row(seed=i) for i in range(5)]
 
