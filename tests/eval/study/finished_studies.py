@@ -25,7 +25,7 @@ def small_study(tmp_path, **fields):
         Grid(models=(small,), datasets=(NONE, ALPACA, DOLLY, CODE, MIX), evaluations=(one,)),
         Grid(models=(large,), datasets=(MIX,), evaluations=(one,)),
     )
-    return study(tmp_path, grids=grids, **{"names": {MIX: "mix"}, **fields})
+    return study(tmp_path, **{"grids": grids, "names": {MIX: "mix"}, **fields})
 
 
 def small_table(tmp_path, **fields):

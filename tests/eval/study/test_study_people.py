@@ -1,6 +1,7 @@
 """Human evaluation in a study: the step that makes it, and people's answers in the report."""
 
 import json
+import sys
 
 import pytest
 
@@ -104,6 +105,9 @@ def test_what_people_answered_is_in_the_report(tmp_path, monkeypatch, capsys):
     assert shown["small+dolly against small"][1].startswith("100.0")
     assert shown["small against small+dolly"][1].startswith("0.0")
     assert one.text == ("1 annotations of 1 people.",)
+    monkeypatch.setitem(sys.modules, "eval.annotate.store.annotations", None)
+    with pytest.raises(ConfigError, match="packages of human evaluation are missing"):
+        sections(read_study(found), within)
 
 
 def answer(found):

@@ -1,6 +1,7 @@
 """A study's report: its numbers are those of the results, and its findings follow from them."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -12,9 +13,12 @@ from eval.report.paper import paper_rows
 from eval.study.page import render
 from eval.study.report import as_csv, latex, markdown, sections, terminal
 from eval.study.results import loss_difference, loss_interval, read_losses, read_study
+from eval.study.state import states_of
+from eval.study.study import NONE, Grid
 from eval.study.tables import within
+from eval.study.workflow import write_workflow
 from tests.eval.study.finished_studies import finish, small_table
-from tests.eval.study.small_studies import DOLLY
+from tests.eval.study.small_studies import DOLLY, base, evaluation
 from tulu_jax.errors import DataError
 
 
@@ -230,3 +234,28 @@ def test_a_loss_has_its_interval(found):
     assert high - value == pytest.approx(value - low) == pytest.approx(1.96 * 0.12909944 / 2)
     other = next(o for o in found.outcomes if o.name == "small")
     assert loss_difference(one.losses[DOLLY], other.losses[DOLLY])[0] == pytest.approx(0.5)
+
+
+def test_one_model_without_mixtures_or_judges(tmp_path):
+    one = evaluation("all", tasks=("mmlu_0shot", "gsm_cot"))
+    grid = Grid(models=(base("small"),), datasets=(NONE, DOLLY), evaluations=(one,))
+    table = finish(small_table(tmp_path, grids=(grid,), names={}))
+    found = read_study(table)
+    made = sections(found, within)
+    assert [one.name for one in made] == ["losses", "benchmarks", "cells"]
+    assert "Dolly" in render(found, made) and "tabular" in latex(made)
+    alone = dataclasses.replace(grid, datasets=(NONE,))
+    table = finish(small_table(tmp_path / "alone", grids=(alone,), names={}))
+    found = read_study(table)
+    assert "1 cells (0 trained), 1 done; 2 tasks" in markdown(found, sections(found, within))
+
+
+def test_two_studies_of_one_folder_share_what_they_have_in_common(tmp_path):
+    first = finish(small_table(tmp_path), only=["small", "small+dolly"])
+    grids = (dataclasses.replace(first.study.grids[0], datasets=(DOLLY,)),)
+    second = small_table(tmp_path, grids=grids, names={}, name="second")
+    made = {one.name: one.state for one in read_study(second).outcomes}
+    assert made == {"small+dolly": "stopped"}  # its losses are of fewer datasets
+    assert states_of(second)[second.cells[0].of("train")[0].key] == "done"
+    write_workflow(second)
+    assert set(states_of(first).values()) == {"done", "waiting"}
