@@ -314,8 +314,9 @@ def run_cached_layers(
     cache: Cache,
 ) -> tuple[Float[Array, "B T D"], list[LayerCache]]:
     """Likewise, one layer after the other with its own weights and cache, which is returned."""
+    run: Any = jax.jit(layer(config, parent=None).apply)  # traced once for all layers
     layers = []
     for weights, of_layer in zip(cache.weights, cache.layers, strict=True):
-        x, after = layer(config, parent=None).apply(weights, x, of_layer, context)
+        x, after = run(weights, x, of_layer, context)
         layers.append(after)
     return x, layers
