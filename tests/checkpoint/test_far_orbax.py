@@ -33,6 +33,13 @@ def test_one_that_does_not_ask_them_is_refused_too(anew, monkeypatch):
         far_orbax.prepare_orbax(RUN)
 
 
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "x#1", "what?"])
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_names_that_would_be_patterns_are_refused(scheme, name):
+    with pytest.raises(CheckpointError, match=r"a name that Orbax takes for a pattern - got .* at"):
+        far_orbax.prepare_orbax(Address(scheme, "bucket", f"runs/{name}/checkpoints"))
+
+
 def test_other_places_need_nothing(tmp_path):
     assert far_orbax.prepare_orbax(tmp_path) == {}
     assert far_orbax.prepare_orbax(Address("gs", "bucket", "run")) == {}

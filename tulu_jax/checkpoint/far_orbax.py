@@ -21,16 +21,27 @@ from tulu_jax.places import CONTEXT, Address, Place, as_place, kvstore
 CONTEXTS = ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")
 """Where Orbax keeps what it tells TensorStore."""
 S3 = "s3://"
+PATTERN = "*?[]#"
+"""By these fsspec, which Orbax deletes old steps with, would find other folders, or none."""
 
 
 def prepare_orbax(place: Place) -> dict[str, Any]:
     """Options of a CheckpointManager whose folder is `place`, where Orbax can write by now.
 
     Raises:
-      CheckpointError: it lies in s3://, and this Orbax cannot be told how to write there.
+      CheckpointError: it lies in s3://, and this Orbax cannot be told how to write there; or its
+        name has a character that Orbax does not take for itself.
     """
     if not isinstance(place, Address):
         return {}
+    if odd := sorted(set(place.key) & set(PATTERN)):
+        raise CheckpointError(
+            "run folder in a bucket has a name that Orbax takes for a pattern",
+            got=" ".join(odd),
+            at=place,
+            expected=f"a name without any of {' '.join(PATTERN)}",
+            do="choose another",
+        )
     _bound_retries()
     if place.scheme != "s3":
         return {}

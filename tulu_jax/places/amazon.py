@@ -67,8 +67,10 @@ def kvstore_of(name: str, prefix: str) -> dict[str, Any]:
     """The key/value store of TensorStore of the keys in a bucket that begin with `prefix`."""
     at = endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    more = {"endpoint": at, "aws_region": region or ("us-east-1" if at else None)}
-    found = {"driver": "s3", "bucket": name, "path": prefix}
+    more: dict[str, Any] = {"endpoint": at, "aws_region": region or ("us-east-1" if at else None)}
+    found: dict[str, Any] = {"driver": "s3", "bucket": name, "path": prefix}
+    if os.environ.get("AWS_ACCESS_KEY_ID"):  # else it looks for files first, and tells of each
+        more["aws_credentials"] = {"type": "environment"}
     return found | {key: value for key, value in more.items() if value}
 
 
