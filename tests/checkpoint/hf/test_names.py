@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -110,6 +112,15 @@ def test_every_family_has_one_entry_on_both_sides():
     assert set(REGISTRY) == set(FAMILIES)
     with pytest.raises(ValueError, match="family neox is registered already"):
         register(hf_family(NEOX))
+
+
+@pytest.mark.parametrize("weight", ["embedding", "lm_head"])
+def test_tables_have_an_embedding_and_a_head(weight):
+    neox = hf_family(NEOX)
+    table = tuple(row for row in neox.table if row.paths != ((weight,),))
+    with pytest.raises(ValueError, match=f"family new has no row for {weight} in its table"):
+        register(dataclasses.replace(neox, name="new", table=table))
+    assert "new" not in REGISTRY
 
 
 def test_names_of_bare_and_renamed_models():

@@ -68,9 +68,15 @@ def register(family: HfFamily) -> HfFamily:
     """Puts a family into the registry.
 
     Raises:
-      ValueError: there is another of that name.
+      ValueError: there is another of that name, or the table lacks the embedding or the head.
     """
     if family.name in REGISTRY:
         raise ValueError(f"family {family.name} is registered already")
+    for weight in ("embedding", "lm_head"):
+        if not any(row.paths == ((weight,),) for row in family.table):
+            raise ValueError(
+                f"family {family.name} has no row for {weight} in its table - expected one of "
+                "each, as files of tied models may hold the head too"
+            )
     REGISTRY[family.name] = family
     return family
