@@ -29,7 +29,7 @@ import ml_dtypes
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import save_params
-from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.lazy import LazyArray
 from tulu_jax.checkpoint.reader import tree_of
 from tulu_jax.cli.absent_tpu import leave_out_absent_tpu
 from tulu_jax.models import LlamaConfig, config_to_dict

@@ -8,14 +8,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tulu_jax.checkpoint import parts
 from tulu_jax.checkpoint.arrays import (
     CheckpointReader,
     checkpoints_dir,
     complete_steps,
     save_params,
 )
-from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.lazy import LazyArray
 from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.errors import CheckpointError
 
@@ -185,7 +184,7 @@ def test_an_import_lies_in_plain_files_of_a_layer_each(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_rows_and_slices_across_files(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(parts, "PART_BYTES", 3 * 7 * np.dtype(dtype).itemsize)
+    monkeypatch.setattr("tulu_jax.checkpoint.lazy.PART_BYTES", 3 * 7 * np.dtype(dtype).itemsize)
     whole = np.random.default_rng(0).normal(size=(10, 7)).astype(dtype)  # 3 + 3 + 3 + 1 rows
     save_params(tmp_path, {"w": whole}, {})
     reader = CheckpointReader(tmp_path)
@@ -225,7 +224,7 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
-from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.lazy import LazyArray
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -2,6 +2,7 @@
 
 import _thread
 import random
+import signal
 import time
 
 import pytest
@@ -267,6 +268,15 @@ def test_stopping(server, tmp_path):
     assert "interrupted - run it again: it goes on where it stopped" in str(result.error)
 
 
+@pytest.fixture
+def keys_interrupt():
+    """Ctrl-C raises, as at a keyboard; what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keys_interrupt")
 def test_a_key_press_leaves_at_once(server, tmp_path):
     class Press(Heard):
         def update(self, *_):

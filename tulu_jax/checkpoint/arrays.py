@@ -27,8 +27,9 @@ from etils import epath
 from orbax.checkpoint import type_handlers
 
 from tulu_jax.checkpoint.far_orbax import prepare_orbax
+from tulu_jax.checkpoint.lazy import LazyArray
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
-from tulu_jax.checkpoint.parts import LazyArray, LazyHandler, PartReader, uses_ocdbt
+from tulu_jax.checkpoint.parts import LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader, leaves_of
 from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError, TuluError

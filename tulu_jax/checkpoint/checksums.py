@@ -17,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from tulu_jax.checkpoint.parts import made_ahead
+from tulu_jax.checkpoint.lazy import made_ahead
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import read_json, write_json
 from tulu_jax.places import Address, Place, read_ranges

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tulu_jax.checkpoint.parts import LazyArray
+from tulu_jax.checkpoint.lazy import LazyArray
 
 ParamPath = tuple[str, ...]
 """Where a weight lies in the tree, such as ("layers", "attention", "query")."""

@@ -14,7 +14,7 @@ from tulu_jax.chat import load_tokenizer
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.checksums import file_checksum, verify_checksums
 from tulu_jax.checkpoint.hf.save import MARKER
-from tulu_jax.checkpoint.parts import num_threads
+from tulu_jax.checkpoint.lazy import num_threads
 from tulu_jax.checkpoint.reader import TreeReader
 from tulu_jax.errors import CheckpointError
 

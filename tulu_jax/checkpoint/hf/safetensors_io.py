@@ -34,7 +34,7 @@ from tulu_jax.checkpoint.hf.tensors import (
     refuse_other_kinds,
     unread_weights,
 )
-from tulu_jax.checkpoint.parts import made_ahead, write_bytes
+from tulu_jax.checkpoint.lazy import made_ahead, write_bytes
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import HEAD_BYTES, write_json
 from tulu_jax.places import Address, Place, writing

@@ -36,7 +36,7 @@ from tulu_jax.checkpoint.hf.safetensors_io import (
 )
 from tulu_jax.checkpoint.hf.tensors import DTYPE_NAMES, DTYPES, copy_cast, numpy_dtype
 from tulu_jax.checkpoint.hf.weights import Tensor
-from tulu_jax.checkpoint.parts import made_ahead
+from tulu_jax.checkpoint.lazy import made_ahead
 from tulu_jax.checkpoint.reader import ParamPath, ParamsReader, TreeReader
 from tulu_jax.checkpoint.whole_folder import MARKER, PartialFolder, check_target, whole_folder
 from tulu_jax.errors import CheckpointError

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from tulu_jax.checkpoint import parts
-from tulu_jax.checkpoint.parts import write_bytes
+from tulu_jax.checkpoint import lazy
+from tulu_jax.checkpoint.lazy import write_bytes
 
 
 class Hesitant(io.RawIOBase):
@@ -23,7 +23,7 @@ class Hesitant(io.RawIOBase):
 
 @pytest.mark.parametrize("most", [1, 7, 10, 1000])
 def test_everything_is_written_in_small_writes(monkeypatch, most):
-    monkeypatch.setattr(parts, "WRITE_BYTES", 10)
+    monkeypatch.setattr(lazy, "WRITE_BYTES", 10)
     data = np.arange(95, dtype=np.uint8)
     file = Hesitant(most)
     write_bytes(file, data)
