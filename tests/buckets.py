@@ -18,6 +18,8 @@ import pytest
 
 BOTH = pytest.mark.parametrize("storage", ["gs", "s3"], indirect=True)
 """Marks tests that are to hold in each storage."""
+WRITES = "^(POST|PUT|PATCH|DELETE) "
+"""As `match` of a fault: requests that change something."""
 NO_EMULATOR = "no emulator of a storage"
 
 
@@ -95,7 +97,18 @@ class Storage:
 
     def calm(self) -> None:
         """No faults any more, and nothing seen."""
-        names = ("latency_ms", "p403", "p503", "preset", "pdrop", "pcut", "kill", "at")
+        names = (
+            "latency_ms",
+            "p401",
+            "p403",
+            "p404",
+            "p503",
+            "preset",
+            "pdrop",
+            "pcut",
+            "kill",
+            "at",
+        )
         self.fault(**dict.fromkeys(names, 0), match="", block="", seed=0, clear=1)
 
     def stop(self) -> None:

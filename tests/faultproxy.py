@@ -16,20 +16,27 @@ from urllib.parse import quote, unquote
 from aiohttp import ClientSession, TCPConnector, web
 
 HOP = {"transfer-encoding", "connection", "keep-alive", "content-length", "content-encoding"}
-DENIED = "user@example.com does not have storage.buckets.get access to the bucket."
-DENIED_S3 = "<Code>AccessDenied</Code><Message>user is not authorized to perform: s3:GetObject"
+GOOGLE = ("/storage/v1/", "/upload/", "/download/", "/batch/")
+NEEDED = {
+    "gs": {"GET": "storage.objects.get", "DELETE": "storage.objects.delete"},
+    "s3": {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"},
+}
+"""The permission that a request needs, by its method; others write."""
 
 
 class Faults:
     """How likely each fault is for a request whose method and path `match`, and what was seen.
 
-    p403, p503: answers; preset: the connection is cut before the request is passed on; pdrop:
-    after it; pcut: in the middle of the answer. block: such requests are answered 503 always.
+    p401: answers that the login has expired; p403: that a right is missing; p404: that there is no
+    such bucket; p503: that the storage is busy. preset: the connection is cut before the request is
+    passed on; pdrop: after it; pcut: in the middle of the answer. block: such requests are answered
+    503 always.
     kill: a process that is killed at its request number `at`, before or after it is passed on.
     """
 
     def __init__(self):
-        self.latency_ms = self.p403 = self.p503 = self.preset = self.pdrop = self.pcut = 0.0
+        self.latency_ms = self.p503 = self.preset = self.pdrop = self.pcut = 0.0
+        self.p401 = self.p403 = self.p404 = 0.0
         self.kill = self.at = 0.0
         self.match = self.block = ""
         self.rng = random.Random(0)
@@ -56,7 +63,8 @@ class Faults:
         place = f"{request.method} {unquote(request.raw_path)}"
         if self.match and not re.search(self.match, place):
             return False
-        hit = self.rng.random() < getattr(self, name)
+        probability = getattr(self, name)
+        hit = probability > 0 and self.rng.random() < probability
         self.count(name, int(hit))
         return hit
 
@@ -75,9 +83,51 @@ def hang_up(request):
     raise asyncio.CancelledError
 
 
-def refused(status, message):
-    text = json.dumps({"error": {"code": status, "message": message}})
-    return web.Response(status=status, text=text, content_type="application/json")
+def refused(request, status, message, code="ServiceUnavailable"):
+    """The storage's own answer: Google's in JSON, Amazon's in XML with a `code`."""
+    if request.path.startswith(GOOGLE):
+        text = json.dumps({"error": {"code": status, "message": message}})
+        return web.Response(status=status, text=text, content_type="application/json")
+    text = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return web.Response(status=status, text=text, content_type="application/xml")
+
+
+def expired(request, body):
+    if request.path.startswith(GOOGLE):
+        return refused(request, 401, "Invalid Credentials")
+    return refused(request, 400, "The provided token has expired.", "ExpiredToken")
+
+
+def denied(request, body):
+    google = request.path.startswith(GOOGLE)
+    other = ("storage.objects.create", "s3:PutObject")[not google]
+    needed = NEEDED["gs" if google else "s3"].get(request.method, other)
+    if google and re.fullmatch("/storage/v1/b/[^/]+", request.path):
+        needed = "storage.buckets.get"
+    elif google and re.fullmatch("/storage/v1/b/[^/]+/o", request.path):
+        needed = "storage.objects.list"
+    elif "list-type" in request.query:
+        needed = "s3:ListBucket"
+    elif not google and "delete" in request.query:  # many at once: each is answered
+        key = re.search(b"<Key>.*?</Key>", body)[0].decode()
+        text = f"<Error>{key}<Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        return web.Response(
+            text=f"<DeleteResult>{text}</DeleteResult>", content_type="application/xml"
+        )
+    if google:
+        return refused(request, 403, f"me@example.com does not have {needed} access to the bucket.")
+    return refused(request, 403, f"me is not authorized to perform: {needed}", "AccessDenied")
+
+
+def no_bucket(request, body):
+    return refused(request, 404, "The specified bucket does not exist", "NoSuchBucket")
+
+
+def busy(request, body):
+    return refused(request, 503, "Service Unavailable")
+
+
+ANSWERS = {"p401": expired, "p403": denied, "p404": no_bucket, "p503": busy}
 
 
 async def generation(app, bucket, name):
@@ -136,13 +186,12 @@ async def handle(request):
         faults.block, unquote(request.raw_path) + body[:300].decode("latin1")
     ):
         faults.count("blocked")
-        return refused(503, "Service Unavailable")
+        return busy(request, body)
     if faults.strikes("preset", request):
         hang_up(request)
-    if faults.strikes("p403", request):
-        return refused(403, DENIED if "/storage/v1/" in request.path else DENIED_S3)
-    if faults.strikes("p503", request):
-        return refused(503, "Service Unavailable")
+    for name, answer in ANSWERS.items():
+        if faults.strikes(name, request):
+            return answer(request, body)
     status, headers, data = await _kept_in_order(app, request, body)
     if late:
         faults.kill_now()

@@ -90,7 +90,7 @@ def test_an_owner_that_comes_back_ends(bucket):
 
 
 def test_lost_answers_do_not_lose_the_folder(bucket, storage):
-    storage.fault(pdrop=0.3, p503=0.1, seed=5, match="owner")
+    storage.fault(pdrop=0.3, p503=0.1, seed=1, match="owner")
     with leased(bucket / "run") as lease:
         done = threading.Event()
         done.wait(1.5)

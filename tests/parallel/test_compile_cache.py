@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from buckets import BOTH, WRITES
 
-from tulu_jax.parallel.compile_cache import use_compilation_cache
+from tulu_jax.errors import ConfigError
+from tulu_jax.parallel.compile_cache import NEVER_S, use_compilation_cache
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -53,3 +55,44 @@ def test_jaxs_own_variable_says_what_is_worth_keeping(settings, monkeypatch, tmp
         monkeypatch.setenv(NAMES[1].upper(), own)
     use_compilation_cache()
     assert getattr(jax.config, NAMES[1]) == kept
+
+
+@BOTH
+def test_a_bucket_that_may_only_be_read_is_read_and_said_once(
+    settings, monkeypatch, bucket, storage
+):
+    monkeypatch.setenv("TULU_CACHE_DIR", f"{bucket}/programs")
+    storage.fault(p403=1, match=WRITES)
+    said = []
+    use_compilation_cache(said.append)
+    assert jax.config.jax_compilation_cache_dir == f"{bucket}/programs"
+    assert getattr(jax.config, NAMES[1]) == NEVER_S
+    (line,) = said
+    assert line.startswith(
+        "TULU_CACHE_DIR, compiled programs: new ones are not kept: no permission"
+    )
+    assert bucket.files() == {}
+
+
+@BOTH
+def test_a_bucket_that_cannot_be_read_is_left_alone(settings, monkeypatch, bucket, storage):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("TULU_CACHE_DIR", f"{bucket}/programs")
+    said = []
+    for fault in ("p403", "p404", "p401"):
+        storage.calm()
+        storage.fault(**{fault: 1})
+        use_compilation_cache(said.append)
+    storage.calm()
+    assert jax.config.jax_compilation_cache_dir == before
+    for line, words in zip(said, ("no permission", "no such bucket", "nobody is"), strict=True):
+        assert f"none are kept: {words}" in line
+    use_compilation_cache(said.append)
+    assert len(said) == 3 and jax.config.jax_compilation_cache_dir == f"{bucket}/programs"
+    assert bucket.files() == {}
+
+
+def test_an_address_that_is_none_is_refused(settings, monkeypatch):
+    monkeypatch.setenv("TULU_CACHE_DIR", "gs:/bucket/programs")
+    with pytest.raises(ConfigError, match="TULU_CACHE_DIR is not an address of a bucket"):
+        use_compilation_cache()

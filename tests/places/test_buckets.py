@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from buckets import BOTH
 from tulu_jax.places import (
     Address,
     StorageError,
+    check_writable,
     children,
     create,
     fetched,
@@ -134,16 +136,52 @@ def test_whatever_the_network_does_nothing_is_lost_or_cut(bucket, storage, impat
 
 def test_a_missing_right_is_named(bucket, storage):
     storage.fault(p403=1)
-    named = {"gs": r"storage\.buckets\.get.* - grant the role", "s3": "s3:GetObject - grant it to"}
-    for deed in (
-        lambda: (bucket / "x").read_bytes(),
-        lambda: write_file(bucket / "x", b""),
-        lambda: read_ranges(bucket / "x", [(0, 1)]),
+    create, get, grant = {
+        "gs": ("storage.objects.create", "storage.objects.get", "grant the role"),
+        "s3": ("s3:PutObject", "s3:GetObject", "grant it to"),
+    }[bucket.scheme]
+    for deed, right in (
+        (lambda: (bucket / "x").read_bytes(), get),
+        (lambda: write_file(bucket / "x", b""), create),
+        (lambda: upload_one(bucket / "x"), create),
+        (lambda: read_ranges(bucket / "x", [(0, 1)]), get),
     ):
         words = rf"no permission to (read|write) - got .* at {bucket}/x - expected the permission"
-        with pytest.raises(StorageError, match=f"{words} {named[bucket.scheme]}") as got:
+        with pytest.raises(StorageError, match=f"{words} {re.escape(right)} - {grant}") as got:
             deed()
         assert got.value.errno == errno.EACCES
+
+
+def upload_one(place):
+    with writing(place) as file:
+        file.write(b"x")
+
+
+def test_what_may_be_written_and_not_removed_is_found_out(bucket, storage):
+    check_writable(bucket / "x")
+    assert bucket.files() == {}
+    storage.fault(p403=1, match="^DELETE|[?]delete")
+    right = {"gs": r"storage\.objects\.delete", "s3": "s3:DeleteObject"}[bucket.scheme]
+    with pytest.raises(StorageError, match=f"no permission to remove .* the permission {right}"):
+        check_writable(bucket / "x")
+
+
+def test_a_login_that_has_expired_is_told_of(bucket, storage, impatient):
+    storage.fault(p401=1)
+    for deed in (
+        (bucket / "x").read_bytes,
+        (bucket / "x").exists,
+        lambda: children(bucket / "x"),
+        lambda: write_file(bucket / "x", b""),
+        lambda: upload_one(bucket / "x"),
+        lambda: read_ranges(bucket / "x", [(0, 1)]),
+        lambda: create(bucket / "x", b""),
+    ):
+        with pytest.raises(StorageError, match=r"nobody is logged in to (read|write|list)") as got:
+            deed()
+        assert got.value.errno == errno.EACCES
+    if bucket.scheme == "s3":  # Google's library asks again with another token
+        assert storage.fault()["p401"] == 9  # of an upload and of a HEAD two
 
 
 def test_a_storage_that_is_gone_is_told_of(bucket, storage, impatient):

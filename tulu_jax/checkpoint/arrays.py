@@ -35,7 +35,16 @@ from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError, TuluError
 from tulu_jax.files import read_json, sha256, user_path
 from tulu_jax.models import ModelConfig, config_from_dict
-from tulu_jax.places import Address, Place, children, is_address, readable, remove_tree
+from tulu_jax.places import (
+    Address,
+    Place,
+    StorageError,
+    check_writable,
+    children,
+    is_address,
+    readable,
+    remove_tree,
+)
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is told by our own errors
 
@@ -95,7 +104,8 @@ def _save_params(
     # ---- nothing that is there may be taken for what is written now -----------------------------
     folder = checkpoints_dir(run)
     steps = [path.name for path in children(folder)]
-    if isinstance(folder, Address) and not complete_steps(run):  # of an import that was killed
+    if isinstance(run, Address) and not complete_steps(run):  # of an import that was killed
+        check_writable(run)
         _clear(folder)
         steps = []
     if any(step.isdecimal() for step in steps):
@@ -140,7 +150,8 @@ def _save_params(
                 ),
             )
     except (OSError, ValueError) as error:  # tensorstore tells of a full disk by ValueError
-        _clear(folder)
+        with contextlib.suppress(StorageError):  # of a bucket that is gone: it has no commit file
+            _clear(folder)
         if isinstance(error, TuluError):
             raise
         kept = "nothing is left that looks complete"

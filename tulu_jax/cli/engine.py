@@ -216,7 +216,7 @@ def make_engine(
     from tulu_jax.models import ComputeConfig
     from tulu_jax.parallel.compile_cache import use_compilation_cache
 
-    use_compilation_cache()
+    use_compilation_cache(lambda line: print_line(console, line))
     config = opened.config
     length = min(opened.max_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
     placement = find_placement(

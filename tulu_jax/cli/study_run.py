@@ -21,15 +21,19 @@ def run_study(table: Table, args: argparse.Namespace, console: Console) -> int:
 
     The exit status is 1 if not all is.
 
-    Raises: ConfigError without Snakemake, or where the study is being run already.
+    Raises: ConfigError without Snakemake, or where the study is being run already; StorageError
+        where it lies in a bucket that cannot be written.
     """
     from eval.study.state import state_of
     from eval.study.workflow import find_snakemake, run_workflow
     from tulu_jax.cli.study_report import write_reports
+    from tulu_jax.places import Address, check_writable
 
     left = [step for step in table.steps if state_of(table.root, step) != "done"]
     if left:
         program = find_snakemake(args.snakemake)
+        if isinstance(table.home, Address):
+            check_writable(table.home)
         run_workflow(table, program, jobs=args.jobs, executor=args.executor)
     print_status(table, console)
     if any(state_of(table.root, step) == "done" for step in table.steps if step.kind in MEASURES):

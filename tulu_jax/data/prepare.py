@@ -37,6 +37,7 @@ from tulu_jax.data.store import Store, open_store, write_blocks
 from tulu_jax.data.store_format import Block, unwritable
 from tulu_jax.data.tally import Tally
 from tulu_jax.errors import DataError, TuluError
+from tulu_jax.places import check_writable
 from tulu_jax.processes import Pool
 
 Reader = Callable[[DatasetSpec, str], Iterable[Conversation]]
@@ -120,6 +121,8 @@ def prepare_each(
 
     # ---- what is missing, by one pool for all: its processes take seconds to load a tokenizer --
     if missing:
+        if options.place is not None:  # not after hours of work
+            check_writable(options.place)
         # All locks are taken at once, in one order: two programs then never wait for each other.
         folders = [Path(options.local_dir) / task for task in missing]
         making = (PartMaker, (tokenizer, options.max_length))

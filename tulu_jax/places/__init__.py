@@ -38,7 +38,15 @@ from tulu_jax.places.hub import check_free, push
 from tulu_jax.places.kvstores import CONTEXT, kvstore
 from tulu_jax.places.ranges import read_ranges
 from tulu_jax.places.swaps import Marked, read_marked, swap
-from tulu_jax.places.writers import create, move_tree, remove_tree, upload, write_file, writing
+from tulu_jax.places.writers import (
+    check_writable,
+    create,
+    move_tree,
+    remove_tree,
+    upload,
+    write_file,
+    writing,
+)
 
 __all__ = [
     "CONTEXT",
@@ -48,6 +56,7 @@ __all__ = [
     "StorageError",
     "as_place",
     "check_free",
+    "check_writable",
     "children",
     "create",
     "download",

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import secrets
 import sys
 import time
@@ -33,6 +34,10 @@ RETRY: RetryConfig = {
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10)},
 }
 """Of other requests."""
+LASTING = re.compile(
+    r"NoSuchBucket|AccessDenied|ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|code: 40[13]"
+)
+"""In errors that obstore has no class of their own for: to ask again is of no use."""
 T = TypeVar("T")
 S3 = "s3://"
 MARK = "tulu-write"
@@ -114,7 +119,8 @@ def _patient(method: Any, deed: str) -> Any:
                 seconds = time.monotonic() - begun
                 if "NoSuchBucket" in str(error):
                     raise no_bucket(at) from error
-                if not isinstance(error, GenericError) or wait_s is None or seconds > PATIENCE_S:
+                passing = isinstance(error, GenericError) and not LASTING.search(str(error))
+                if not passing or wait_s is None or seconds > PATIENCE_S:
                     raise storage_error(error, deed=deed, at=at, seconds=seconds) from error
                 await asyncio.sleep(wait_s)
 
@@ -130,7 +136,7 @@ def _patiently(ask: Callable[[], T]) -> T:
         try:
             return ask()
         except GenericError as error:
-            if time.monotonic() > end or "NoSuchBucket" in str(error):
+            if time.monotonic() > end or LASTING.search(str(error)):
                 raise
             time.sleep(wait_s)
     return ask()
@@ -144,6 +150,8 @@ class Amazon:
 
     def size(self, address: Address) -> int | None:
         """Bytes of the object; None where there is none."""
+        from obstore.exceptions import GenericError
+
         if not address.key:
             return None
         with told("read", address):
@@ -151,6 +159,10 @@ class Amazon:
                 return int(bucket(address.bucket).head(address.key)["size"])
             except FileNotFoundError:
                 return None
+            except GenericError as error:
+                if "code: 400" in str(error):  # to this one S3 says why: to a HEAD it does not
+                    self.read(address, 0, 1)
+                raise
 
     def holds_any(self, address: Address) -> bool:
         """Whether anything lies below."""
@@ -291,10 +303,12 @@ class Amazon:
                     raise
 
     def _is_of(self, address: Address, mark: str) -> bool:
-        """Whether the object is that of a write whose answer was lost."""
+        """Whether the object is that of a write whose answer was lost; not where none can tell."""
+        from obstore.exceptions import BaseError
+
         try:
             found = bucket(address.bucket).get(address.key, options={"head": True})
-        except FileNotFoundError:
+        except (FileNotFoundError, BaseError):
             return False
         return found.attributes.get(MARK) == mark
 

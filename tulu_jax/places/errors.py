@@ -35,12 +35,15 @@ LOGIN = {
 }
 _PERMISSION = re.compile(r"\b(storage\.[a-z]+\.[A-Za-z]+|s3:[A-Z][A-Za-z]+)\b")
 _NO_LOGIN = re.compile(
-    r"anonymous|credentials|unauthenticated|invalid.token|\b401\b|could not refresh", re.IGNORECASE
+    r"anonymous|credentials|unauthenticated|invalid.token|could not refresh", re.IGNORECASE
 )
+_401, _403 = (re.compile(rf"(?<![\w/.-]){status}(?![\w/.-])") for status in (401, 403))
+"""A status, and not the name of a step."""
 _WRONG_KEYS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken")
 _OTHER_REGION = re.compile(r"configured region|PermanentRedirect|\b301\b", re.IGNORECASE)
-_DENIED = re.compile(r"\b403\b|forbidden|permission.?denied|access.?denied", re.IGNORECASE)
-_TEXT_MOST = 300
+_DENIED = re.compile(r"forbidden|permission.?denied|access.?denied", re.IGNORECASE)
+_TEXT_MOST = 150
+"""Characters of a long error that are shown of its beginning, and of its end."""
 
 
 class StorageError(TuluError, OSError):
@@ -68,12 +71,15 @@ def storage_error(
       at: the address.
       seconds: for how long it was tried, if that is known.
     """
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT_MOST]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    said = text if len(text) <= 2 * _TEXT_MOST else f"{text[:_TEXT_MOST]}...{text[-_TEXT_MOST:]}"
     code = getattr(error, "code", None) or getattr(error, "status", None)
     scheme = "s3" if str(at).startswith("s3:") else "gs"
-    denied = code == 403 or (code is None and _DENIED.search(said))
-    stranger = code == 401 or (code is None and not denied and _NO_LOGIN.search(said))
-    if stranger or _WRONG_KEYS.search(said):
+    if code is None:
+        code = next((each for each, said in ((401, _401), (403, _403)) if said.search(text)), None)
+    denied = code == 403 or (code is None and _DENIED.search(text))
+    stranger = code == 401 or (code is None and not denied and _NO_LOGIN.search(text))
+    if stranger or _WRONG_KEYS.search(text):
         return StorageError(
             f"nobody is logged in to {deed}",
             code=errno.EACCES,
@@ -93,7 +99,7 @@ def storage_error(
             expected=f"the permission {permission}",
             do=GRANT[scheme],
         )
-    if scheme == "s3" and _OTHER_REGION.search(said):
+    if scheme == "s3" and _OTHER_REGION.search(text):
         return StorageError(
             "bucket lies in another region",
             code=errno.EINVAL,

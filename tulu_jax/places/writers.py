@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,18 @@ def write_file(place: Place, content: str | bytes) -> None:
         place.write_bytes(content.encode() if isinstance(content, str) else content)
     else:
         write_whole(place, content)
+
+
+def check_writable(folder: Address) -> None:
+    """Refuses a folder in which this user may not write and remove, by doing both.
+
+    For before work that takes long and whose result would then be lost.
+
+    Raises: StorageError.
+    """
+    probe = folder / f".writable-{secrets.token_hex(8)}"
+    write_file(probe, b"")
+    probe.unlink(missing_ok=True)
 
 
 def upload(file: Path, address: Address) -> None:

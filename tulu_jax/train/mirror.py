@@ -24,7 +24,7 @@ from tulu_jax.checkpoint.lease import Lease, leased
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.files import sha256
 from tulu_jax.parallel.hosts import barrier
-from tulu_jax.places import Address, children, upload
+from tulu_jax.places import Address, check_writable, children, upload
 
 PERIOD_S = 60.0
 """At least so long between two sendings in the background."""
@@ -142,6 +142,7 @@ def held_run(model_dir: str, *, say: Callable[[str], None]) -> Iterator[Mirror]:
     if jax.process_index():  # process 0 speaks for all processes of the run
         yield Mirror(model_dir)
     elif isinstance(place, Address):
+        check_writable(place)  # not after hours of preparing data
         with leased(place, say=say) as lease:
             mirror = Mirror(model_dir, lease)
             mirror.fetch()

@@ -58,7 +58,7 @@ def set_up(
       TuluError: whatever does not fit, before anything is allocated.
     """
     # ---- what can be known without data: preparing it may take hours --------------------------
-    use_compilation_cache()
+    use_compilation_cache(lambda line: console.print(line, soft_wrap=True))
     model = check_before_data(config)
     layout = lay_out(config, model)
 

@@ -1,9 +1,11 @@
 """A study in a bucket: what is done is decided there, and small files are copied to and fro."""
 
+import argparse
 import json
 import sys
 
 import pytest
+from buckets import WRITES
 
 from eval.study import step as steps
 from eval.study.far import fetch, hand_in
@@ -13,7 +15,9 @@ from eval.study.workflow import write_workflow
 from tests.eval.study.finished_studies import finish, small_table
 from tests.eval.study.small_studies import DOLLY, base, table
 from tulu_jax.cli.study_report import NUMBERS, PAGE, write_reports
-from tulu_jax.places import as_place
+from tulu_jax.cli.study_run import run_study
+from tulu_jax.console import plain_console
+from tulu_jax.places import StorageError, as_place
 
 CODE = """
 import pathlib, sys
@@ -131,6 +135,14 @@ def test_what_cannot_be_handed_in_is_not_done(machine, monkeypatch):
     log = (a.root / step.folder / "log.txt").read_text()
     assert log == "done, but it cannot be handed in: the bucket is gone\n"
     assert states_of(a)[step.key] == "failed"
+
+
+def test_a_bucket_that_may_only_be_read_is_refused_before_a_step(machine, storage, monkeypatch):
+    found = machine("a")
+    monkeypatch.setattr("eval.study.workflow.find_snakemake", lambda _: "snakemake")
+    storage.fault(p403=1, match=WRITES)
+    with pytest.raises(StorageError, match=r"no permission to write .*storage\.objects\.create - "):
+        run_study(found, argparse.Namespace(snakemake=None), plain_console())
 
 
 def test_the_report_is_in_the_bucket(bucket, tmp_path):
