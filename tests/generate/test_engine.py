@@ -18,12 +18,12 @@ from tulu_jax.models import ComputeConfig, LlamaConfig, abstract_params, forward
 from tulu_jax.parallel import MeshConfig, layout_for, make_mesh
 
 CONFIG = LlamaConfig(vocab_size=40, d_model=16, d_ff=24, num_layers=2, num_heads=4, num_kv_heads=2,
-                     head_dim=4, max_length=160, norm_eps=1e-5)  # fmt: skip
+                     head_dim=4, max_length=224, norm_eps=1e-5)  # fmt: skip
 RNG = np.random.default_rng(0)
-LENGTHS = (3, 1, 18, 64, 65, 66, 101, 130)
-"""About pieces of 64 tokens, and of 16."""
+LENGTHS = (3, 1, 18, 64, 65, 66, 101, 150)
+"""About pieces of 64 tokens, and of 16; and a block of the cache, 128."""
 PROMPTS = [[1, *RNG.integers(3, 40, length - 1).tolist()] for length in LENGTHS]
-SHARED = [PROMPTS[-1][:100] + tail for tail in ([4], [5, 6, 7], PROMPTS[0])]
+SHARED = [PROMPTS[-1][:140] + tail for tail in ([4], [5, 6, 7], PROMPTS[0])]
 SLOTS = 3
 
 
@@ -342,7 +342,7 @@ def test_weights_do_not_change_while_requests_run(engine):
         ([[1, 40]], {}, "ids outside the model's vocabulary - got ids from 1 to 40 at prompt 0"),
         ([[-1]], {}, "ids outside the model's vocabulary"),
         ([[1.5]], {}, "prompt is no list of token ids - got an array of float64"),
-        ([[1], [1] * 160], {}, "leaves no room for an answer .* got 160 tokens at prompt 1"),
+        ([[1], [1] * CONFIG.max_length], {}, "leaves no room for an answer .* got 224 tokens at prompt 1"),
         ([[1]], {"n": 0}, "n is impossible - got 0"),
         ([[1]], {"stop_ids": range(65)}, "too many stop_ids - got 65 at prompt 0"),
         ([[1]], {"stop_strings": ["x"] * 10_000}, "too many stop_strings - got 10000"),

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 
 from tulu_jax.generate.row_table import RowTable
@@ -68,3 +70,43 @@ def test_scored_and_read_pieces_are_not_shared_with_each_other():
     table.hold(0, TOKENS, 1, ["a"])
     assert table.take(TOKENS).num_tokens == 0
     assert table.take(TOKENS, 20).num_tokens == 0
+
+
+def test_blocks_that_are_alike_are_those_that_were_read_in_whole_pieces_of_equal_beginnings():
+    """Against all pairs of rows, looked at token by token."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        table, held = RowTable(5, 4), {}
+        for row in range(5):
+            tokens = rng.integers(0, 2, rng.integers(0, 40)) * (rng.random(1) < 0.2)
+            tops = [None, 1][int(rng.integers(2))]
+            table.take(tokens, tops)
+            table.hold(row, tokens, tops)
+            held[row] = tokens, tops
+        alike = table.alike(8, 6)
+        for (row, (mine, tops)), block in itertools.product(held.items(), range(6)):
+            end = 8 * (block + 1)
+            # A scored token's own score needs the one after it.
+            last = end + 1 if tops is not None else end
+            same = [
+                other
+                for other, (theirs, kind) in held.items()
+                if kind == tops and min(mine.size, theirs.size) >= last
+                and np.array_equal(mine[:last], theirs[:last])
+            ]  # fmt: skip
+            assert alike[row, block] == min([row, *same])
+
+
+def test_rows_that_hold_something_else_are_no_longer_alike():
+    table = RowTable(2, 4)
+    for row in range(2):
+        table.take(TOKENS)
+        table.hold(row, TOKENS)
+    assert table.alike(8, 2).tolist() == [[0, 0], [0, 0]]
+    table.release(0)
+    assert table.alike(8, 2).tolist() == [[0, 0], [0, 0]]
+    table.take(TOKENS + 1)
+    assert table.alike(8, 2).tolist() == [[0, 0], [1, 1]]
+    table.hold(0, TOKENS)
+    table.forget()
+    assert table.alike(8, 2).tolist() == [[0, 0], [1, 1]]

@@ -78,6 +78,31 @@ def test_a_row_does_not_depend_on_longer_ones_or_on_what_follows_it(full, form):
     np.testing.assert_array_equal(run(query, other, longer, alive)[0], expected[0])
 
 
+def test_what_rows_have_alike_is_read_once_and_changes_nothing(full):
+    """Bit for bit; a row that is not alive, or stands elsewhere, is read for others too."""
+    run = jax.jit(lambda alike, slots, alive: cached.row_by_row(
+        query, same, slots, alive, cached.order_blocks(alike, slots, alive)
+    ))  # fmt: skip
+    query = normal(ROWS, HEADS, WIDTH, seed=2)
+    same = LayerCache(*(one.at[1:, :, : 2 * BLOCK].set(one[0, :, : 2 * BLOCK]) for one in full))
+    own = np.repeat(np.arange(ROWS)[:, None], LENGTH // BLOCK, axis=1)
+    alike = own.copy()
+    alike[1:, :2] = 0
+    cases = [
+        ([5, LENGTH - 1, 2 * BLOCK], [True] * 3),
+        ([LENGTH - 1, 9, BLOCK], [False, True, True]),
+    ]
+    for slots, alive in cases:
+        rest = jnp.asarray(slots), jnp.asarray(alive)
+        expected = np.asarray(run(own, *rest))
+        np.testing.assert_array_equal(run(alike, *rest), expected)
+        whole = reference(query[:, None], same, rest[0][:, None])[:, 0]
+        np.testing.assert_allclose(expected[alive], whole[np.asarray(alive)], atol=2e-6)
+    order = cached.order_blocks(jnp.asarray(alike), *(jnp.asarray(part) for part in cases[1]))
+    pairs = int(order.count)
+    assert order.source[:pairs].tolist() == [0, 0] and order.rows[:3].tolist() == [1, 2, 2]
+
+
 def test_written_tokens_stand_where_they_should(full):
     key, value = normal(ROWS, KV, WIDTH), normal(ROWS, KV, WIDTH, seed=3)
     after = write_tokens(full, key, value, jnp.asarray(SLOTS))

@@ -165,8 +165,8 @@ def test_numbers_that_overflow_are_told(engine, monkeypatch):
     with in_process(new_service(engine)) as client:
         decode = engine._worker.decode
 
-        def spoil(count):
-            made = decode(count)
+        def spoil(*args):
+            made = decode(*args)
             return made._replace(
                 decoded=made.decoded._replace(logprobs=made.decoded.logprobs * np.nan)
             )

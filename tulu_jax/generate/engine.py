@@ -22,6 +22,7 @@ from tulu_jax.generate.stats import Stats
 from tulu_jax.generate.steps import DISPATCH_TOKENS
 from tulu_jax.generate.worker import Worker
 from tulu_jax.models import ComputeConfig, ModelConfig
+from tulu_jax.ops.attention.cached import BLOCK
 
 if TYPE_CHECKING:
     from tulu_jax.chat import Tokenizer
@@ -160,7 +161,8 @@ class Engine(Front):
         self._stats.count_rows(len(self._running), self._worker.slots)
         if not self._running:
             return
-        made = self._worker.decode(self._num_tokens())
+        alike = self._table.alike(BLOCK, self._worker.blocks)
+        made = self._worker.decode(self._num_tokens(), alike)
         for row, job in list(self._running.items()):
             job.add(made.of(row))
             if job.done:

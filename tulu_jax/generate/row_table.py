@@ -53,6 +53,8 @@ class RowTable:
         self._held = [NOTHING] * rows
         self._free = list(range(rows))
         """From the longest free on."""
+        self._alike: np.ndarray | None = None
+        """The answer of `alike`, until a row holds something else."""
 
     @property
     def num_free(self) -> int:
@@ -73,7 +75,7 @@ class RowTable:
         self._free.remove(row)
         source = row if free else sources[0]
         scored = self._held[source].scored[: -(-best // self._piece)]
-        self._held[row] = NOTHING
+        self._set(row, NOTHING)
         return Found(row, source, best, scored)
 
     def _shared(self, held: Held, tokens: Int[np.ndarray, " tokens"]) -> int:
@@ -85,6 +87,30 @@ class RowTable:
             same = max(0, same - 1)
         return same if whole else same // self._piece * self._piece
 
+    def alike(self, size: int, blocks: int) -> Int[np.ndarray, "B blocks"]:
+        """Of each row's blocks of `size` slots, the first row that holds the same there.
+
+        Only what was read in whole pieces is the same to the bit; see above. With blocks of two
+        slots, of which row 1 has the first in common with row 0:
+
+        >>> table = RowTable(3, piece=2)
+        >>> table.hold(0, np.asarray([5, 6, 7, 8]))
+        >>> table.hold(1, np.asarray([5, 6, 9, 9, 9]))
+        >>> table.alike(2, 3).tolist()
+        [[0, 0, 0], [0, 1, 1], [2, 2, 2]]
+        """
+        if self._alike is None:
+            rows = range(len(self._held))
+            self._alike = np.repeat(np.asarray(rows, np.int32)[:, None], blocks, axis=1)
+            for row in rows:
+                held, found = self._held[row], self._alike[row]
+                for other in range(row):
+                    before = self._held[other]
+                    same = self._shared(before, held.tokens) if before.tops == held.tops else 0
+                    part = found[: same // size]
+                    part[part == row] = other
+        return self._alike
+
     def hold(
         self,
         row: int,
@@ -93,7 +119,10 @@ class RowTable:
         scored: Sequence[Scored] = (),
     ) -> None:
         """Notes what a row's beginning now is; see `Held`."""
-        self._held[row] = Held(tokens, tops, tuple(scored))
+        self._set(row, Held(tokens, tops, tuple(scored)))
+
+    def _set(self, row: int, held: Held) -> None:
+        self._held[row], self._alike = held, None
 
     def release(self, row: int) -> None:
         """The row is free again; what it holds can be shared until another takes it."""
@@ -101,4 +130,4 @@ class RowTable:
 
     def forget(self) -> None:
         """No row holds anything any more."""
-        self._held = [NOTHING] * len(self._held)
+        self._held, self._alike = [NOTHING] * len(self._held), None

@@ -21,7 +21,7 @@ from tulu_jax.generate.weights import Weights
 from tulu_jax.models import Cache, ComputeConfig, Kernel, LayerCache, ModelConfig, Place
 from tulu_jax.models.layers import CACHE_AXES, constrain_cache
 from tulu_jax.models.weight import spec_of
-from tulu_jax.ops.attention.cached import BLOCK
+from tulu_jax.ops.attention.cached import BLOCK, order_blocks
 from tulu_jax.ops.attention.choice import mesh_in_force
 from tulu_jax.ops.attention.decoding import Heads
 from tulu_jax.ops.transposed import product
@@ -190,6 +190,7 @@ def decode(
     layers: Layers,
     rows: Rows,
     controls: Controls,
+    alike: Int[Array, "B blocks"],
     num_tokens: Int[Array, ""],
     *,
     config: ModelConfig,
@@ -198,7 +199,8 @@ def decode(
 ) -> tuple[Layers, Rows, Decoded]:
     """Up to `num_tokens` more tokens of every row that is alive, stop tokens among them.
 
-    The cache's buffers are taken over; `num_tokens` is at most `DISPATCH_TOKENS`.
+    The cache's buffers are taken over; `num_tokens` is at most `DISPATCH_TOKENS`. `alike` names of
+    each row's blocks of the cache the first row that has the same there (`RowTable.alike`).
     """
     batch, tops = rows.last.shape[0], min(MAX_TOPS, config.vocab_size)
     empty = Decoded(
@@ -215,7 +217,8 @@ def decode(
         carry: tuple[Array, Layers, Rows, Decoded],
     ) -> tuple[Array, Layers, Rows, Decoded]:
         at, layers, now, out = carry
-        place = Place(now.slot, now.alive, kernel=kernel)
+        blocks = order_blocks(alike, now.slot, now.alive) if kernel.name == "rows" else None
+        place = Place(now.slot, now.alive, kernel=kernel, blocks=blocks)
         states, layers = _run(weights, layers, now.last[:, None], place, config, compute)
         logits = product(states[:, 0], weights.head, jnp.float32)
         chosen = choose(logits, controls, now.made, now.alive)

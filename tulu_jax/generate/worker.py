@@ -18,6 +18,7 @@ from tulu_jax.generate.stats import Stats
 from tulu_jax.generate.steps import Rows, compiled_steps, heads_of, init_layers
 from tulu_jax.generate.weights import Weights, read_bytes, split_weights
 from tulu_jax.models import ComputeConfig, ModelConfig
+from tulu_jax.ops.attention.cached import BLOCK
 from tulu_jax.ops.attention.choice import platform_of
 from tulu_jax.ops.attention.decoding import choose_decode_kernel, probed
 
@@ -86,6 +87,7 @@ class Worker:
         self.config, self.slots, self.max_length = config, slots, max_length
         self.piece = piece_tokens(platform_of())
         length = cache_length(max_length, platform_of())
+        self.blocks = length // BLOCK
         self._unused = length - 1
         self._dtype = compute.dtype
         self._split = partial(split_weights, config, dtype=compute.dtype, int8=int8)
@@ -196,13 +198,13 @@ class Worker:
         self._rows.alive[row] = False
         self._rows.slot[row] = self._unused
 
-    def decode(self, num_tokens: int) -> MadeBatch:
-        """Up to `num_tokens` more tokens of every row that has a job."""
+    def decode(self, num_tokens: int, alike: np.ndarray) -> MadeBatch:
+        """Up to `num_tokens` more tokens of every row that has a job; `alike` as in `decode`."""
         before, first = self._rows, ("decode", ()) not in self._seen
         with self._stats.timed("read_seconds"):
             jax.block_until_ready(self._layers)
         rows, decoded = self._call(
-            "decode", (), self._rows, self._controls, num_tokens, timed="decode"
+            "decode", (), self._rows, self._controls, alike, num_tokens, timed="decode"
         )
         # Copies, as the host goes on to write into them.
         self._rows = jax.tree.map(np.array, rows)

@@ -22,6 +22,7 @@ from tulu_jax.models.remat import policy, tag
 from tulu_jax.models.weight import constrain, matrix, table, vector
 from tulu_jax.ops import apply_rotary, attend, layer_norm, linear, rms_norm, silu_gate
 from tulu_jax.ops.attention.cached import (
+    Blocks,
     LayerCache,
     attend_chunk,
     write_chunk,
@@ -65,6 +66,8 @@ class Place(NamedTuple):
     has one token of every row of the cache."""
     kernel: Kernel = Kernel("rows")
     """The attention kernel for such a batch."""
+    blocks: Blocks | None = None
+    """What its rows have alike in the cache; None: nothing."""
 
 
 class AttentionContext(NamedTuple):
@@ -177,7 +180,7 @@ def _attend_cached(
     if place.row is None:
         cache = constrain_cache(write_tokens(cache, key[:, 0], value[:, 0], place.slots))
         mixed = attend_tokens(
-            query[:, 0], cache, place.slots, place.alive, kernel=place.kernel.name
+            query[:, 0], cache, place.slots, place.alive, place.blocks, kernel=place.kernel.name
         )
         return mixed[:, None], cache
     cache = constrain_cache(write_chunk(cache, key[0], value[0], place.row, place.slots[0]))

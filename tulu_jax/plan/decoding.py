@@ -20,6 +20,7 @@ from tulu_jax.generate.weights import Weights, split_weights, stored_specs
 from tulu_jax.generate.worker import idle_rows
 from tulu_jax.models import ComputeConfig, ModelConfig, abstract_params
 from tulu_jax.ops.attention import Choice
+from tulu_jax.ops.attention.cached import BLOCK
 from tulu_jax.ops.attention.decoding import choose_decode_kernel
 from tulu_jax.parallel import Layout, MeshConfig, layout_for, make_mesh
 from tulu_jax.plan.compiled import Compiled, TooLargeError, account, compile_lowered
@@ -189,7 +190,10 @@ def compile_decode(engine: PlannedEngine, slots: int) -> Compiled:
     idle = jax.tree.map(
         partial(_whole, engine), idle_rows(slots, held - 1, engine.model.vocab_size)
     )
-    return _compile(engine, "decode", slots, *idle, _whole(engine, np.int32(1)))
+    alike = np.zeros((slots, held // BLOCK), np.int32)
+    return _compile(
+        engine, "decode", slots, *idle, _whole(engine, alike), _whole(engine, np.int32(1))
+    )
 
 
 def compile_read(engine: PlannedEngine, slots: int) -> Compiled:

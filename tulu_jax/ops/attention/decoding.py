@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.axes import TENSOR_AXIS
-from tulu_jax.ops.attention.cached import BLOCK, LayerCache, row_by_row, rows_at_once
+from tulu_jax.ops.attention.cached import BLOCK, Blocks, LayerCache, row_by_row, rows_at_once
 from tulu_jax.ops.attention.choice import Choice, mesh_in_force, platform_of
 
-RowsKernel = Callable[[Array, LayerCache, Array, Array], Array]
-"""(query [B, N, H], cache, slots [B], alive [B]) -> [B, N, H]."""
+RowsKernel = Callable[[Array, LayerCache, Array, Array, Blocks | None], Array]
+"""(query [B, N, H], cache, slots [B], alive [B], what rows have alike) -> [B, N, H]."""
 
 DECODE_KERNELS: dict[str, RowsKernel | str] = {
     "rows": row_by_row,
@@ -46,11 +46,15 @@ def attend_tokens(
     cache: LayerCache,
     slots: Int[Array, " B"],
     alive: Bool[Array, " B"],
+    blocks: Blocks | None = None,
     *,
     kernel: str = "rows",
 ) -> Float[Array, "B N H"]:
-    """Each row's mix of its values up to its slot; zeros for rows not alive."""
-    return _load(kernel)(query, cache, slots, alive)
+    """Each row's mix of its values up to its slot; zeros for rows not alive.
+
+    `blocks` say what the rows have alike, to a kernel that makes use of it: "rows".
+    """
+    return _load(kernel)(query, cache, slots, alive, blocks)
 
 
 def _load(name: str) -> RowsKernel:
@@ -108,7 +112,7 @@ def probe(name: str, heads: Heads, dtype: str) -> float:
     shape = (slots.size, heads.kv, length, heads.width)
     cache = LayerCache(*(jax.random.normal(key, shape).astype(dtype) for key in keys[:2]))
     query = jax.random.normal(keys[2], (slots.size, heads.query, heads.width)).astype(dtype)
-    got = jax.jit(_load(name))(query, cache, slots, alive)
+    got = jax.jit(_load(name))(query, cache, slots, alive, None)
     exact = LayerCache(*(one.astype(jnp.float32) for one in cache))
     expected = jax.jit(row_by_row)(query.astype(jnp.float32), exact, slots, alive)
     return float(np.abs(np.asarray(got, np.float32) - np.asarray(expected)).max())

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from tulu_jax.axes import TENSOR_AXIS
-from tulu_jax.ops.attention.cached import BLOCK, LayerCache
+from tulu_jax.ops.attention.cached import BLOCK, Blocks, LayerCache
 from tulu_jax.ops.attention.choice import device_kind
 
 LANES = 128
@@ -27,6 +27,7 @@ def paged_rows(
     cache: LayerCache,
     slots: Int[Array, " B"],
     alive: Bool[Array, " B"],
+    _: Blocks | None = None,
 ) -> Float[Array, "B N H"]:
     """`row_by_row` in bfloat16 by the kernel, which reads of each row no more than it holds.
 
