@@ -187,21 +187,31 @@ def programs():
 RUNNABLE = programs()
 PROGRAM = """
 import sys
+from jaxtyping import install_import_hook
 from tasks import demo
 
 demo.SIZES["train"] = 3000
+install_import_hook(sys.argv[2].split(","), "type_checks.check")
 exec(compile(sys.argv[1], "snippet", "exec"), globals())
+for name in [name for name in globals() if name.startswith("test_")]:
+    globals()[name]()
 """
-"""Runs a program with no more of tulu_demo than its first conversations."""
+"""Runs a program, and the tests that it holds, with no more of tulu_demo than its first
+conversations; what is here is checked as pytest has it checked."""
+CHECKED = re.search(r"--jaxtyping-packages=(\S+),", (ROOT / "pyproject.toml").read_text())[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "body"), RUNNABLE, ids=lambda value: value[:40])
 def test_snippet_runs(page, body, playground):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, body],
+        [sys.executable, "-c", PROGRAM, body, CHECKED],
         cwd=playground,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_xla.flags()},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "XLA_FLAGS": quick_xla.flags(),
+        },
         capture_output=True,
         text=True,
     )

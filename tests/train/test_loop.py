@@ -19,6 +19,7 @@ from train.small import (
     training_data,
 )
 from tulu_jax.train import feed, loop, setup
+from tulu_jax.train.terms import TERMS
 
 STEPS = 10
 EPOCH_END = 4.625
@@ -107,6 +108,22 @@ def test_steps_are_traced_on_demand(tmp_path, monkeypatch):
     assert "No rows are held out: EVAL_PERIOD has no effect (HELDOUT_EXAMPLES sets some)." in output
     assert "Trace of 2 steps in " in output
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_whose_loss_has_a_term_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(TERMS, "counted", lambda b, t, weights, x, head: weights.sum())
+    config = run_config(tmp_path / "run", epochs=None, train_steps=2, log_period=1,
+                        heldout_examples=0, loss_terms={"counted": 0.5})  # fmt: skip
+    _, output = run(monkeypatch, config, bare=False)
+    assert "loss mean by token + 0.5 x counted; data seed" in output
+    lines = [line for line in metric_lines(config) if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["terms"] == {"counted": pytest.approx(1.0)}
+        assert line["loss"] == pytest.approx(line["nll"] + 0.5)
+        assert f"loss {line['loss']:.4f}  (nll {line['nll']:.4f}, counted 1.0000)" in output
+    events = next((tmp_path / "run" / "tensorboard").iterdir()).read_bytes()
+    assert b"terms/counted" in events and b"nll" in events
 
 
 def test_loss_falls(uninterrupted):

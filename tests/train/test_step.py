@@ -12,6 +12,7 @@ from tulu_jax.models import ComputeConfig, LlamaConfig
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train.config import OptimizerConfig
 from tulu_jax.train.optimizer import make_optimizer
+from tulu_jax.train.terms import TERMS
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +62,33 @@ def test_metrics_count_the_global_batch(on_one_device):
     first, batch = on_one_device["token"][0][0], BATCHES[0]
     assert first["tokens"] == (batch["segment_ids"] > 0).sum()
     assert first["loss_tokens"] == batch["loss_mask"].sum()
+
+
+@pytest.fixture
+def in_terms(monkeypatch):
+    """Runs whose loss has two terms that follow from the nll's own arrays."""
+    monkeypatch.setitem(TERMS, "size", lambda b, t, w, x, head: (w * (x**2).mean(-1)).sum())
+    monkeypatch.setitem(TERMS, "counted", lambda b, t, w, x, head: w.sum())
+
+    def run(mesh=None, **options):
+        return run_steps(mesh, loss_terms={"size": 0.5, "counted": -2.0}, **options)
+
+    return run
+
+
+def test_a_loss_tells_its_terms_apart(on_one_device, in_terms):
+    """The weights of a batch come to 1, and before the first update the nll is that without."""
+    metrics, _, traces = in_terms()
+    assert metrics[0]["nll"] == pytest.approx(on_one_device["token"][0][0]["loss"], rel=1e-6)
+    assert metrics[4]["nll"] != pytest.approx(on_one_device["token"][0][4]["loss"], rel=1e-4)
+    for row in metrics:
+        assert row["terms/counted"] == pytest.approx(1.0) and row["terms/size"] > 0.1
+        assert row["loss"] == pytest.approx(row["nll"] + 0.5 * row["terms/size"] - 2.0, rel=1e-5)
+    assert traces == 1 and "nll" not in on_one_device["token"][0][0]
+
+
+def test_terms_do_not_depend_on_how_a_batch_is_cut(in_terms):
+    assert_equal_runs(in_terms(MESHES["mixed"], micro_batches=2), in_terms())
 
 
 def test_step_is_traced_once(on_one_device):

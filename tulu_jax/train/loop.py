@@ -185,6 +185,7 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
     mesh = ", ".join(f"{name} {size}" for name, size in run.layout.mesh.shape.items())
     device = jax.devices()[0].device_kind
     data = run.config.data
+    terms = "".join(f" + {factor:g} x {term}" for term, factor in run.config.loss_terms.items())
     console.print(
         f"Model: {run.model.num_params:,} weights, {run.config.compute.dtype} compute. "
         f"Devices: {jax.device_count()} x {device} ({mesh})."
@@ -195,7 +196,7 @@ def _print_plan(run: Run, console: Console, first_step: int, peak_source: str) -
     console.print(
         f"Steps {first_step:,} to {run.total_steps:,}: {data.batch_size} rows of {data.length} "
         f"tokens ({data.packing}), {run.data.train.num_rows:,} rows an epoch; "
-        f"loss mean by {run.config.loss_normalization}; data seed {data.seed}."
+        f"loss mean by {run.config.loss_normalization}{terms}; data seed {data.seed}."
     )
     if run.config.eval_period and not run.data.heldout:
         console.print(

@@ -85,12 +85,31 @@ def weighted_loss(
 
     To it come the `terms`, each times its factor.
     """
+    return loss_in_parts(config, compute, params, batch, weights, terms)[0]
+
+
+def loss_in_parts(
+    config: ModelConfig,
+    compute: ComputeConfig,
+    params: Any,
+    batch: Batch,
+    weights: Float[Array, "B T"],
+    terms: Mapping[str, float],
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`weighted_loss`, and what it is made of, by the names of `part_names`: no factor applied."""
     targets, _ = targets_and_mask(batch)
     states, head = _states(config, compute, params, batch), head_weight(config, params)
-    loss = weighted_nll(states, head, targets, weights)
-    for name, factor in terms.items():
-        loss = loss + factor * TERMS[name](batch, targets, weights, states, head)
-    return loss
+    loss = nll = weighted_nll(states, head, targets, weights)
+    values = {name: TERMS[name](batch, targets, weights, states, head) for name in terms}
+    for name, value in values.items():
+        loss = loss + terms[name] * value
+    parts = [nll, *values.values()]
+    return loss, dict(zip(part_names(terms), parts, strict=True)) if terms else {}
+
+
+def part_names(terms: Mapping[str, float]) -> list[str]:
+    """`nll` and `terms/NAME` of each term; none without terms, where the loss is the nll."""
+    return ["nll", *(f"terms/{name}" for name in terms)] if terms else []
 
 
 def position_nll(

@@ -23,6 +23,11 @@ def plot_losses(rows: list[dict[str, Any]], path: Path) -> None:
         layout="constrained",
     )  # fmt: skip
     losses.plot([r["step"] for r in train], [r["loss"] for r in train], lw=1, label="training")
+    if any("nll" in row for row in train):
+        # The loss has terms, those held out have none.
+        apart = [row for row in train if "nll" in row]
+        nll = [row["nll"] for row in apart]
+        losses.plot([row["step"] for row in apart], nll, lw=1, label="training, nll alone")
     _plot_group(losses, rows, "heldout", "held out: ")
     losses.set_ylabel("loss (nats per loss token)")
     for axes in scores:

@@ -141,6 +141,9 @@ class Reporter:
         line: dict[str, Any] = {"step": rows[-1].step}
         if good:
             line |= {"loss": mean("loss", good), "grad_norm": mean("grad_norm", good)}
+            if terms := self._run.config.loss_terms:
+                line["nll"] = mean("nll", good)
+                line["terms"] = {name: mean(f"terms/{name}", good) for name in terms}
         line["learning_rate"] = float(self._rates[max(rows[-1].update, 1) - 1])
         line["padding_share"] = 1 - tokens / (data.batch_size * data.length)
         if len(good) < len(rows):
@@ -236,7 +239,7 @@ class Reporter:
             return
         self._metrics.add(line)
         flat = {name: value for name, value in line.items() if isinstance(value, float)}
-        for group in ("heldout", "eval"):
+        for group in ("terms", "heldout", "eval"):
             flat |= {f"{group}/{name}": value for name, value in line.get(group, {}).items()}
         for name, value in flat.items():
             self._writer.add_scalar(name, value, line["step"])
@@ -247,7 +250,11 @@ class Reporter:
 def _sentence(line: dict[str, Any], total_steps: int, of_what: str) -> str:
     parts = [f"step {line['step']:,}/{total_steps:,}"]
     if "loss" in line:
-        parts += [f"loss {line['loss']:.4f}", f"grad {line['grad_norm']:.3f}"]
+        parts.append(f"loss {line['loss']:.4f}")
+        if "terms" in line:
+            made_of = {"nll": line["nll"], **line["terms"]}
+            parts.append(f"({', '.join(f'{name} {value:.4f}' for name, value in made_of.items())})")
+        parts.append(f"grad {line['grad_norm']:.3f}")
     parts.append(f"lr {line['learning_rate']:.2e}")
     if "step_s" in line:
         parts += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,13 @@ from jaxtyping import Array, Bool, Float
 from tulu_jax.axes import Batch
 from tulu_jax.parallel.rules import Layout
 from tulu_jax.train.config import TrainConfig
-from tulu_jax.train.loss import loss_weights, position_nll, targets_and_mask, weighted_loss
+from tulu_jax.train.loss import (
+    loss_in_parts,
+    loss_weights,
+    part_names,
+    position_nll,
+    targets_and_mask,
+)
 from tulu_jax.train.state import TrainState, abstract_state
 from tulu_jax.train.trained import Trained
 
@@ -39,8 +45,9 @@ def make_train_step(
     """A jitted `step(state, batch, *frozen) -> (state, metrics)`; the state passed in is consumed.
 
     Metrics are sums over the global batch: `loss` (as it is minimised), `grad_norm` (before
-    clipping), `tokens` (not padding), `loss_tokens`; and `skipped`, 1 for a bad step left out: of
-    that weights and moments stay as they were, bit for bit; only `step` goes on.
+    clipping), `tokens` (not padding), `loss_tokens`; where the loss has terms, its `nll` and each
+    `terms/NAME` without its factor; and `skipped`, 1 for a bad step left out: of that weights and
+    moments stay as they were, bit for bit; only `step` goes on.
 
     `traced` is called whenever JAX traces the step, which it should do once.
     """
@@ -48,13 +55,6 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, *frozen: Any) -> tuple[TrainState, Metrics]:
         traced()
-
-        def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> Float[Array, ""]:
-            params = trained.weights(params, frozen, (config.seed, state.step, part))
-            return weighted_loss(
-                trained.model, config.compute, params, batch, weights, config.loss_terms
-            )
-
         # ---- loss and gradients ----------------------------------------------------------
         # What a position counts is settled before the batch is cut, so that cuts change nothing:
         # a mean of micro-batches' means would count tokens of rows with few answers for more.
@@ -62,7 +62,10 @@ def make_train_step(
         weights = loss_weights(
             mask, normalization=config.loss_normalization, paper_rows=config.paper_rows
         )
-        loss, grads = _accumulate(loss_of, state.params, batch, weights, config.micro_batches)
+        loss_of = _loss_of(config, trained, frozen, state.step)
+        (loss, made_of), grads = _accumulate(
+            loss_of, config.loss_terms, state.params, batch, weights, config.micro_batches
+        )
         norm = optax.tree.norm(grads)
 
         # ---- update ----------------------------------------------------------------------
@@ -78,7 +81,8 @@ def make_train_step(
             params, opt_state = _unless(skipped, (params, opt_state), (state.params, moments))
         opt_state = _sent_back(opt_state, shardings.opt_state, layout)
         metrics = {"loss": loss, "grad_norm": norm, "skipped": skipped.astype(jnp.float32)}
-        return TrainState(state.step + 1, params, opt_state), metrics | _counts(batch, mask)
+        metrics |= made_of | _counts(batch, mask)
+        return TrainState(state.step + 1, params, opt_state), metrics
 
     # Layouts are named on both sides: XLA neither moves the state nor picks another for it.
     return jax.jit(
@@ -88,6 +92,20 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=compiler_options(layout),
     )
+
+
+def _loss_of(
+    config: TrainConfig, trained: Trained, frozen: tuple[Any, ...], step: Array
+) -> Callable[..., tuple[Array, Metrics]]:
+    """The loss of a micro-batch, and what it is made of, as a function of what is trained."""
+
+    def loss_of(params: Any, batch: Batch, weights: Array, part: Array) -> tuple[Array, Metrics]:
+        params = trained.weights(params, frozen, (config.seed, step, part))
+        return loss_in_parts(
+            trained.model, config.compute, params, batch, weights, config.loss_terms
+        )
+
+    return loss_of
 
 
 def _shardings(tree: Any) -> Any:
@@ -155,13 +173,20 @@ def _sent_back(opt_state: Any, shardings: Any, layout: Layout) -> Any:
 
 
 def _accumulate(
-    loss_of: Callable[..., Array], params: Any, batch: Batch, weights: Array, parts: int
-) -> tuple[Float[Array, ""], Any]:
-    """Loss and gradients of the whole batch, `parts` micro-batches after one another.
+    loss_of: Callable[..., tuple[Array, Metrics]],
+    terms: Mapping[str, float],
+    params: Any,
+    batch: Batch,
+    weights: Array,
+    parts: int,
+) -> tuple[tuple[Array, Metrics], Any]:
+    """What `loss_of` gives for the whole batch, a loss with `terms`, and its gradients.
+
+    The `parts` micro-batches come one after another.
 
     Row i goes to micro-batch i % parts, so that every device keeps its own rows.
     """
-    value_and_grad = jax.value_and_grad(loss_of)
+    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
     # Without a loop for one part: XLA would keep a second tree of gradients for the sums.
     if parts == 1:
         return value_and_grad(params, batch, weights, jnp.zeros((), jnp.int32))
@@ -169,12 +194,11 @@ def _accumulate(
     def split(rows: Array) -> Array:
         return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
 
-    def add(
-        sums: tuple[Array, Any], part: tuple[Batch, Array, Array]
-    ) -> tuple[tuple[Array, Any], None]:
+    def add(sums: Any, part: tuple[Batch, Array, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, sums, value_and_grad(params, *part)), None
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    nothing = jnp.zeros(()), {name: jnp.zeros(()) for name in part_names(terms)}
+    zero = nothing, jax.tree.map(jnp.zeros_like, params)
     parted = (*jax.tree.map(split, (batch, weights)), jnp.arange(parts))
     sums, _ = jax.lax.scan(add, zero, parted)
     return sums
