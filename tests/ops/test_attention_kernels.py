@@ -51,13 +51,18 @@ def reference():
     return value_and_gradients(kernel_named("dense"), *inputs())
 
 
+HERE = {
+    name: kernel_named(name)
+    for name, kernel in KERNELS.items()
+    if name != "dense" and not kernel.platform and not kernel.package
+}
+"""Kernels that run on any device: in the table is in the test."""
+
+
 @pytest.mark.parametrize(
     "kernel",
-    [
-        kernel_named("blockwise"),
-        partial(splash.splash_attention, interpret=True),
-    ],
-    ids=["blockwise", "splash"],
+    [*HERE.values(), partial(splash.splash_attention, interpret=True)],
+    ids=[*HERE, "splash"],
 )
 def test_equals_dense_forward_and_backward(kernel, reference, monkeypatch):
     """Two blocks a row (200 tokens, padded to 256), grouped heads, a width of no round size."""
