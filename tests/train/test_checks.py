@@ -107,8 +107,12 @@ def test_a_run_that_fits_passes(tmp_path, base):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_steps": 3}, "the length of the run is not clear - got TRAIN_STEPS=3 and EPOCHS=2"),
-        ({"epochs": None}, "the length of the run is not clear - got TRAIN_STEPS=None and EPOCHS="),
+        (
+            {"train_steps": 3},
+            "the length of the run is not clear - got TRAIN_STEPS=3 and EPOCHS=2 - expected one of "
+            "them to be a number, the other None - add --gin.EPOCHS=None for so many steps, ",
+        ),
+        ({"epochs": None}, "got TRAIN_STEPS=None and EPOCHS=None - .* - set TRAIN_STEPS or EPOCHS"),
         (
             {"wandb": True},
             "Weights & Biases is asked for but not installed - got WANDB=True",

@@ -121,6 +121,9 @@ def _check_length(steps: int | None, epochs: int | None) -> None:
             "the length of the run is not clear",
             got=f"TRAIN_STEPS={steps} and EPOCHS={epochs}",
             expected="one of them to be a number, the other None",
+            do="set TRAIN_STEPS or EPOCHS"
+            if steps is None
+            else "add --gin.EPOCHS=None for so many steps, --gin.TRAIN_STEPS=None for the epochs",
         )
 
 
