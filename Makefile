@@ -1,7 +1,8 @@
 # Everything from a fresh clone: `make demo` trains and talks, `make test` checks.
 PYTHON ?= python3
 VENV ?= .venv
-NEWEST_PYTHON ?= $(or $(firstword $(foreach v,14 13 12,$(shell python3.$(v) -c 'print("python3.$(v)")' 2>/dev/null))),python3)
+# A shim of pyenv's runs the version that PYENV_VERSION names, and no other; what it runs says where it lies.
+NEWEST_PYTHON ?= $(or $(firstword $(foreach v,14 13 12,$(shell PYENV_VERSION=3.$(v) python3.$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))),python3)
 NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
