@@ -10,8 +10,8 @@ from buckets import BOTH
 from tulu_jax.checkpoint import lease as leases
 from tulu_jax.checkpoint.lease import leased
 from tulu_jax.checkpoint.owner import OWNER_FILE, new_record
-from tulu_jax.errors import ConfigError
-from tulu_jax.places import read_marked, swap
+from tulu_jax.errors import ConfigError, TuluError
+from tulu_jax.places import read_marked, remove_tree, swap
 
 pytestmark = BOTH
 
@@ -87,6 +87,25 @@ def test_an_owner_that_comes_back_ends(bucket):
         ):
             lease.check()
     assert (bucket / "run" / OWNER_FILE).is_file()  # it is the other's
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        ("checkpoints/1/x", r"lost its owner's name while the run went on - got no \.owner at .*"
+         "the same command goes on from the newest checkpoint"),
+        (None, "was removed while the run went on - got nothing at .*see whether the bucket"),
+    ],
+)  # fmt: skip
+def test_an_owner_whose_folder_is_emptied_ends(bucket, left, words):
+    with leased(bucket / "run") as lease:
+        while not lease._taken:  # once a beat may come between the two
+            remove_tree(bucket / "run")
+            lease._thread.join(0.5)
+        if left:
+            (bucket / "run" / left).write_bytes(b"")
+        with pytest.raises(TuluError, match=f"run folder {words}"):
+            lease.check()
 
 
 def test_lost_answers_do_not_lose_the_folder(bucket, storage):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 from buckets import BOTH
@@ -24,6 +25,7 @@ from tulu_jax.checkpoint.manager import Checkpoints
 from tulu_jax.errors import CheckpointError
 from tulu_jax.models.lora import LoraConfig
 from tulu_jax.places import download, read_marked, upload
+from tulu_jax.train.mirror import Mirror
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -144,6 +146,55 @@ def test_a_storage_that_is_gone_ends_the_run_and_it_goes_on_later(
     _, printed = run(monkeypatch, far_config(near, place))
     assert "Resuming from step" in printed
     assert_is_near(near, place, tmp_path)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("p401", r"nobody is logged in to .* the last complete checkpoint is untouched: step"),
+        ("p403", r"no permission to .* the last complete checkpoint is untouched: step"),
+        ("p404", r"no such bucket .* the last complete checkpoint went with it: step"),
+    ],
+)
+def test_a_right_or_bucket_that_is_lost_on_the_way_is_named(
+    monkeypatch, bucket, near, scratch, storage, impatient, tmp_path, fault, words
+):
+    monkeypatch.setattr(lease, "BEAT_S", 60.0)  # else it may be the lease that sees it first
+    place, sent = bucket / "run", Mirror.send
+
+    def send(self):
+        if complete_steps(str(place)):
+            time.sleep(1)  # a save that has begun is done then
+            storage.fault(**{fault: 1})
+        sent(self)
+
+    monkeypatch.setattr(Mirror, "send", send)
+    with pytest.raises(CheckpointError, match=f"cannot be written - got {words}") as error:
+        run(monkeypatch, far_config(near, place))
+    storage.calm()
+    whole = complete_steps(str(place))
+    assert int(str(error.value).rpartition(" ")[2]) in whole
+    monkeypatch.setattr(Mirror, "send", sent)
+    _, printed = run(monkeypatch, far_config(near, place))
+    assert f"Resuming from step {whole[-1]}" in printed
+    assert_is_near(near, place, tmp_path)
+
+
+def test_a_bucket_that_goes_within_a_save_ends_the_process(
+    forks, storage, bucket, tmp_path, monkeypatch
+):
+    """TensorStore would try to write to it for ever."""
+    small_store(tmp_path / "store")
+    options = {"epochs": None, "train_steps": 400, "heldout_examples": 0, "toy": True,
+               "checkpoint_period": 1, "data_dir": str(tmp_path / "store")}  # fmt: skip
+    environment = storage.environment() | {"TULU_SCRATCH_DIR": str(tmp_path / "scratch")}
+    child = forks.start(bucket / "run", options, **environment)
+    assert child.wait_for("step 2  checkpoint"), child.output
+    storage.fault(p404=1)
+    assert child.ended(60), child.output[-3000:]
+    storage.calm()
+    assert child.status not in (0, None) and "went with it" in child.output
 
 
 def test_adapters_are_trained_beside_a_base_in_the_bucket(

@@ -8,6 +8,7 @@ gone, and is taken over from. One that was silent and comes back finds the folde
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tulu_jax.checkpoint.owner import OWNER_FILE, belongs, is_gone, new_record, who
-from tulu_jax.errors import ConfigError
+from tulu_jax.errors import ConfigError, TuluError
 from tulu_jax.places import Address, Marked, StorageError, read_marked, swap
 
 BEAT_S = 10.0
@@ -36,18 +37,42 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Refuses to go on when the folder was taken over while this process was silent.
+        """Refuses to go on when the folder was taken over, or is gone.
 
         Raises:
-          ConfigError: it was.
+          ConfigError: another run took it while this one was silent.
+          StorageError: it was removed, or who has it now cannot be read.
         """
-        if self._taken:
-            raise ConfigError(
-                "run folder was taken over by another run while this one was silent",
-                got=who(_record(read_marked(self._folder / OWNER_FILE))),
+        if not self._taken:
+            return
+        other = _record(read_marked(self._folder / OWNER_FILE))
+        if not other:
+            raise self._gone()
+        raise ConfigError(
+            "run folder was taken over by another run while this one was silent",
+            got=who(other),
+            at=self._folder,
+            do="let that one go on: this one has written nothing since",
+        )
+
+    def _gone(self) -> TuluError:
+        """The error of a folder in which nobody stands as its owner any more."""
+        if self._folder.exists():
+            return ConfigError(
+                "run folder lost its owner's name while the run went on",
+                got=f"no {OWNER_FILE}",
                 at=self._folder,
-                do="let that one go on: this one has written nothing since",
+                do="somebody removed it, or another run took the folder and has ended: the same "
+                "command goes on from the newest checkpoint there",
             )
+        return StorageError(
+            "run folder was removed while the run went on",
+            code=errno.ENOENT,
+            got="nothing",
+            at=self._folder,
+            do="see whether the bucket is there and who empties it; the same command begins anew, "
+            "or goes on from a checkpoint that was brought back",
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):

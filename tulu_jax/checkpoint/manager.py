@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,12 @@ from tulu_jax.checkpoint.arrays import (
     complete_steps,
     read_meta,
 )
+from tulu_jax.checkpoint.closing import close_soon
 from tulu_jax.checkpoint.far_orbax import prepare_orbax
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
-from tulu_jax.checkpoint.parts import LAYER_ARGS
+from tulu_jax.checkpoint.parts import chunked_by_layer
 from tulu_jax.checkpoint.sharded import read_sharded
 from tulu_jax.checkpoint.trouble import unreadable, unwritable
 from tulu_jax.errors import CheckpointError
@@ -45,7 +47,7 @@ from tulu_jax.places import (
 )
 
 OTHER_RUN = "set another MODEL_DIR"
-KEPT = "the last complete checkpoint is untouched"
+KEPT, GONE = (f"the last complete checkpoint {is_}" for is_ in ("is untouched", "went with it"))
 FAR_FILE_BYTES = 2**27
 """Of a checkpoint in one object of a bucket. Orbax puts 2 GiB into a file, which would be sent in
 one piece, held in memory meanwhile, and sent again after a broken connection."""
@@ -69,6 +71,7 @@ class Checkpoints:
         self._run = run
         self._saving: int | None = None
         self._whole: int | None = None
+        self._gone = False  # the bucket
         more = prepare_orbax(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +149,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(
                 tree,
-                save_args=_chunked_by_layer(tree),
+                save_args=chunked_by_layer(tree),
                 ocdbt_target_data_file_size=FAR_FILE_BYTES
                 if isinstance(self.folder, Address)
                 else None,
@@ -230,6 +233,9 @@ class Checkpoints:
 
     def cut_off(self, error: StorageError) -> CheckpointError:
         """The error of a run whose bucket is gone; it names the last step known to be whole."""
+        with contextlib.suppress(Exception):  # of a save in the background: it is not whole
+            if not self._manager.is_saving_in_progress():
+                self.wait()
         return self._unwritable(error)
 
     @property
@@ -238,9 +244,11 @@ class Checkpoints:
         return (Exception,) if isinstance(self.folder, Address) else (OSError, ValueError)
 
     def _unwritable(self, error: Exception) -> CheckpointError:
-        kept = KEPT if self._whole is None else f"{KEPT}: step {self._whole}"
         if isinstance(self.folder, Address) and not isinstance(error, StorageError):
             error = storage_error(error, deed="write", at=self.folder)
+        self._gone = getattr(error, "errno", None) == errno.ENOENT
+        step = "" if self._whole is None else f": step {self._whole}"
+        kept = (GONE if self._gone else KEPT) + step
         return unwritable(self.folder, error, other=OTHER_RUN, kept=kept)
 
     def __enter__(self) -> Checkpoints:
@@ -253,9 +261,9 @@ class Checkpoints:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits for the save under way and closes."""
+        """Waits for the save under way and closes; of a bucket that is gone not for long."""
         try:
-            self._manager.close()
+            close_soon(self._manager.close) if self._gone else self._manager.close()
         except self._failures as error:
             if kind is None:
                 raise self._unwritable(error) from error
@@ -285,16 +293,6 @@ def _check_bits(saved: Mapping[str, str] | None, tree: Any, path: Place) -> None
     if wrong:
         names = ", ".join(wrong[:3]) + (" and more" if len(wrong) > 3 else "")
         raise unreadable(path, ValueError(f"the bits of {names} are not those that were saved"))
-
-
-def _chunked_by_layer(tree: Any) -> Any:
-    """How each array is saved: stacked ones a layer to a chunk, so that export reads one layer."""
-
-    def choose(keys: Any, leaf: Any) -> ocp.SaveArgs:
-        stacked = any(getattr(key, "key", None) == "layers" for key in keys) and leaf.ndim
-        return LAYER_ARGS if stacked else ocp.SaveArgs()
-
-    return jax.tree_util.tree_map_with_path(choose, tree)
 
 
 def restore_params(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
@@ -25,6 +26,16 @@ from tulu_jax.places import CONTEXT, Address, Place, as_place, kvstore
 
 LAYER_ARGS = ocp.SaveArgs(shard_axes=(0,))
 """How a stacked array of a training run is saved: one layer of one shard to a chunk."""
+
+
+def chunked_by_layer(tree: Any) -> Any:
+    """How each array is saved: stacked ones a layer to a chunk, so that export reads one layer."""
+
+    def choose(keys: Any, leaf: Any) -> ocp.SaveArgs:
+        stacked = any(getattr(key, "key", None) == "layers" for key in keys) and leaf.ndim
+        return LAYER_ARGS if stacked else ocp.SaveArgs()
+
+    return jax.tree_util.tree_map_with_path(choose, tree)
 
 
 class LazyHandler(type_handlers.NumpyHandler):

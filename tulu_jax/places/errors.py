@@ -41,6 +41,7 @@ _401, _403 = (re.compile(rf"(?<![\w/.-]){status}(?![\w/.-])") for status in (401
 """A status, and not the name of a step."""
 _WRONG_KEYS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken")
 _OTHER_REGION = re.compile(r"configured region|PermanentRedirect|\b301\b", re.IGNORECASE)
+_NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist", re.IGNORECASE)
 _DENIED = re.compile(r"forbidden|permission.?denied|access.?denied", re.IGNORECASE)
 _TEXT_MOST = 150
 """Characters of a long error that are shown of its beginning, and of its end."""
@@ -99,6 +100,8 @@ def storage_error(
             expected=f"the permission {permission}",
             do=GRANT[scheme],
         )
+    if _NO_BUCKET.search(text):
+        return no_bucket(at)
     if scheme == "s3" and _OTHER_REGION.search(text):
         return StorageError(
             "bucket lies in another region",

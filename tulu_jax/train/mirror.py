@@ -105,8 +105,12 @@ class Mirror:
     def send_soon(self) -> None:
         """Sends in the background what has changed, if that was not done just now.
 
-        What goes wrong is left to `send`.
+        What goes wrong is left to `send`, but that the folder is no longer this run's.
+
+        Raises: ConfigError: it was taken over; StorageError: it was removed.
         """
+        if self._lease is not None:
+            self._lease.check()
         busy = self._background is not None and self._background.is_alive()
         if self._place is None or busy or time.monotonic() - self._at < PERIOD_S:
             return
