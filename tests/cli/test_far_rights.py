@@ -73,3 +73,28 @@ def test_what_reads_needs_no_more(far, near, tmp_path, storage, capsys):
     run("export", "--model_dir", far / "run", "--output", tmp_path / "exported")
     run("diff", "make", "--base", far / "hf", "--tuned", far / "hf", "--output", tmp_path / "diff")
     assert storage.fault().get("p403", 0) == 0
+
+
+@BOTH
+def test_a_name_that_orbax_does_not_take_is_refused_before_the_data(bucket, capsys):
+    run("train", "--gin_file=runs/demo.gin", f"--gin.MODEL_DIR={bucket}/what?", status=2)
+    told = capsys.readouterr()
+    assert "a name that Orbax takes for a pattern - got ? at" in told.err
+    assert "Packing probe" not in told.out and bucket.files() == {}
+
+
+@BOTH
+def test_an_object_is_no_folder(bucket, near, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TULU_SCRATCH_DIR", str(tmp_path / "scratch"))
+    (bucket / "x").write_bytes(b"12345")
+    for command, words in WRITING.items():
+        run(*(re.sub("{far}/[a-z]+", f"{bucket}/x", word).format(near=near) for word in words),
+            status=2)  # fmt: skip
+        told = capsys.readouterr().err
+        if command == "export":
+            assert f"output is a file, not a folder - at {bucket}/x - choose another" in told
+        else:
+            assert "a folder is wanted where an object lies - got an object of 5 bytes at" in told
+    run("generate", "--model", bucket / "x", "--prompt", "Hi", status=2)
+    assert f"at {bucket}/x" in capsys.readouterr().err
+    assert list(bucket.files()) == ["x"]

@@ -342,7 +342,11 @@ def test_weights_do_not_change_while_requests_run(engine):
         ([[1, 40]], {}, "ids outside the model's vocabulary - got ids from 1 to 40 at prompt 0"),
         ([[-1]], {}, "ids outside the model's vocabulary"),
         ([[1.5]], {}, "prompt is no list of token ids - got an array of float64"),
-        ([[1], [1] * CONFIG.max_length], {}, "leaves no room for an answer .* got 224 tokens at prompt 1"),
+        (
+            [[1], [1] * CONFIG.max_length],
+            {},
+            "leaves no room for an answer .* got 224 tokens at prompt 1",
+        ),
         ([[1]], {"n": 0}, "n is impossible - got 0"),
         ([[1]], {"stop_ids": range(65)}, "too many stop_ids - got 65 at prompt 0"),
         ([[1]], {"stop_strings": ["x"] * 10_000}, "too many stop_strings - got 10000"),

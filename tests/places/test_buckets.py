@@ -66,6 +66,16 @@ def test_what_is_not_there_is_said_as_of_files(bucket):
     assert not nothing.exists() and nothing.files() == {} and list(nothing.glob("*")) == []
 
 
+def test_a_folder_is_not_one_whose_name_begins_with_its_own(bucket):
+    (bucket / "run2/x").write_bytes(b"2")
+    run = bucket / "run"
+    assert not run.exists() and run.files() == {} and children(run) == []
+    (run / "x").write_bytes(b"1")
+    assert list(run.files()) == ["x"] and [child.name for child in run.iterdir()] == ["x"]
+    remove_tree(run)
+    assert (bucket / "run2/x").read_bytes() == b"2" and not run.exists()
+
+
 def test_what_others_write_is_seen_at_once(bucket, storage):
     (bucket / "run/1").write_bytes(b"1")
     assert [step.name for step in (bucket / "run").iterdir()] == ["1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import IO
 from tulu_jax.files import whole_file, write_whole
 from tulu_jax.places.address import Address, Place
 from tulu_jax.places.backend import storage
+from tulu_jax.places.errors import StorageError
 
 THREADS = 16
 """Requests of small objects that are under way at once."""
@@ -50,8 +52,16 @@ def check_writable(folder: Address) -> None:
 
     For before work that takes long and whose result would then be lost.
 
-    Raises: StorageError.
+    Raises: StorageError, also where the name is that of an object.
     """
+    if folder.is_file():
+        raise StorageError(
+            "a folder is wanted where an object lies",
+            code=errno.ENOTDIR,
+            got=f"an object of {folder.stat().st_size:,} bytes",
+            at=folder,
+            do="choose another name",
+        )
     probe = folder / f".writable-{secrets.token_hex(8)}"
     write_file(probe, b"")
     probe.unlink(missing_ok=True)

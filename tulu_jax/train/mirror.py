@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 
 from tulu_jax.checkpoint.arrays import run_place
+from tulu_jax.checkpoint.far_orbax import prepare_orbax
 from tulu_jax.checkpoint.lease import Lease, leased
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.files import sha256
@@ -146,7 +147,8 @@ def held_run(model_dir: str, *, say: Callable[[str], None]) -> Iterator[Mirror]:
     if jax.process_index():  # process 0 speaks for all processes of the run
         yield Mirror(model_dir)
     elif isinstance(place, Address):
-        check_writable(place)  # not after hours of preparing data
+        prepare_orbax(place)  # not after hours of preparing data: its name
+        check_writable(place)
         with leased(place, say=say) as lease:
             mirror = Mirror(model_dir, lease)
             mirror.fetch()
