@@ -211,6 +211,17 @@ def test_a_storage_that_is_gone_is_told_of(bucket, storage, impatient):
         read_ranges(bucket / "x", [(0, 1)])
 
 
+def test_a_bucket_that_is_removed_is_found_out(bucket, storage, impatient):
+    """What a run that waits for its last save looks for; to who reads it looks empty."""
+    check_writable(bucket / "run")
+    storage.fault(p404=1)
+    with pytest.raises(StorageError, match="no such bucket") as told:
+        check_writable(bucket / "run")
+    assert told.value.errno == errno.ENOENT
+    storage.calm()
+    assert not children(bucket / "run")
+
+
 def test_a_bucket_that_is_not_there_is_named(bucket):
     nowhere = Address(bucket.scheme, "no-such-bucket-here")
     with pytest.raises(

@@ -1,4 +1,8 @@
-"""The end of a process whose saves to a bucket that is gone never end."""
+"""Waiting for saves to a bucket that may be gone: those never end by themselves.
+
+TensorStore 0.1.86 takes the answer that there is no such bucket for that of another writer who came
+first, and writes again, for ever.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+LOOK_S = 10.0
+"""Seconds between two looks at the bucket while a save is waited for."""
 CLOSE_S = 15.0
 """Seconds that a save gets to end by itself."""
 EXIT_S = 2.0
@@ -16,12 +22,31 @@ EXIT_S = 2.0
 STATUS = 2
 
 
+def wait_while_there(wait: Callable[[], object], look: Callable[[], object]) -> None:
+    """Calls `wait` and raises what it does; what `look` raises meanwhile ends the waiting."""
+    failures: list[BaseException] = []
+
+    def waiting() -> None:
+        try:
+            wait()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=waiting, name="wait", daemon=True)
+    thread.start()
+    thread.join(LOOK_S)
+    while thread.is_alive():
+        look()
+        thread.join(LOOK_S)
+    if failures:
+        raise failures[0]
+
+
 def close_soon(close: Callable[[], object]) -> None:
     """Calls `close`, and leaves it alone if it takes too long.
 
-    TensorStore 0.1.86 takes the answer that there is no such bucket for that of another writer who
-    came first, and writes again, for ever. Its threads would also keep the process from ending: so
-    that is ended, with status 2, when the main thread has come to its end.
+    The threads of a save would also keep the process from ending: so that is ended, with status 2,
+    when the main thread has come to its end.
     """
 
     def quietly() -> None:

@@ -20,7 +20,7 @@ from tulu_jax.checkpoint.arrays import (
     complete_steps,
     read_meta,
 )
-from tulu_jax.checkpoint.closing import close_soon
+from tulu_jax.checkpoint.closing import close_soon, wait_while_there
 from tulu_jax.checkpoint.far_orbax import prepare_orbax
 from tulu_jax.checkpoint.fingerprint import tree_fingerprints
 from tulu_jax.checkpoint.hf.config import read_config
@@ -38,6 +38,7 @@ from tulu_jax.places import (
     Address,
     Place,
     StorageError,
+    check_writable,
     children,
     move_tree,
     readable,
@@ -225,8 +226,12 @@ class Checkpoints:
         Raises:
           CheckpointError: it could not be written.
         """
+        wait = self._manager.wait_until_finished
         try:
-            self._manager.wait_until_finished()
+            if isinstance(self.folder, Address):
+                wait_while_there(wait, lambda: check_writable(self.folder))
+            else:
+                wait()
         except self._failures as error:
             raise self._unwritable(error) from error
         self._whole = self._saving or self._whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
+import platform
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +62,8 @@ def check_writable(folder: Address) -> None:
             at=folder,
             do="choose another name",
         )
-    probe = folder / f".writable-{secrets.token_hex(8)}"
+    # One name a host: what a kill leaves is written over and removed by the next check.
+    probe = folder / f".writable-{platform.node()}"
     write_file(probe, b"")
     probe.unlink(missing_ok=True)
 
