@@ -176,8 +176,17 @@ def _become(job: dict, main) -> None:
 
         traceback.print_exc()
     finally:
+        _leave()
         sys.stdout.flush()
         os._exit(status)
+
+
+def _leave() -> None:
+    """What JAX does at the end of a process: the others of its run are not ended by it."""
+    import jax
+
+    with contextlib.suppress(Exception):
+        jax.distributed.shutdown()
 
 
 if __name__ == "__main__":

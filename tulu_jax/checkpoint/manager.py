@@ -226,10 +226,10 @@ class Checkpoints:
         Raises:
           CheckpointError: it could not be written.
         """
-        wait = self._manager.wait_until_finished
+        wait, folder = self._manager.wait_until_finished, self.folder
         try:
-            if isinstance(self.folder, Address):
-                wait_while_there(wait, lambda: check_writable(self.folder))
+            if isinstance(folder, Address):
+                wait_while_there(wait, lambda: check_writable(folder))
             else:
                 wait()
         except self._failures as error:
