@@ -95,14 +95,13 @@ def save_params(
         return _save_params(run, params, meta, before_commit)
 
 
-def _save_params(
-    run: str | Place,
-    params: Mapping[str, Any],
-    meta: Mapping[str, Any],
-    before_commit: Callable[[], Any] | None,
-) -> Place:
-    # ---- nothing that is there may be taken for what is written now -----------------------------
-    folder = checkpoints_dir(run)
+def _check_free(run: str | Place, folder: Place) -> None:
+    """Nothing that is there may be taken for what is written now.
+
+    Raises:
+      CheckpointError: there are checkpoints, or a Hugging Face model.
+      StorageError: a bucket cannot be written.
+    """
     steps = [path.name for path in children(folder)]
     if isinstance(run, Address) and not complete_steps(run):  # of an import that was killed
         check_writable(run)
@@ -121,6 +120,16 @@ def _save_params(
             at=folder.parent,
             do="choose another --model_dir: which of the two is meant would not be clear",
         )
+
+
+def _save_params(
+    run: str | Place,
+    params: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    before_commit: Callable[[], Any] | None,
+) -> Place:
+    folder = checkpoints_dir(run)
+    _check_free(run, folder)
 
     # ---- plain files, a part each: import and export then read and write at the disk's speed ----
     tree = {"params": jax.tree.map(_as_lazy, dict(params))}
