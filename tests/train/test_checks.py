@@ -19,7 +19,7 @@ from tulu_jax.errors import TuluError
 from tulu_jax.models import config_to_dict
 from tulu_jax.parallel import MeshConfig
 from tulu_jax.train import checks, setup
-from tulu_jax.train.checks import check_before_data
+from tulu_jax.train.checks import check_before_data, row_settings
 
 TOKENIZER = load_tokenizer(demo.TOKENIZER_DIR)
 FITTING = dataclasses.replace(
@@ -61,6 +61,7 @@ def write_meta(config, step, **changes):
     meta = {
         "model": config_to_dict(FITTING),
         "tokenizer": TOKENIZER.fingerprint,
+        "rows": {**row_settings(config.data), "schedule": "known with the data"},
         "optimizer": {"name": "adamw"},
         **changes,
     }
@@ -168,6 +169,21 @@ def test_a_run_folder_of_another_run(tmp_path, saved, message):
     config = config_of(tmp_path)
     write_meta(config, 10, **saved)
     refused(config, message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": 16}, {"seed": 4}, {"packing": "padded"}, {"heldout_examples": 3}],
+)
+def test_a_run_folder_of_other_rows(tmp_path, changes):
+    """Before: only after the data were prepared; `--print_config` said that all fits."""
+    config = config_of(tmp_path)
+    write_meta(config, 10)
+    check_before_data(config)
+    ((name, value),) = changes.items()
+    message = rf"with another making of rows - got {{'{name}': '?{value}'?}} now at .*/10 - exp"
+    data = dataclasses.replace(config.data, **changes)
+    refused(dataclasses.replace(config, data=data), message)
 
 
 def test_a_run_does_not_go_back(tmp_path):

@@ -172,11 +172,26 @@ def _check_goes_on(
         "model": config_to_dict(model),
         "chat_template": tokenizer.template.name,
         "tokenizer": tokenizer.fingerprint,
+        "rows": row_settings(config.data),
         "optimizer_form": state_form(dataclasses.asdict(config.optimizer)),
     }
-    check_same_run(saved, known, where=where)
+    # What else makes the rows is known once the data are open: then all of it is compared.
+    rows = {name: value for name, value in saved.get("rows", {}).items() if name in known["rows"]}
+    check_same_run({**saved, "rows": rows}, known, where=where)
     if config.train_steps is not None:
         check_not_beyond(step, config.train_steps, where=where)
+
+
+def row_settings(data: DataConfig) -> dict[str, Any]:
+    """What makes rows of stores, as far as settings alone tell, as checkpoints keep it."""
+    return {
+        "seed": data.seed,
+        "length": data.length,
+        "batch_size": data.batch_size,
+        "packing": data.packing,
+        "heldout_examples": data.heldout_examples,
+        "encoding": data.encoding,
+    }
 
 
 def check_not_beyond(step: int, total_steps: int, *, where: Place) -> None:

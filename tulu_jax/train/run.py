@@ -18,6 +18,7 @@ from tulu_jax.data.ensure import TrainingData
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.parallel import Layout, layout_for, make_mesh
 from tulu_jax.places import as_place
+from tulu_jax.train.checks import row_settings
 from tulu_jax.train.config import TrainConfig
 from tulu_jax.train.metrics import train_flops
 from tulu_jax.train.mirror import run_folder
@@ -130,15 +131,7 @@ class Run(RunPlan):
             "model": config_to_dict(self.model),
             "tokenizer": self.data.tokenizer.fingerprint,
             "stores": {store.name: store.fingerprint for store in self.data.stores},
-            "rows": {
-                "seed": data.seed,
-                "length": data.length,
-                "batch_size": data.batch_size,
-                "packing": data.packing,
-                "heldout_examples": data.heldout_examples,
-                "encoding": data.encoding,
-                **self.data.mixing,
-            },
+            "rows": {**row_settings(data), **self.data.mixing},
             "exclude_files": self.data.exclusion.files_record(),
             "chat_template": self.data.tokenizer.template.name,
             "tokenizer_path": str(as_place(data.tokenizer).absolute()),
