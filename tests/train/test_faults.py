@@ -124,6 +124,15 @@ def test_a_changed_optimizer_is_said_aloud(monkeypatch, copy):
     assert "total_steps changed: 4 when saved, 5 from now on" in output
 
 
+def test_another_dtype_is_said_aloud(monkeypatch, copy):
+    """It was not: a run in float32 went on in bfloat16 as if nothing were."""
+    compute = dataclasses.replace(copy.compute, dtype="bfloat16")
+    _, output = run(monkeypatch, dataclasses.replace(copy, train_steps=5, compute=compute))
+    assert "dtype changed: float32 when saved, bfloat16 from now on" in output
+    _, output = run(monkeypatch, dataclasses.replace(copy, train_steps=6, compute=compute))
+    assert "dtype changed" not in output
+
+
 # ---- damage ----------------------------------------------------------------------------------
 
 

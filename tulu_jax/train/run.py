@@ -137,6 +137,7 @@ class Run(RunPlan):
             "tokenizer_path": str(as_place(data.tokenizer).absolute()),
             "encoding": data.encoding,
             "total_steps": self.total_steps,
+            "dtype": self.config.compute.dtype,
             "loss_normalization": self.config.loss_normalization,
             "loss_terms": dict(self.config.loss_terms),
             "optimizer": optimizer,

@@ -164,7 +164,8 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     where = checkpoints.folder / str(step)
     check_same_run(saved, current, where=where)
     check_not_beyond(step, run.total_steps, where=where)
-    for name in ("total_steps", "loss_normalization", "loss_terms", "optimizer"):
+    saved.setdefault("dtype", current["dtype"])  # of before it was kept
+    for name in ("total_steps", "dtype", "loss_normalization", "loss_terms", "optimizer"):
         # Runs of before there were terms had none, and do not say so.
         if (saved.get(name) or None) != (current[name] or None):
             text = f"{name} changed: {saved.get(name)} when saved, {current[name]} from now on"
