@@ -234,6 +234,37 @@ def test_a_weight_that_is_no_number_is_named(tmp_path, dtype, bad, name):
             hf.load(folder, wanted)
 
 
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", None])
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("model.norm.weight", False),
+        ("model.layers.1.input_layernorm.weight", False),
+        ("model.embed_tokens.weight", False),
+        ("lm_head.weight", False),
+        ("model.layers.1.mlp.down_proj.weight", True),
+    ],
+)
+def test_weights_that_vanished_are_named(tmp_path, name, fits, wanted):
+    """As a sharded model saves them that was not gathered: every answer was empty, unexplained.
+
+    Matrices of a block put in to be trained are zero on purpose.
+    """
+    folder = write_folder(tmp_path / "x")
+    tensors = read_tensors(folder / "model.safetensors")
+    tensors[name] = np.zeros_like(tensors[name])
+    write_tensors(folder / "model.safetensors", tensors)
+    if fits:
+        hf.load(folder, wanted)
+        return
+    message = rf"weights are all zero - got {tensors[name].size} zeros in {name} at .*model.safe"
+    with pytest.raises(CheckpointError, match=message):
+        hf.load(folder, wanted)
+    tensors[name].reshape(-1)[-1] = 1
+    write_tensors(folder / "model.safetensors", tensors)
+    hf.load(folder, wanted)
+
+
 @pytest.mark.parametrize("of", DTYPES, ids=str)
 @pytest.mark.parametrize("to", DTYPES, ids=str)
 def test_every_place_is_looked_at(of, to, tmp_path):

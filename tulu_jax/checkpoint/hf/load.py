@@ -157,6 +157,22 @@ class HfFolder(ParamsReader):
         stored = self.specs[name]
         part = taken(stored, lambda tensor: row.from_hf(tensor, shape)[index])
         copy_cast(target, part, name, where=stored.file)
+        if target.shape == shape and _must_not_vanish(row) and not target.any():
+            raise CheckpointError(
+                "weights are all zero",
+                got=f"{target.size:,} zeros in {name}",
+                at=stored.file,
+                expected="numbers: with these the model says the same to every text",
+                do="save or copy the weights again; a sharded model has to be gathered first",
+            )
+
+
+def _must_not_vanish(row: Weight) -> bool:
+    """Whether no working model has zeros there: scales of norms, embedding and output head.
+
+    Matrices of layers may be zero, as in blocks that are put in to be trained; so may biases.
+    """
+    return row.path[-1] == "scale" or row.path in (("embedding",), ("lm_head",))
 
 
 def _check_tensors(config: ModelConfig, specs: Mapping[str, Stored], folder: Place) -> list[str]:
