@@ -125,6 +125,17 @@ def test_the_exported_model_answers_in_transformers_as_here(tuned, capsys):
     assert "Chat template: llama3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folder", ["run", "out"])
+def test_another_template_than_the_models_is_said_aloud(tuned, folder, capsys):
+    ask = ["generate", "--model", str(tuned / folder), "--prompt", "2+2?", "--max_new_tokens", "2"]
+    for name in ("alpaca", "tulu"):
+        assert main([*ask, "--chat_template", name]) == 0
+        said = f"Chat template: {name}, though the model's own is llama3: leave --chat_template out"
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert main([*ask, "--chat_template", "llama3"]) == 0
+    assert "though" not in capsys.readouterr().err
+
+
 def test_run_folder_and_export_give_the_same_answer(tuned, capsys):
     said = []
     for folder in ("run", "out"):
