@@ -46,7 +46,8 @@ def test_answers_that_say_so_are_not_trained_and_counted(tmp_path, small, encodi
 
 def test_empty_answers_are_counted_and_refused_when_all_are(tmp_path, small):
     (store,) = run(tmp_path, [talk(0), talk(1, answer=" \n"), talk(2, answer="\u200b")])
-    assert store.meta["counts"]["answers"] == {"trained": 3, "empty": 2, "not trained": 0}
+    answers = {"trained": 3, "empty": 2, "not trained": 0}
+    assert store.meta["counts"]["answers"] == answers
     (report,) = dataset_report([store], row_length=64)
     caption = str(report_table([report]).caption)
     assert "small train: 2 of 3 answers are empty or blank: nothing but their end" in caption
@@ -54,6 +55,18 @@ def test_empty_answers_are_counted_and_refused_when_all_are(tmp_path, small):
         GuardError, match=r"every answer of the dataset is empty - got 1 empty .* inspect"
     ):
         run(tmp_path / "none", [talk(1, answer=" ")])
+
+
+def test_a_chat_format_within_the_text_is_told(tmp_path, small):
+    baked = [talk(0), talk(1, answer="Yes.</s>"), talk(2, answer="<s>no</s> yes")]
+    baked.append(talk(3, messages=[{"role": "user", "content": "[INST] Say 3. [/INST]"},
+                                   {"role": "assistant", "content": "3<|im_end|>"}]))  # fmt: skip
+    (store,) = run(tmp_path, baked)
+    assert store.meta["counts"]["answers"]["markers"] == 3
+    (report,) = dataset_report([store], row_length=64)
+    assert "small train: 3 messages have markers of a chat format as text" in str(
+        report_table([report]).caption
+    )
 
 
 def test_conversations_without_an_answer_say_so(tmp_path, small):

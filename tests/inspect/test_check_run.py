@@ -54,6 +54,7 @@ def planted():
                      "Die Katze schläft am liebsten neben dem warmen Ofen in der Küche."),
         conversation("long", "Repeat the word many times over.", "again and " * 400 + "again."),
         conversation("mail", "How can I reach her tomorrow?", "Write to m.lopez@uni-hamburg.de."),
+        conversation("markers", "[INST] What keeps a kite in the air? [/INST]", "The wind does."),
         conversation("seen", eval_sets.GSM, "She has 47 apples left over."),
     ]  # fmt: skip
 
@@ -71,7 +72,7 @@ def report(items):
     result = check_mixture(
         "tulu_a,tulu_b", datasets, items=items, progress=lambda *a: done.append(a)
     )
-    assert done == [("tulu_a", 91), ("tulu_b", 81)]
+    assert done == [("tulu_a", 92), ("tulu_b", 81)]
     return result
 
 
@@ -89,6 +90,7 @@ def test_each_fault_is_found_once_and_where_it_is(report):
         "empty_answers": ["a_empty"],
         "cut_answers": ["a_cut"],
         "open_code_blocks": ["a_fence"],
+        "chat_markers": ["a_markers"],
         "other_language": ["a_german"],
         "length_outliers": ["a_long"],
         "secrets": ["a_mail"],
@@ -137,7 +139,7 @@ def test_an_item_that_two_datasets_have_counts_once():
 
 def test_shares_and_limits(report):
     assert report.shares["overlap"] == 1.0
-    assert report.shares["exact_duplicates"] == pytest.approx(2 / 172)
+    assert report.shares["exact_duplicates"] == pytest.approx(2 / 173)
     assert report.shares["over_max_length"] == 0
     limits = [parse_limit("overlap=0.5"), parse_limit("exact_duplicates=0.02")]
     assert limits_exceeded(report, limits) == ["overlap: 100.00% is above the limit of 50.00%"]

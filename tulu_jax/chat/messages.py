@@ -106,6 +106,36 @@ def text_of_parts(parts: Sequence[object], at: object) -> str:
     return "".join(texts)
 
 
+_MARKERS = (
+    "<|user|>", "<|assistant|>", "<|system|>", "<|prompter|>", "<|im_start|>", "<|im_end|>",
+    "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+    "<|end_header_id|>", "<|eot_id|>", "<|end|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>",
+    "<start_of_turn>", "<end_of_turn>",
+)  # fmt: skip
+_IN_MARKERS = ("<|", "INST]", "SYS>>", "_of_turn>")
+"""One of these is in every marker: most texts have none."""
+
+
+def has_chat_markers(text: str) -> bool:
+    """Whether a message writes out what a chat format puts around messages.
+
+    The format is put around it once more, so that the model learns to say it as text. `<s>` and
+    `</s>` count where the text begins or ends with one that has no other half: in HTML they strike
+    words through.
+
+    >>> has_chat_markers("<|user|> Hi"), has_chat_markers("Paris.</s>")
+    (True, True)
+    >>> has_chat_markers("a <| b"), has_chat_markers("<s>old</s>")
+    (False, False)
+    """
+    if any(part in text for part in _IN_MARKERS) and any(marker in text for marker in _MARKERS):
+        return True
+    halves = text.count("<s>") - text.count("</s>")
+    return (halves > 0 and text.lstrip().startswith("<s>")) or (
+        halves < 0 and text.rstrip().endswith("</s>")
+    )
+
+
 def is_blank(text: str) -> bool:
     r"""Whether a text shows nothing: spaces, line ends, and characters without width.
 

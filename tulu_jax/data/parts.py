@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from tulu_jax.chat import Encoded, Messages, Tokenizer, check_bos, encode_many
-from tulu_jax.chat.messages import is_blank, no_answer_to_train
+from tulu_jax.chat.messages import has_chat_markers, is_blank, no_answer_to_train
 from tulu_jax.data.specs import Conversation
 from tulu_jax.data.store_format import Block, Example, join_ids, make_block, split_ids
 from tulu_jax.errors import DataError
@@ -131,20 +131,23 @@ def why_dropped(messages: Messages, encoded: Encoded) -> str:
 
 def count_answers(conversations: Iterable[Messages]) -> dict[str, int]:
     """How many answers are `trained`, how many of these are `empty` or blank, and how many are
-    `not trained` because they say so.
+    `not trained` because they say so; and, if there are any, how many messages of any role have
+    chat `markers`.
 
     >>> chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": " "}]
     >>> count_answers([chat, [*chat, {"role": "assistant", "content": "No", "train": False}]])
     {'trained': 2, 'empty': 2, 'not trained': 1}
     """
     counts = {"trained": 0, "empty": 0, "not trained": 0}
+    markers = 0
     for messages in conversations:
         for message in messages:
+            markers += has_chat_markers(message["content"])
             if message["role"] == "assistant":
                 trained = message.get("train", True)
                 counts["trained" if trained else "not trained"] += 1
                 counts["empty"] += trained and is_blank(message["content"])
-    return counts
+    return counts | ({"markers": markers} if markers else {})
 
 
 def _encode(

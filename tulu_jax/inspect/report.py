@@ -206,6 +206,9 @@ def answer_lines(answers: Mapping[str, int]) -> list[str]:
     if empty:
         what = "answers are empty or blank: nothing but their end is trained"
         lines.append(f"{empty:,} of {trained:,} {what}")
+    if markers := answers.get("markers", 0):
+        what = "have markers of a chat format as text (<|user|>, [INST], </s>, ...): the format"
+        lines.append(f"{markers:,} messages {what} is put around them once more")
     return lines
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt32, UInt64
 
 from tulu_jax.chat import encode_many, load_tokenizer
+from tulu_jax.chat.messages import has_chat_markers
 from tulu_jax.data.specs import Conversation
 from tulu_jax.inspect.check.answers import answer_faults
 from tulu_jax.inspect.check.duplicates import PERMUTATIONS, Signer, normalised
@@ -118,13 +119,15 @@ class Examiner:
 
 
 def _text_findings(place: int, messages: list[tuple[str, str]]) -> list[Finding]:
-    """Faulty answers (each kind once) and secrets (each kind once, with their number)."""
+    """Faulty answers, chat markers and secrets, each kind once; of secrets with their number."""
     found: dict[str, str] = {}
     secrets: dict[str, list[str]] = {}
     for number, (role, content) in enumerate(messages, 1):
         if role == "assistant":
             for kind in answer_faults(content):
                 found.setdefault(kind, f"message {number} of {len(messages)}")
+        if has_chat_markers(content):
+            found.setdefault("chat_markers", f"message {number} of {len(messages)}")
         for secret in find_secrets(content):
             secrets.setdefault(secret.kind, []).append(secret.masked)
     findings = [Finding(place, kind, detail) for kind, detail in found.items()]

@@ -15,6 +15,7 @@ KINDS: dict[str, str] = {
     "empty_answers": "an answer without text",
     "cut_answers": "an answer that stops in mid-sentence",
     "open_code_blocks": "an answer that leaves a code block open",
+    "chat_markers": "markers of a chat format as text, which then come twice",
     "over_max_length": "longer than max_length, so cut or dropped",
     "other_language": "not in the dataset's main language",
     "length_outliers": "prompt or answers far longer or shorter than the dataset's others",
