@@ -103,6 +103,16 @@ def test_a_run_writes_its_results_and_tells_what_failed(gsm, tmp_path, data, ans
     assert run["settings"]["zero_shot_chat"] is True and run["command"] and run["time"]["finished"]
 
 
+def test_results_of_another_model_are_not_replaced_in_silence(gsm, answers, tmp_path):
+    assert "are replaced" not in gsm()[2]
+    assert "are replaced" not in gsm()[2], "the same again"
+    other = tmp_path / "others.jsonl"
+    other.write_bytes(answers.read_bytes())
+    said = " ".join(gsm("--replay", other)[2].split())
+    assert f"note gsm_chat: results of {answers}, or of another step" in said
+    assert f"are in {tmp_path / 'out' / 'gsm_chat'} and are replaced: give another --save_" in said
+
+
 def test_the_quirks_in_force_are_in_the_result(gsm, tmp_path):
     gsm("--compat", "paper", "--quirk", "gsm_numbers=fixed")
     _, run, _ = result(tmp_path / "out" / "gsm_chat")

@@ -54,6 +54,9 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
             task.context.extras["judge"] = Judges(
                 args, cache, lambda line, name=task.name: console.print(f"{name}: {line}")
             )
+        model = answerer.description()
+        for one in wanted:
+            say(console, _replaced(one.folder, model), one.name)
         instances = [instance for task in tasks for instance in task.instances]
         backend = answerer.backend(longest_of(instances), len(instances))
         results = []
@@ -62,7 +65,7 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
             result = _run(task, backend, cache, console)
             seconds = time.perf_counter() - start
             say(console, result.run["warnings"], task.name)
-            finish(args, one, task.context, result, answerer.description(), task.notes, seconds)
+            finish(args, one, task.context, result, model, task.notes, seconds)
             results.append(result)
     if len(results) == 1:
         print_table(results)
@@ -72,6 +75,22 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
     if failures:
         console.print(f"{failures} instances failed and are in no metric: run it again to ask them")
     return int(failures > 0)
+
+
+def _replaced(folder: Path, model: dict[str, Any]) -> list[str]:
+    """A note where the folder has results of another model, or of another state of this one."""
+    from tulu_jax.files import json_or_none
+
+    found = json_or_none(folder / "run.json")
+    before = found.get("model") if isinstance(found, dict) else None
+    if not isinstance(before, dict):
+        return []
+    if all(before.get(key) == model.get(key) for key in ("path", "fingerprint")):
+        return []
+    return [
+        f"results of {before.get('path') or before.get('name')}, or of another step or setting "
+        f"of it, are in {folder} and are replaced: give another --save_dir to keep both"
+    ]
 
 
 def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: Any) -> Task:
