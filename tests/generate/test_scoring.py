@@ -95,7 +95,7 @@ def test_an_interrupted_prompt_is_read_again(monkeypatch, used_up):
         (([], [1]), "prompt is empty - at pair 0"),
         (([1], []), "continuation is empty - at pair 0"),
         (([1], [40]), "continuation has token ids outside the model's vocabulary"),
-        (([1] * 159, [1] * 3), r"longer than the model's sequences - got 159 \+ 3 tokens"),
+        (([1] * 223, [1] * 3), r"longer than the model's sequences - got 223 \+ 3 tokens"),
     ],
 )
 def test_pairs_that_cannot_be_scored(engine, pair, message):
