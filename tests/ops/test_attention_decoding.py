@@ -85,8 +85,12 @@ def test_pages_in_the_interpreter(monkeypatch, group):
     with pltpu.force_tpu_interpret_mode():
         run = jax.jit(paged.paged_rows)
         first = run(query, cache, jnp.array([BLOCK + 3, 5]), jnp.array([True, False]))
+        # One at a time: two interpreters can wait for each other for ever.
+        jax.block_until_ready(first)
         other = LayerCache(*(one.at[0, :, BLOCK + 4 :].add(9.0) for one in cache))
+        jax.block_until_ready(other)
         second = run(query, other, jnp.array([BLOCK + 3, 2 * BLOCK - 1]), jnp.array([True, True]))
+        jax.block_until_ready(second)
     exact = LayerCache(*(one.astype(jnp.float32) for one in other))
     slots, alive = jnp.array([BLOCK + 3, 2 * BLOCK - 1]), jnp.array([True, True])
     expected = row_by_row(query.astype(jnp.float32), exact, slots, alive)
