@@ -44,7 +44,6 @@ from tulu_jax.places import (
     readable,
     remove_tree,
     storage_error,
-    write_file,
 )
 
 OTHER_RUN = "set another MODEL_DIR"
@@ -76,9 +75,7 @@ class Checkpoints:
         more = prepare_orbax(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".writable-{jax.process_index()}"
-            write_file(probe, b"")
-            probe.unlink(missing_ok=True)
+            check_writable(self.folder)
         except OSError as error:
             raise unwritable(self.folder, error, other=OTHER_RUN, kept=KEPT) from error
         self.set_aside_at_start = self._clear_incomplete(keep)
@@ -226,10 +223,10 @@ class Checkpoints:
         Raises:
           CheckpointError: it could not be written.
         """
-        wait, folder = self._manager.wait_until_finished, self.folder
+        wait = self._manager.wait_until_finished
         try:
-            if isinstance(folder, Address):
-                wait_while_there(wait, lambda: check_writable(folder))
+            if isinstance(self.folder, Address):
+                wait_while_there(wait, lambda: check_writable(self.folder))
             else:
                 wait()
         except self._failures as error:

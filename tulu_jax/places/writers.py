@@ -47,7 +47,7 @@ def write_file(place: Place, content: str | bytes) -> None:
         write_whole(place, content)
 
 
-def check_writable(folder: Address) -> None:
+def check_writable(folder: Place) -> None:
     """Refuses a folder in which this user may not write and remove, by doing both.
 
     For before work that takes long and whose result would then be lost.
