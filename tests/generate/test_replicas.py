@@ -1,5 +1,6 @@
 """Several engines that share the work: the same bits, nothing lost, and each told alone."""
 
+import threading
 from functools import partial
 
 import jax
@@ -98,6 +99,43 @@ def test_many_requests_are_each_answered_once(replicas):
     assert not replicas.num_running
     stats = replicas.stats
     assert stats.decoded_tokens == sum(one.stats.decoded_tokens for one, _ in replicas._engines)
+
+
+def test_none_waits_for_the_others_turns(replicas, monkeypatch):
+    slow, go = replicas._engines[0][0], threading.Event()
+    turn, ended = Engine.turn, []
+
+    def waiting(engine, **options):
+        if engine is slow:
+            assert go.wait(60), "the others never came to their ends"
+        turn(engine, **options)
+
+    monkeypatch.setattr(Engine, "turn", waiting)
+    for index in range(3 * SLOTS):
+        replicas.submit(Request(PROMPTS[index], 2), partial(lambda i, _: ended.append(i), index))
+    while len(ended) < 2 * SLOTS:
+        replicas.turn()
+    assert slow.num_pending == SLOTS
+    go.set()
+    while replicas.busy:
+        replicas.turn()
+    assert sorted(ended) == [*range(3 * SLOTS)]
+
+
+def test_one_that_fails_is_told_and_the_others_go_on(replicas, monkeypatch):
+    turn, broken = Engine.turn, replicas._engines[1][0]
+
+    def failing(engine, **options):
+        if engine is broken:
+            raise OSError("the device is gone")
+        turn(engine, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "turn", failing)
+        with pytest.raises(OSError, match="the device is gone"):
+            replicas.generate(PROMPTS, max_new_tokens=3)
+    assert not replicas.busy
+    check(PROMPTS[2], replicas.generate(PROMPTS, max_new_tokens=9)[2])
 
 
 def test_an_interrupted_run_leaves_all_free(replicas):

@@ -1,13 +1,15 @@
 import time
 
+from tulu_jax.generate import Engine, Request
 from tulu_jax.generate.stats import Stats, joined
+
+from .test_engine import CONFIG, PROMPTS, random_params
 
 
 def test_lines_say_what_was_done():
     stats = Stats(read_tokens=60, read_seconds=2.0, decoded_tokens=90, decode_seconds=3.0)
     stats.count_prompt(100, 40)
-    stats.count_rows(3, 4)
-    stats.count_rows(0, 4)  # nothing runs: no slot is idle
+    stats.slot_steps = 120
     stats.compile_seconds = 1.25
     assert stats.lines() == [
         "prompts  100 tokens, 40 % shared, read at 30 tokens/s",
@@ -16,8 +18,15 @@ def test_lines_say_what_was_done():
     ]
 
 
+def test_a_slot_is_given_on_when_its_answer_is_whole():
+    engine = Engine(CONFIG, random_params(CONFIG), slots=2, stop_ids=[])
+    engine.run([Request(PROMPTS[0], count) for count in (30, 21, 10, 3, 2)])
+    assert engine.stats.decoded_tokens == 66
+    assert engine.stats.slot_steps == 2 * 33  # 30 and 3 through the one, 21, 10 and 2 the other
+
+
 def test_no_rate_where_all_was_compilation():
-    stats = Stats(decoded_tokens=90, busy_slots=1, all_slots=1)
+    stats = Stats(decoded_tokens=90, slot_steps=90)
     assert stats.lines() == ["answers  90 tokens, 100 % of slots busy"]
     assert Stats().lines() == []
 

@@ -158,7 +158,6 @@ class Engine(Front):
         """See `Front`."""
         self._drop_cancelled()
         self._fill(read_at_most)
-        self._stats.count_rows(len(self._running), self._worker.slots)
         if not self._running:
             return
         alike = self._table.alike(BLOCK, self._worker.blocks)
@@ -178,9 +177,11 @@ class Engine(Front):
         jobs = self._running.values()
         if any(job.streams for job in jobs):
             return PROMPT_TOKENS
-        if self._queue or any(job.request.stop_strings for job in jobs):
-            return CROWDED_TOKENS
-        return DISPATCH_TOKENS
+        crowded = self._queue or any(job.request.stop_strings for job in jobs)
+        most = CROWDED_TOKENS if crowded else DISPATCH_TOKENS
+        if self._queue:  # whose row it gets should not stand idle to the dispatch's end
+            return min(most, *(job.num_left for job in jobs))
+        return most
 
     def _fill(self, read_at_most: int | None) -> None:
         left = read_at_most

@@ -104,6 +104,11 @@ class Job:
         return self.to_read if self.tops is None else self.prompt
 
     @property
+    def num_left(self) -> int:
+        """Most tokens that are still to come."""
+        return self.limit - len(self._tokens)
+
+    @property
     def done(self) -> bool:
         """Whether nothing is to be added."""
         return bool(self._reason) or self.cancelled

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ Scope = Callable[[], AbstractContextManager[Any]]
 class Replicas(Front):
     """Engines of one model that work side by side, each in a thread while it has a turn.
 
-    A request goes to whichever has room, and gets the same bits from each.
+    A request goes to whichever has room, and gets the same bits from each. None waits for the
+    others' turns to end: one may read a long prompt while the others decode.
     """
 
     def __init__(self, engines: Sequence[Engine], scopes: Sequence[Scope]) -> None:
@@ -36,7 +37,10 @@ class Replicas(Front):
         self._engines = list(zip(engines, scopes, strict=True))
         self._queue: deque[Job] = deque()
         self._pool = ThreadPoolExecutor(len(engines), "replica")
-        self._telling = threading.Lock()
+        self._turns: dict[int, Future[None]] = {}
+        """Of the engines that have a turn, by their number: nothing else may use them."""
+        self._found: deque[tuple[Job, Callable[[Any], None], Any]] = deque()
+        """What is to be told of a job, and to whom."""
 
     @property
     def stats(self) -> Stats:
@@ -51,7 +55,8 @@ class Replicas(Front):
     @property
     def busy(self) -> bool:
         """See `Front`."""
-        return bool(self._queue) or any(engine.busy for engine, _ in self._engines)
+        engines = any(engine.busy for engine, _ in self._engines)
+        return bool(self._queue or self._turns or self._found) or engines
 
     @property
     def num_running(self) -> int:
@@ -64,44 +69,55 @@ class Replicas(Front):
         on_done: Callable[[Completion], None],
         on_piece: Callable[[Piece], None] | None = None,
     ) -> Job:
-        """See `Front`; nobody is told of two things at once."""
-        tell = None if on_piece is None else self._alone(on_piece)
-        job = self.new_job(request, self._alone(on_done), tell)
+        """See `Front`."""
+
+        def later(told: Callable[[Any], None]) -> Callable[[Any], None]:
+            return lambda found: self._found.append((job, told, found))
+
+        tell = None if on_piece is None else later(on_piece)
+        job = self.new_job(request, later(on_done), tell)
         self._queue.append(job)
         return job
 
-    def _alone(self, told: Callable[[Any], None]) -> Callable[[Any], None]:
-        def tell(found: Any) -> None:
-            with self._telling:
-                told(found)
-
-        return tell
-
     def turn(self, *, read_at_most: int | None = None) -> None:
-        """See `Front`; all replicas take theirs at the same time."""
+        """See `Front`; until the first of the replicas that work has had its turn."""
         self._drop_cancelled()
         self._hand_out()
-        working = [one for one in self._engines if one[0].busy]
-        self._each(working, lambda engine: engine.turn(read_at_most=read_at_most))
+        for number, one in enumerate(self._engines):
+            if number not in self._turns and one[0].busy:
+                turn = partial(Engine.turn, read_at_most=read_at_most)
+                self._turns[number] = self._pool.submit(self._within, one, turn)
+        wait(self._turns.values(), return_when=FIRST_COMPLETED)
+        ended = [number for number, future in self._turns.items() if future.done()]
+        futures = [self._turns.pop(number) for number in ended]
+        self._tell()
+        for future in futures:
+            future.result()
+
+    def _tell(self) -> None:
+        while self._found:
+            _, told, found = self._found.popleft()
+            told(found)
 
     def _hand_out(self) -> None:
-        """Gives every engine as many jobs as it has slots, and one to wait for the next slot."""
-        while self._queue:
-            engine = min((engine for engine, _ in self._engines), key=lambda one: one.num_pending)
+        """Gives engines as many jobs as they have slots, and one to wait for the next slot."""
+        free = [one for number, (one, _) in enumerate(self._engines) if number not in self._turns]
+        while self._queue and free:
+            engine = min(free, key=lambda one: one.num_pending)
             if engine.num_pending > engine.slots:
                 return
             engine.enqueue(self._queue.popleft())
 
-    def _each(
-        self, chosen: Sequence[tuple[Engine, Scope]], work: Callable[[Engine], Any]
-    ) -> list[Any]:
-        """What `work` gives for each engine; returns, or raises, when no thread is at work."""
+    @staticmethod
+    def _within(one: tuple[Engine, Scope], work: Callable[[Engine], Any]) -> Any:
+        engine, scope = one
+        with scope():
+            return work(engine)
 
-        def run(engine: Engine, scope: Scope) -> Any:
-            with scope():
-                return work(engine)
-
-        futures = [self._pool.submit(run, *one) for one in chosen]
+    def _each(self, work: Callable[[Engine], Any]) -> list[Any]:
+        """What `work` gives for each engine, after their turns; no thread is at work then."""
+        wait(self._turns.values())
+        futures = [self._pool.submit(self._within, one, work) for one in self._engines]
         try:
             return [future.result() for future in futures]
         finally:
@@ -112,14 +128,22 @@ class Replicas(Front):
         for job in jobs:
             job.abandon()
         self._drop_cancelled()
-        self._each(self._engines, lambda engine: engine.drop([]))
+        self._each(lambda engine: engine.drop([]))
+        ended = self._turns.items()
+        self._turns = {
+            at: one for at, one in ended if one.exception() and self._engines[at][0].busy
+        }
+        gone = {*map(id, jobs)}
+        self._found = deque(one for one in self._found if id(one[0]) not in gone)
 
     def abandon(self) -> None:
         """See `Front`."""
         for job in self._queue:
             job.abandon()
         self._queue.clear()
-        self._each(self._engines, lambda engine: engine.abandon())
+        self._each(lambda engine: engine.abandon())
+        self._turns.clear()
+        self._found.clear()
 
     def _drop_cancelled(self) -> None:
         gone = [job for job in self._queue if job.cancelled]
@@ -142,7 +166,7 @@ class Replicas(Front):
         def work(engine: Engine) -> list[Score]:
             return engine.score([pairs[index] for index in by_engine[id(engine)]])
 
-        scores = self._each(self._engines, work)
+        scores = self._each(work)
         found = {
             index: score
             for share, some in zip(shares, scores, strict=True)

@@ -22,9 +22,8 @@ class Stats:
     decoded_tokens: int = 0
     decode_seconds: float = 0.0
     dispatches: int = 0
-    busy_slots: int = 0
-    """Slots with a request, summed over dispatches."""
-    all_slots: int = 0
+    slot_steps: int = 0
+    """Tokens that had been decoded if every slot had had a request in every step."""
     read_bytes: int = 0
     """That decoding had to read from memory: the weights once a step, of each row what it holds;
     those of the first dispatch, whose time is compilation, left out."""
@@ -41,11 +40,6 @@ class Stats:
         self.prompt_tokens += tokens
         self.shared_tokens += shared
 
-    def count_rows(self, busy: int, slots: int) -> None:
-        """Notes how many slots are in use in a dispatch."""
-        self.busy_slots += busy
-        self.all_slots += slots if busy else 0
-
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Adds the seconds within to a field."""
@@ -61,7 +55,7 @@ class Stats:
             rate = _rate(self.read_tokens, self.read_seconds, "read")
             found.append(f"prompts  {self.prompt_tokens:,} tokens, {share:.0f} % shared{rate}")
         if self.decoded_tokens:
-            busy = 100 * self.busy_slots / self.all_slots
+            busy = 100 * self.decoded_tokens / self.slot_steps
             rate = _rate(self.decoded_tokens, self.decode_seconds, "decoded")
             found.append(
                 f"answers  {self.decoded_tokens:,} tokens, {busy:.0f} % of slots busy{rate}"

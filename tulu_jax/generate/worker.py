@@ -213,6 +213,7 @@ class Worker:
         if not first:
             self._stats.read_bytes += self._bytes_read(before.slot, counts)
         self._stats.decoded_tokens += int(counts.sum())
+        self._stats.slot_steps += int(counts.max()) * self.slots
         return MadeBatch(counts, jax.tree.map(np.asarray, decoded))
 
     def _bytes_read(self, slots: Any, counts: np.ndarray) -> int:
