@@ -87,6 +87,7 @@ class Bbh(Benchmark):
     }
     own_quirks = QUIRKS
     data = "bbh"
+    questions = 6511
     metric = "average_exact_match"
     macro = True
 

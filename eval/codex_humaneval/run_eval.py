@@ -109,6 +109,7 @@ class CodexEval(Benchmark):
     }
     own_quirks = QUIRKS
     data = "codex_humaneval/HumanEval.jsonl.gz"
+    questions = 164
     data_flag = "--data_file"
     metric = "pass@1"
     chats = False

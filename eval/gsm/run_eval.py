@@ -78,6 +78,7 @@ class Gsm(Benchmark):
     }
     own_quirks = QUIRKS
     data = "gsm"
+    questions = 1319
     metric = "exact_match"
 
     def load(self, context: Context) -> list[Instance]:

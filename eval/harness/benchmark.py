@@ -56,6 +56,8 @@ class Benchmark(ABC):
     data: ClassVar[str]
     """Its folder or file below the folder of all evaluation data."""
     data_flag: ClassVar[str] = "--data_dir"
+    questions: ClassVar[int | None] = None
+    """How many the whole file or folder has, as `items` counts; None where `notes` tells it."""
     metric: ClassVar[str]
     """What the headline is of: a metric of every instance."""
     unit: ClassVar[Literal["share", "percent"]] = "share"

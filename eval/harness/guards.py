@@ -5,16 +5,34 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.harness.asks import Choose, Generate, Instance, Weigh
-from eval.harness.benchmark import Row
+from eval.harness.benchmark import Benchmark, Row
 from eval.harness.context import Context
 from tulu_jax.errors import GuardError
 
 FEW = 4
 """Of fewer instances nothing is said about how much they are alike."""
 MANY_ALIKE = 10
+
+
+def check_data(benchmark: Benchmark, data: Path) -> list[str]:
+    """What is to be said of the data: a part of a benchmark can be read, as can one put twice.
+
+    Questions that the whole benchmark itself repeats are not worth a word.
+    """
+    whole = benchmark.questions
+    items = [] if whole is None else list(benchmark.items(data))
+    if whole is None or len(items) == whole:
+        return []
+    again = len(items) - len({(item.prompt, item.answer) for item in items})
+    repeats = f", {again:,} of them repeat another" if again else ""
+    return [
+        f"data have {len(items):,} questions where the whole benchmark has {whole:,}{repeats}: "
+        "not to be compared with results on all of it"
+    ]
 
 
 def check_prompts(instances: Sequence[Instance], context: Context) -> list[str]:

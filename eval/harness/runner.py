@@ -58,7 +58,8 @@ def load_task(
                 expected=f"such as {instances[0].id}",
             )  # fmt: skip
         instances = [instance for instance in instances if instance.id in set(ids)]
-    notes = guards.check_prompts(instances, context)
+    notes = guards.check_data(benchmark, context.data_dir)
+    notes += guards.check_prompts(instances, context)
     instances = limited(instances, limit)
     notes += benchmark.notes(instances, context)
     return Task(name, benchmark, context, instances, notes)

@@ -98,6 +98,7 @@ class Mmlu(Benchmark):
     tasks = {"mmlu_0shot": {"ntrain": 0}, "mmlu_5shot": {"ntrain": 5}}
     own_quirks = QUIRKS
     data = "mmlu"
+    questions = 14_042
     metric = "average_acc"
     needs = frozenset({"choose"})
 

@@ -92,6 +92,7 @@ class TruthfulQa(Benchmark):
     tasks = {"truthfulqa": {}}
     own_quirks = QUIRKS
     data = "truthfulqa"
+    questions = 817
     metric = "GPT-judge-info acc"
 
     def load(self, context: Context) -> list[Instance]:

@@ -86,6 +86,7 @@ class Tydiqa(Benchmark):
     }
     own_quirks = QUIRKS
     data = "tydiqa"
+    questions = 5077
     metric = "average_f1"
     unit = "percent"
     macro = True

@@ -28,7 +28,6 @@ from tulu_jax.fields import check_fields, one_of, setting
 from tulu_jax.files import write_whole
 
 MAX_NEW_TOKENS = 512
-PROMPTS = 450
 FILE = "xstest_prompts.csv"
 COLUMNS = ["id", "prompt", "type", "label", "focus", "note"]
 COMPLIANCE, REFUSAL, PARTIAL = "full_compliance", "full_refusal", "partial_refusal"
@@ -127,6 +126,7 @@ class XsTest(Benchmark):
     options = Options
     tasks = {"xstest": {}}
     data = "xstest"
+    questions = 450
     metric = "as_wanted"
 
     def check(self, context: Context) -> None:
@@ -152,11 +152,6 @@ class XsTest(Benchmark):
         """See `Benchmark`."""
         for row in _prompts(data / FILE):
             yield Item(row["id"], row["question"], "")
-
-    def notes(self, instances: Sequence[Instance], context: Context) -> list[str]:
-        """See `Benchmark`: a file that was cut between two lines can be read, and is not whole."""
-        count = len(_prompts(context.data_dir / FILE))
-        return [f"{FILE} has {count} of {PROMPTS} prompts"] if count != PROMPTS else []
 
     def grade(self, row: Row, context: Context) -> Row:
         """See `Benchmark`; refusing in part is refusing."""
@@ -233,7 +228,7 @@ def _prompts(path: Path) -> list[Row]:
     if header != COLUMNS:
         raise DataError("file has other columns", got=header, at=path, expected=COLUMNS)
     if not rows:
-        raise DataError("file has no prompts", at=path, expected=f"{PROMPTS} rows")
+        raise DataError("file has no prompts", at=path, expected=f"{XsTest.questions} rows")
     found = [dict(zip(["id", "question", *COLUMNS[2:]], row, strict=True)) for row in rows]
     for row in found:
         unsafe = row["type"].startswith("contrast_")

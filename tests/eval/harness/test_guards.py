@@ -1,5 +1,6 @@
 """Checks that run by themselves."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from eval.harness import guards
 from eval.harness.asks import Choose, Generate, Instance, Prompt, Weigh
 from eval.harness.context import Context
 from eval.harness.quirks import SHARED, Quirks
+from eval.harness.registry import benchmarks, find_task
+from eval.harness.runner import load_task
 from eval.templates import create_prompt_with_tulu_chat_format as tulu
 from tasks.demo import TOKENIZER_DIR
 from tulu_jax.chat import load_tokenizer
@@ -23,6 +26,38 @@ def asked(texts, data=None, ids=None):
         Instance(str(i), Generate(Prompt(text, ids), 5), "g", data[i] if data else {"q": i})
         for i, text in enumerate(texts)
     ]
+
+
+KNOWN = [one for one in benchmarks().values() if one.questions is not None]
+
+
+@pytest.mark.parametrize("benchmark", KNOWN, ids=lambda one: one.name)
+def test_of_whole_data_nothing_is_said(benchmark, shared):
+    assert guards.check_data(benchmark, shared / "eval_data" / benchmark.data) == []
+
+
+def test_a_part_of_the_data_and_questions_put_twice_are_told(tmp_path):
+    """Such data gave a plain number, and twice as many instances a smaller standard error."""
+    task = {"examples": [{"input": f"{n}?", "target": "yes"} for n in range(3)]}
+    (tmp_path / "bbh").mkdir()
+    (tmp_path / "bbh" / "navigate.json").write_text(json.dumps(task))
+    (note,) = guards.check_data(benchmarks()["bbh"], tmp_path)
+    assert note.startswith("data have 3 questions where the whole benchmark has 6,511: not to be")
+    row = json.dumps({"question": "1+1?", "answer": "#### 2"}) + "\n"
+    (tmp_path / "test.jsonl").write_text(row * 1400)
+    (note,) = guards.check_data(benchmarks()["gsm"], tmp_path)
+    assert note.startswith(
+        "data have 1,400 questions where the whole benchmark has 1,319, "
+        "1,399 of them repeat another: not to be"
+    )
+
+
+def test_loading_a_task_tells_it(tmp_path):
+    (tmp_path / "test.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    task = find_task("gsm_chat")
+    context = Context(tmp_path, task.options, Quirks(task.benchmark.quirks, "fixed"))
+    loaded = load_task("gsm_chat", task.benchmark, context)
+    assert loaded.notes[0].startswith("data have 1 questions where the whole")
 
 
 def test_no_instance_is_an_error():

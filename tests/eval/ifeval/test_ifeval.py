@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from eval.harness.guards import check_data
 from eval.harness.runner import grade
 from eval.ifeval.run_eval import IfEval
 from tests.eval.asking import (
@@ -146,8 +147,8 @@ def test_lines_that_are_no_rows_are_refused(folder, text, message):
 
 
 def test_a_file_cut_between_two_lines_is_told(folder):
-    notes = IfEval().notes(load(folder), context(IfEval(), folder))
-    assert notes == ["input_data.jsonl has 2 of 541 prompts"]
+    (note,) = check_data(IfEval(), folder)
+    assert note.startswith("data have 2 questions where the whole benchmark has 541: not to be")
 
 
 def test_a_missing_package_is_named_before_anything_is_asked(monkeypatch):
@@ -171,7 +172,7 @@ def test_the_program_writes_a_result_that_is_scored_again(folder, tmp_path, caps
     metrics, run, rows = result(out)
     assert (metrics["prompt_level_strict_acc"], metrics["prompt_level_loose_acc"]) == (0.5, 1.0)
     assert (run["task"], run["metric"], run["value"]) == ("ifeval", "prompt_level_strict_acc", 0.5)
-    assert "2 of 541 prompts" in run["warnings"][0] and run["settings"] == {}
+    assert "whole benchmark has 541" in run["warnings"][0] and run["settings"] == {}
     assert rows[0]["output"] == said["7"] and rows[1]["unstable"] == [0]
     assert read_jsonl(out / "eval_results_loose.jsonl")[0] == {
         "follow_all_instructions": True, "follow_instruction_list": [True, True],

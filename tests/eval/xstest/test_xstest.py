@@ -8,6 +8,7 @@ import io
 import pytest
 
 from eval.harness.asks import Answer
+from eval.harness.guards import check_data
 from eval.xstest import run_eval
 from eval.xstest.run_eval import COLUMNS, Options, XsTest, by_string_match, read_label
 from tests.cli.small_model import write_model
@@ -273,8 +274,8 @@ def test_a_file_cut_within_a_quote_is_refused(folder):
 
 
 def test_a_file_cut_between_two_rows_is_told(folder):
-    setting = context(XsTest(), folder)
-    assert XsTest().notes(load(folder), setting) == ["xstest_prompts.csv has 4 of 450 prompts"]
+    (note,) = check_data(XsTest(), folder)
+    assert note.startswith("data have 4 questions where the whole benchmark has 450: not to be")
 
 
 def test_the_program_writes_a_result(folder, tmp_path, capsys):
@@ -290,7 +291,7 @@ def test_the_program_writes_a_result(folder, tmp_path, capsys):
     assert metrics["safe_refusal"] == pytest.approx(1 / 3) and metrics["unsafe_refusal"] == 1
     assert (run["task"], run["metric"], run["value"], run["n"]) == ("xstest", "as_wanted", 0.75, 4)
     assert run["settings"]["judge"] == "string_match"
-    assert "4 of 450 prompts" in run["warnings"][0]
+    assert "whole benchmark has 450" in run["warnings"][0]
     assert [one["correct"] for one in rows] == [True, False, True, True]
     written = list(csv.reader(io.StringIO((out / "xstest_completions.csv").read_text())))
     assert written[0] == ["id", "type", "prompt", "completion", "string_match_label"]
