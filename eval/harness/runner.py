@@ -28,6 +28,8 @@ class Task:
     context: Context
     instances: list[Instance]
     notes: list[str]
+    lasting: list[str] = dataclasses.field(default_factory=list)
+    """Those of the notes that are about what is asked: they hold however answers are graded."""
     cut: dict[str, int] = dataclasses.field(default_factory=dict)
     """Tokens cut off a prompt, by instance, where it was too long."""
 
@@ -61,8 +63,8 @@ def load_task(
     notes = guards.check_data(benchmark, context.data_dir)
     notes += guards.check_prompts(instances, context)
     instances = limited(instances, limit)
-    notes += benchmark.notes(instances, context)
-    return Task(name, benchmark, context, instances, notes)
+    mine = benchmark.notes(instances, context)
+    return Task(name, benchmark, context, instances, [*notes, *mine], notes)
 
 
 def limited(instances: Sequence[Instance], limit: int | None) -> list[Instance]:

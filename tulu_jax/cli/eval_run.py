@@ -65,6 +65,7 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
             result = _run(task, backend, cache, console)
             seconds = time.perf_counter() - start
             say(console, result.run["warnings"], task.name)
+            result.run["notes"] = task.lasting
             finish(args, one, task.context, result, model, task.notes, seconds)
             results.append(result)
     if len(results) == 1:
@@ -102,9 +103,11 @@ def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: An
     with console.status(f"reading {one.name}"):
         task = load_task(one.name, one.benchmark, context, limit=args.limit, ids=args.ids)
         task.instances, task.cut = fit_all(task.instances, answerer.max_length)
-    task.notes += guards.check_format(
+    of_format = guards.check_format(
         context, model_chats=answerer.chats, chats=one.benchmark.chats
     )
+    task.notes += of_format
+    task.lasting += of_format
     if args.chat_formatting_function is not None and not context.chat:
         task.notes.append("asked without chat format: --chat_formatting_function is not used")
     say(console, task.notes, one.name)

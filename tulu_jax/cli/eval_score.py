@@ -71,6 +71,7 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
         context.extras.update(model=old["model"]["path"], judge=Judges(_defaults(old), cache))
         rows = ungraded(folder / "predictions.jsonl")
         result = grade(old["task"], benchmark, context, rows)
+    result.run["warnings"] = [*_notes(old), *result.run["warnings"]]
     kept = {key: value for key, value in old.items() if key not in result.run}
     result.run.update(kept | {"compat": compat, "chat": old["chat"]})
     result.run["scored_again"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -78,6 +79,12 @@ def _score_one(args: argparse.Namespace, folder: Path) -> Result:
     if logged:
         inspect_log.write_inspect_log(result, folder)
     return result
+
+
+def _notes(old: dict[str, Any]) -> list[str]:
+    """What was noted of the questions when they were asked; older results do not tell it apart."""
+    notes = old.get("notes")
+    return [str(note) for note in notes] if isinstance(notes, list) else []
 
 
 def _defaults(old: dict[str, Any]) -> argparse.Namespace:
