@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,19 @@ class Generate:
         if self.temperature > 0:
             parts += [self.temperature, self.top_p, self.sample]
         return json_sha256(parts)
+
+    def cut(self, answer: Answer) -> Answer:
+        r"""The answer up to the first stop in it, for who answers may not have obeyed all of them.
+
+        >>> Generate(Prompt("1+1="), 9, ("\n",)).cut(Answer("2\n2+2=4", "length")).to_json()
+        {'output': '2', 'stop_reason': 'stop:\n'}
+        """
+        text = answer.output or ""
+        found = [(at, stop) for stop in self.stops if (at := text.find(stop)) >= 0]
+        if not found:
+            return answer
+        at, stop = min(found)
+        return dataclasses.replace(answer, output=text[:at], stop_reason=f"stop:{stop}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +128,23 @@ class Answer:
         logprobs = fields.get("logprobs")
         fields = {**fields, "logprobs": None if logprobs is None else tuple(logprobs)}
         return cls(**fields)
+
+    @property
+    def sound(self) -> Answer:
+        """The answer; an error where its log-probabilities cannot be compared.
+
+        The largest of numbers that are not numbers is the first of them: a model of NaN would
+        answer A to everything.
+
+        >>> Answer(logprobs=(math.nan, -1.0)).sound.error
+        'log-probabilities cannot be compared: nan, -1.0: see the weights and --dtype'
+        """
+        logs = self.logprobs or (0.0,)
+        if any(math.isnan(x) for x in logs) or not math.isfinite(max(logs)):
+            shown = ", ".join(map(str, logs[:4]))
+            words = f"log-probabilities cannot be compared: {shown}: see the weights and --dtype"
+            return Answer(error=words)
+        return self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,7 @@ def ask_kept(
     failed: dict[str, Answer] = {}
 
     def keep(index: int, answer: Answer) -> None:
+        answer = answer.sound
         cache.put(new[index], answer, keep_refusals=keep_refusals)
         if answer.error is not None:
             failed[new[index]] = answer
@@ -127,7 +128,9 @@ class AnswerCache:
     def _read(self, line: bytes, at: str) -> None:
         try:
             fields = parse_json(line)
-            self._answers[fields["key"]] = Answer.from_json(fields["answer"])
+            answer = Answer.from_json(fields["answer"])
+            if answer.sound is answer:  # older versions kept what cannot be compared
+                self._answers[fields["key"]] = answer
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
                 "kept answer is damaged",

@@ -39,6 +39,8 @@ PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 """Statuses after which the same request may succeed."""
 TOKEN_OF_CHOICE = 8
 """Tokens that a chat endpoint may spend on a letter."""
+MOST_STOPS = 4
+"""So many are sent, as OpenAI's interface takes no more; at the others answers are cut here."""
 TOP_LOGPROBS = 5
 """So many of the likeliest tokens are asked for where words are to be weighed."""
 NEVER = -9999.0
@@ -225,6 +227,7 @@ class EndpointBackend:
         if reply.status_code != 200:
             return Answer(error=f"endpoint refuses: {self._secret(_reason(reply))}")
         found = _read(reply, self._api, ask.words if isinstance(ask, Choose) else ())
+        found = ask.cut(found) if isinstance(ask, Generate) else found
         return dataclasses.replace(found, error=found.error and self._secret(found.error))
 
     def _secret(self, text: str) -> str:
@@ -247,7 +250,7 @@ class EndpointBackend:
         assert isinstance(ask, Generate)
         body |= {"temperature": ask.temperature, "max_tokens": ask.max_new_tokens}
         if ask.stops:
-            body["stop"] = list(ask.stops)
+            body["stop"] = list(ask.stops[:MOST_STOPS])
         if ask.temperature > 0:
             body |= {"top_p": ask.top_p, "seed": self._seed + ask.sample}
         return body

@@ -53,11 +53,12 @@ class ReplayBackend:
             return Answer(error=f"not in {self._path.name}: {had}, sample {sample} is asked for")
         row = rows[sample]
         logprobs = row.get("choice_logprobs")
-        return Answer(
+        found = Answer(
             row.get("output"),
             row.get("stop_reason"),
             logprobs=None if logprobs is None else tuple(logprobs),
         )
+        return ask.cut(found) if isinstance(ask, Generate) else found
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -90,6 +91,11 @@ def _key(row: dict[str, Any], at: str) -> str:
             "replayed line has no output", got=sorted(row)[:8], at=at,
             expected="output (text), or choice_logprobs (numbers)",
         )  # fmt: skip
+    if logprobs is not None and not _are_numbers(logprobs):
+        raise DataError(
+            "replayed log-probabilities are no numbers", got=str(logprobs)[:60], at=at,
+            expected="a list of numbers, one a choice",
+        )  # fmt: skip
     if isinstance(row.get("prompt_sha256"), str):
         return row["prompt_sha256"].lower()
     if not isinstance(row.get("prompt"), str):
@@ -98,3 +104,9 @@ def _key(row: dict[str, Any], at: str) -> str:
             expected="prompt (text), or prompt_sha256",
         )  # fmt: skip
     return sha256(row["prompt"].encode("utf-8", "surrogatepass"))
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in values
+    )

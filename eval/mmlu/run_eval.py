@@ -150,6 +150,8 @@ class Mmlu(Benchmark):
         if (logprobs := row.get("choice_logprobs")) is None:
             prediction = (row["output"] or "").strip()
             found: Row = {"prediction": prediction, "extracted": prediction in tuple(LETTERS)}
+        elif len(logprobs) != len(LETTERS):
+            return {"error": f"{len(logprobs)} log-probabilities of {len(LETTERS)} choices"}
         else:
             whole, among = probabilities(logprobs)
             saved = among if context.paper("mmlu_answer_ids") else whole

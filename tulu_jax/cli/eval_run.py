@@ -103,9 +103,7 @@ def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: An
     with console.status(f"reading {one.name}"):
         task = load_task(one.name, one.benchmark, context, limit=args.limit, ids=args.ids)
         task.instances, task.cut = fit_all(task.instances, answerer.max_length)
-    of_format = guards.check_format(
-        context, model_chats=answerer.chats, chats=one.benchmark.chats
-    )
+    of_format = guards.check_format(context, model_chats=answerer.chats, chats=one.benchmark.chats)
     task.notes += of_format
     task.lasting += of_format
     if args.chat_formatting_function is not None and not context.chat:

@@ -1,6 +1,8 @@
 """Answers that are kept."""
 
 import io
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from eval.harness.asks import Answer, Choose, Generate, Prompt, Weigh
 from eval.harness.cache import AnswerCache, ask_kept
 from tulu_jax.errors import ConfigError, DataError
 
+INF, NAN = math.inf, math.nan
 ANSWER = Answer("Yes. ♥", "eos", 7, 3, capped=True)
 
 
@@ -160,3 +163,33 @@ def test_keys_tell_all_apart_that_decides_an_answer():
     # Greedy text is the same whatever the sample; the prompt's tokens count, not how it is shown.
     assert Generate(prompt, 5, sample=1).key("a") == Generate(prompt, 5).key("a")
     assert Generate(Prompt("shown", (1, 2)), 5).key("a") == Generate(prompt, 5).key("a")
+
+
+class Weighing:
+    """Gives everything these log-probabilities."""
+
+    fingerprint, can = "w", frozenset({"choose"})
+
+    def __init__(self, *logprobs):
+        self.logprobs = logprobs
+
+    def answer(self, asks, on_done):
+        for index in range(len(asks)):
+            on_done(index, Answer(logprobs=self.logprobs))
+
+
+@pytest.mark.parametrize("logprobs", [(NAN, NAN), (-1.0, NAN), (-INF, -INF), (INF, -1.0)])
+def test_log_probabilities_that_cannot_be_compared_are_a_failure(tmp_path, logprobs):
+    """The largest of NaN is the first: a broken model answered A, and scored 23 % on MMLU."""
+    (tmp_path / "a").write_text(json.dumps({"key": "x", "answer": {"logprobs": logprobs}}) + "\n")
+    with AnswerCache(tmp_path / "a") as cache:
+        assert cache.get("x") is None
+        (found,) = ask_kept([Choose(Prompt("one"), (1, 2))], Weighing(*logprobs), cache)
+        assert len(cache) == 0
+    assert found.error.startswith("log-probabilities cannot be compared: ")
+
+
+def test_a_choice_that_is_impossible_can_be_compared(tmp_path):
+    with AnswerCache(None) as cache:
+        (found,) = ask_kept([Choose(Prompt("one"), (1, 2))], Weighing(-INF, -1.0), cache)
+    assert found == Answer(logprobs=(-INF, -1.0))

@@ -181,6 +181,16 @@ def test_what_is_sent(server):
     assert server.seen[0][3]["prompt"] == "lone \ud800 \u2665"
 
 
+def test_stops_that_an_endpoint_does_not_obey_end_answers_all_the_same(server):
+    """OpenAI's interface takes four of Codex-Eval's five; some servers take none."""
+    server.good = body({"choices": [{"text": "return 1\nprint(2)", "finish_reason": "length"}]})
+    stops = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+    backend = EndpointBackend("m", base_url=server.url, api="completions")
+    found = answers(backend, [Generate(Prompt("one"), 9, stops)])
+    assert found == [Answer("return 1", "stop:\nprint")]
+    assert server.seen[0][3]["stop"] == list(stops[:4])
+
+
 def test_a_system_message_stands_before(server):
     ask = Generate(Prompt("a", system="s"), 5)
     answers(EndpointBackend("m", base_url=server.url), [ask])

@@ -112,3 +112,20 @@ def test_a_damaged_line_is_told(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(DataError, match=r"benchmark file is missing - at .*none"):
         ReplayBackend(tmp_path / "none")
+
+
+def test_an_output_that_goes_on_past_a_stop_is_cut_there(tmp_path):
+    """Else the last number of GSM8K was that of a question which the model made up itself."""
+    line = {"prompt": "1+1=", "output": " 2.\n\nQuestion: 2+2?\nAnswer: 4", "stop_reason": "length"}
+    path = write_jsonl(tmp_path / "a", [line])
+    stopped, whole = answers(
+        path, Generate(Prompt("1+1="), 9, ("Q", "\n")), Generate(Prompt("1+1="), 9)
+    )
+    assert stopped == Answer(" 2.", "stop:\n") and whole == Answer(line["output"], "length")
+
+
+@pytest.mark.parametrize("logprobs", [["a"], [None, -1.0], [True, False]])
+def test_log_probabilities_that_are_no_numbers_are_told(tmp_path, logprobs):
+    path = write_jsonl(tmp_path / "a", [{"prompt": "one", "choice_logprobs": logprobs}])
+    with pytest.raises(DataError, match=r"log-probabilities are no numbers - got .* row 1 - expec"):
+        ReplayBackend(path)

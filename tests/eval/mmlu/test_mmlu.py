@@ -142,6 +142,12 @@ def test_of_equal_letters_the_first_is_taken():
     assert Mmlu().grade(row, context(Mmlu(), "."))["prediction"] == "B"
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_another_number_of_log_probabilities_is_a_failure(count):
+    graded = Mmlu().grade({"choice_logprobs": [-1.0] * count, "gold": "A"}, context(Mmlu(), "."))
+    assert graded == {"error": f"{count} log-probabilities of 4 choices"}
+
+
 def test_an_answer_in_words_is_compared_as_it_stands():
     for output, right in ((" B", True), ("B.", False), ("C", False), ("", False)):
         graded = Mmlu().grade({"output": output, "gold": "B"}, context(Mmlu(), "."))
