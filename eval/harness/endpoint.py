@@ -37,6 +37,10 @@ TIMEOUT_S = (10.0, 600.0)
 """To connect, and between two bytes of an answer."""
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 """Statuses after which the same request may succeed."""
+NO_CREDIT = "insufficient_quota"
+"""Comes with 429, as what passes does, and does not pass."""
+FILTERED = frozenset(("content_filter", "content_policy_violation"))
+"""Codes of a refusal that asking again does not change."""
 TOKEN_OF_CHOICE = 8
 """Tokens that a chat endpoint may spend on a letter."""
 MOST_STOPS = 4
@@ -211,21 +215,34 @@ class EndpointBackend:
 
     def _once(self, ask: Ask) -> Answer:
         path = "/chat/completions" if self._api == "chat" else "/completions"
+        address, body = self._base + path, self._body(ask)
         try:
-            reply = self._session.post(self._base + path, json=self._body(ask), timeout=TIMEOUT_S)
+            reply = self._session.post(address, json=body, timeout=TIMEOUT_S, allow_redirects=False)
         except requests.RequestException as error:
             raise Unheard(self._secret(f"{type(error).__name__}: {error}")) from error
         self._heard = True
-        if reply.status_code in PASSING:
-            raise Passing(self._secret(_reason(reply)), _retry_after(reply))
-        if reply.status_code in (401, 403, 404):
+        status, code = _status(reply)
+        words = self._secret(_reason(reply, status))
+        if code == NO_CREDIT or status == 402:
             raise ConfigError(
-                "endpoint refuses", got=self._secret(_reason(reply)), at=self._base,
-                expected=f"a key in {KEY}, and a model called {self._model!r}",
-                do="see --base_url and --engine",
+                "endpoint's credit is used up", got=words, at=address,
+                do="pay, then run it again: what was answered is kept",
             )  # fmt: skip
-        if reply.status_code != 200:
-            return Answer(error=f"endpoint refuses: {self._secret(_reason(reply))}")
+        if 300 <= status < 400:
+            raise ConfigError(
+                "endpoint is at another address", got=reply.headers.get("Location", "none"),
+                at=address, do="name that one: --base_url",
+            )  # fmt: skip
+        if status in PASSING:
+            raise Passing(words, _retry_after(reply))
+        if status in (401, 403, 404):
+            raise ConfigError(
+                "endpoint refuses", got=words, at=address,
+                expected=f"a key in {KEY}, and a model called {self._model!r}",
+                do="see --base_url, which mostly ends in /v1, and --engine",
+            )  # fmt: skip
+        if status != 200:
+            return Answer(error=f"endpoint refuses: {words}", refused=code in FILTERED)
         found = _read(reply, self._api, ask.words if isinstance(ask, Choose) else ())
         found = ask.cut(found) if isinstance(ask, Generate) else found
         return dataclasses.replace(found, error=found.error and self._secret(found.error))
@@ -320,13 +337,28 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _reason(reply: requests.Response) -> str:
-    """Status and the endpoint's own words."""
+def _error(reply: requests.Response) -> dict[str, Any]:
+    """The error object of a reply; an empty one where there is none."""
     try:
-        words = reply.json()["error"]["message"]
+        found = reply.json()["error"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        words = reply.text[:200]
-    return f"{reply.status_code} {words}".strip()
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _status(reply: requests.Response) -> tuple[int, str | None]:
+    """The status, and the error's code in words; some say 200 and put both into the body."""
+    error, status = _error(reply), reply.status_code
+    code = error.get("code") or error.get("type")
+    if status == 200 and error:
+        status = code if type(code) is int and 400 <= code < 600 else 502
+    return status, code if isinstance(code, str) else None
+
+
+def _reason(reply: requests.Response, status: int) -> str:
+    """Status and the endpoint's own words."""
+    words = _error(reply).get("message") or reply.text[:200]
+    return f"{status} {words}".strip()
 
 
 def _retry_after(reply: requests.Response) -> float | None:

@@ -16,6 +16,8 @@ from tulu_jax.errors import GuardError
 FEW = 4
 """Of fewer instances nothing is said about how much they are alike."""
 MANY_ALIKE = 10
+WHY = 300
+"""Characters of an error that are shown."""
 
 
 def check_data(benchmark: Benchmark, data: Path) -> list[str]:
@@ -136,7 +138,8 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
       notes: sentences, for those that need a look.
     """
     n = len(rows)
-    failed = [row["id"] for row in rows if "error" in row]
+    errors = {row["id"]: str(row["error"]) for row in rows if "error" in row}
+    failed = list(errors)
     cut = [row["id"] for row in rows if row.get("truncated")]
     capped = [row["id"] for row in rows if row.get("capped")]
     lost = [row["id"] for row in rows if row.get("extracted") is False]
@@ -154,7 +157,10 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
     notes = [
         f"{len(ids)} of {n} {what}, first {ids[0]}"
         for ids, what in (
-            (failed, "instances failed: they are in no metric; run again to ask them"),
+            (
+                failed,
+                f"instances failed{_why(errors)}: they are in no metric; run again to ask them",
+            ),
             (cut, "prompts were cut at their beginning to fit the model's length (--max_length)"),
             (capped, "answers had less room than asked for (--max_length)"),
         )
@@ -166,6 +172,14 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
         notes.append(f"{reasons['length']} of {n} outputs did not end by themselves")
     notes += _alike(outputs)
     return counts, notes
+
+
+def _why(errors: dict[str, str]) -> str:
+    """The error that most of the failed have."""
+    if not errors:
+        return ""
+    why, count = Counter(errors.values()).most_common(1)[0]
+    return f" ({count} by {why[:WHY]!r})"
 
 
 def _alike(outputs: Sequence[str]) -> list[str]:

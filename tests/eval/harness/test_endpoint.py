@@ -111,6 +111,46 @@ def test_what_does_not_pass_is_an_error_of_that_instance_alone(ask, server):
     assert [server.asked(word) for word in ("one", "two", "three")] == [6, 1, 1]
 
 
+def error(message, **fields):
+    return {"error": {"message": message, **fields}}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [status(429, body=error("none left", code="insufficient_quota")),
+     status(429, body=error("none left", code=None, type="insufficient_quota")),
+     status(402, body=error("none left")), body(error("none left", code=402))],
+)  # fmt: skip
+def test_credit_that_is_used_up_ends_the_run_at_once(ask, server, fault):
+    """It was taken for a rate that is too high: six tries for each of 1,319 questions."""
+    server.faults["two"] = [fault]
+    with pytest.raises(ConfigError, match=r"credit is used up - got .* none left at .* - pay, "):
+        ask("one", "two", "three")
+    assert (server.asked("one"), server.asked("two"), server.asked("three")) == (1, 1, 0)
+
+
+def test_an_error_that_comes_with_status_200_is_told_in_its_own_words(ask, server):
+    server.faults["one"] = [body(error("provider is down"))] * endpoint.TRIES
+    server.faults["two"] = [body(error("slow down", code=429))]
+    found, _ = ask("one", "two")
+    assert found[0].error == "endpoint gave no answer in 6 tries: 502 provider is down"
+    assert found[1] == said("two")
+
+
+@pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
+def test_a_prompt_that_a_filter_refuses_is_a_refusal(ask, server, code):
+    server.faults["one"] = [status(400, body=error("it was filtered", code=code))]
+    (found,), _ = ask("one")
+    assert found.refused and found.error == "endpoint refuses: 400 it was filtered"
+
+
+def test_an_endpoint_that_has_moved_is_not_followed(ask, server):
+    """A client that follows asks again without the question."""
+    server.faults["one"] = [status(301, {"Location": "https://elsewhere/v1"})]
+    with pytest.raises(ConfigError, match=r"another address - got https://elsewhere/v1 at http://"):
+        ask("one")
+
+
 def test_waits_grow_with_jitter_and_obey_the_endpoint(ask, server):
     server.faults["one"] = [status(500)] * 5
     _, waits = ask("one")

@@ -134,6 +134,12 @@ def test_answers_are_counted_and_what_is_odd_is_told():
     assert counts["capped"] == ["10"] and [note.split()[0] for note in notes] == ["1", "1", "1"]
 
 
+def test_failures_are_told_with_their_commonest_cause():
+    rows = [row(0), *(row(i, error="gone" if i < 3 else "late", output=None) for i in (1, 2, 3))]
+    _, (note,) = guards.look_at_answers(rows)
+    assert note.startswith("3 of 4 instances failed (2 by 'gone'): they are in no metric; run")
+
+
 def test_constant_endless_and_empty_answers_are_told():
     rows = [row(i, output="same", stop_reason="length", extracted=False) for i in range(10)]
     _, notes = guards.look_at_answers(rows)
