@@ -18,6 +18,11 @@ from tulu_jax.errors import DataError
 
 SEED = 0
 """Of the bootstrap: the same two results always give the same p."""
+NO_MATTER = frozenset(
+    ("judge_base_url", "judge_concurrency", "judge_requests_per_minute", "max_cost", "price_in",
+     "price_out", "classifier_batch_size", "classifier_device")
+)  # fmt: skip
+"""Settings that change no score."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,18 @@ def unlike(results: Mapping[str, Result]) -> list[str]:
         found = {who: str(one.get(quirk)) for who, one in quirks.items()}
         if len(set(found.values())) > 1:
             said.append(f"run with another quirk {quirk} - {_each(found)}")
+    settings = {who: _mapping(result.run.get("settings")) for who, result in results.items()}
+    for name in dict.fromkeys(name for one in settings.values() for name in one):
+        # A version that did not have the setting yet says nothing of it.
+        found = {who: _plainly(one[name]) for who, one in settings.items() if name in one}
+        if name not in NO_MATTER and len(set(found.values())) > 1:
+            said.append(f"run with another setting {name} - {_each(found)}")
     return said
+
+
+def _plainly(value: Any) -> str:
+    """A setting as text; a path by its last part, for folders move."""
+    return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else str(value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

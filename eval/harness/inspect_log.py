@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness.benchmark import Row
-from eval.harness.runner import Result
+from eval.harness.runner import INSPECT_LOG, Result
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import json_sha256
 
-FILE = "inspect.eval"
+FILE = INSPECT_LOG
 STOPS = {"eos": "stop", "length": "max_tokens", "content_filter": "content_filter"}
 """Why an output ended -> Inspect's word for it; stop strings are `stop` too."""
 SHOWN = ("prompt", "output", "gold", "prediction", "correct", "score", "error", "id")

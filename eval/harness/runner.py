@@ -16,7 +16,10 @@ from eval.harness.cache import AnswerCache, ask_kept
 from eval.harness.context import Context
 from eval.harness.data import read_jsonl, write_jsonl
 from tulu_jax.errors import ConfigError
-from tulu_jax.files import sha256, write_json
+from tulu_jax.files import json_or_none, sha256, write_json
+
+INSPECT_LOG = "inspect.eval"
+"""Of a result, for inspect_ai's viewer; whoever wants it writes it after the result."""
 
 
 @dataclasses.dataclass
@@ -209,10 +212,29 @@ def ungraded(path: Path) -> list[Row]:
 
 
 def write_result(result: Result, benchmark: Benchmark, context: Context, folder: Path) -> None:
-    """Writes a result folder: the reference's own files first, `run.json` last."""
+    """Writes a result folder: the reference's own files first, `run.json` last.
+
+    Files of the result that lay there before, and that this one does not have, go: tables of
+    subjects that another model was asked would lie among those of this one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     counted = [row for row in result.rows if "error" not in row]
+    before, old = _files(folder), json_or_none(folder / "run.json")
     benchmark.write(counted, result.metrics, folder, context)
+    own = [name for name, state in _files(folder).items() if before.get(name) != state]
+    listed = old.get("files") if isinstance(old, dict) else None
+    for name in {*(listed if isinstance(listed, list) else ()), INSPECT_LOG} - {*own}:
+        if name in before:
+            (folder / name).unlink()
     write_jsonl(folder / "predictions.jsonl", result.rows)
     write_json(folder / "metrics.json", result.metrics)
-    write_json(folder / "run.json", result.run)
+    write_json(folder / "run.json", {**result.run, "files": sorted(own)})
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """What tells whether a file is written anew, by its path in the folder."""
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): (stat.st_ino, stat.st_mtime_ns)
+        for path, stat in found.items()
+    }

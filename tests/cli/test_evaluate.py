@@ -7,6 +7,7 @@ import pytest
 
 from eval.harness.registry import all_quirks, benchmarks, suites, tasks
 from tests.eval.asking import read_jsonl, result, write_jsonl
+from tests.eval.harness.endpoint_server import Server
 from tulu_jax.cli.evaluate import run_benchmark, run_predict
 from tulu_jax.cli.main import main
 
@@ -111,6 +112,29 @@ def test_results_of_another_model_are_not_replaced_in_silence(gsm, answers, tmp_
     said = " ".join(gsm("--replay", other)[2].split())
     assert f"note gsm_chat: results of {answers}, or of another step" in said
     assert f"are in {tmp_path / 'out' / 'gsm_chat'} and are replaced: give another --save_" in said
+
+
+def test_results_of_other_settings_are_not_replaced_in_silence(gsm, tmp_path):
+    gsm()
+    said = " ".join(gsm("--option", "gsm.max_num_examples=3", "--limit", "2")[2].split())
+    assert "results of another max_num_examples, limit are in" in said and "are replaced" in said
+    said = " ".join(gsm("--option", "gsm.max_num_examples=3", "--compat", "paper")[2].split())
+    assert "results of another compat are in" in said
+    assert "are replaced" not in gsm("--option", "gsm.max_num_examples=3", "--compat", "paper")[2]
+
+
+def test_results_of_another_model_of_an_endpoint_are_not_replaced_in_silence(tulu, data, tmp_path):
+    server = Server()
+    try:
+        for name in ("old", "old", "new"):
+            _, _, said = tulu(
+                "gsm_chat", "--data_dir", data, "--save_dir", tmp_path / "out", "--limit", "1",
+                "--engine", name, "--base_url", server.url,
+            )  # fmt: skip
+            replaced = "note gsm_chat: results of old, or of another step" in " ".join(said.split())
+            assert replaced is (name == "new")
+    finally:
+        server.close()
 
 
 def test_the_quirks_in_force_are_in_the_result(gsm, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,7 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
             )
         model = answerer.description()
         for one in wanted:
-            say(console, _replaced(one.folder, model), one.name)
+            say(console, _replaced(args, one, model), one.name)
         instances = [instance for task in tasks for instance in task.instances]
         backend = answerer.backend(longest_of(instances), len(instances))
         results = []
@@ -78,20 +79,31 @@ def evaluate(args: argparse.Namespace, wanted: Sequence[Wanted], save_dir: Path)
     return int(failures > 0)
 
 
-def _replaced(folder: Path, model: dict[str, Any]) -> list[str]:
-    """A note where the folder has results of another model, or of another state of this one."""
+def _replaced(args: argparse.Namespace, one: Wanted, model: dict[str, Any]) -> list[str]:
+    """A note where the folder has results of another model or state of it, or of other settings."""
     from tulu_jax.files import json_or_none
 
-    found = json_or_none(folder / "run.json")
+    found = json_or_none(one.folder / "run.json")
     before = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(before, dict):
+    if not isinstance(found, dict) or not isinstance(before, dict):
         return []
-    if all(before.get(key) == model.get(key) for key in ("path", "fingerprint")):
-        return []
+    said = []
+    if any(before.get(key) != model.get(key) for key in ("name", "path", "fingerprint")):
+        moved = before.get("path") and before.get("path") != model.get("path")
+        who = before.get("path" if moved or before.get("name") == model.get("name") else "name")
+        said.append(f"{who}, or of another step or setting of it,")
+    mine = {**dataclasses.asdict(one.options), "compat": args.compat, "limit": args.limit}
+    mine = json.loads(json.dumps(mine))  # tuples are lists in the file
+    theirs = {**dict(found.get("settings") or {}), **{k: found.get(k) for k in ("compat", "limit")}}
+    if args.limit is None:  # a result of more instances is a better one
+        theirs["limit"] = None
+    other = [name for name in mine if name in theirs and theirs[name] != mine[name]]
+    if other:
+        said.append(f"another {', '.join(other)}")
     return [
-        f"results of {before.get('path') or before.get('name')}, or of another step or setting "
-        f"of it, are in {folder} and are replaced: give another --save_dir to keep both"
-    ]
+        f"results of {' and of '.join(said)} are in {one.folder} and are replaced: give another "
+        "--save_dir to keep both"
+    ] * bool(said)
 
 
 def _load(args: argparse.Namespace, one: Wanted, answerer: Answerer, console: Any) -> Task:

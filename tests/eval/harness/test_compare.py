@@ -172,6 +172,15 @@ def test_other_ways_of_running_are_said(write):
     )
 
 
+def test_other_settings_are_said_but_for_those_that_change_no_score(write):
+    """Win rates by two judges differ by 50 points without a word."""
+    mine = {"judge": "openai", "max_cost": 5, "temperature": 0.1, "reference_path": "/a/ref.json"}
+    theirs = {**mine, "judge": "length", "max_cost": 9, "reference_path": "/b/ref.json", "new": 1}
+    a, b = write("a", rows([1, 0]), settings=mine), write("b", rows([1, 1]), settings=theirs)
+    (task,) = compare(a, b).tasks
+    assert task.warnings == ("run with another setting judge - A: openai, B: length",)
+
+
 def test_equal_results_have_no_effect_to_find(write):
     (task,) = compare(write("a", rows([1, 0, 1])), write("b", rows([1, 0, 1]))).tasks
     assert (task.difference, task.stderr, task.p) == (0, 0, 1)

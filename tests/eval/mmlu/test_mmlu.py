@@ -175,6 +175,25 @@ def test_from_data_to_results(folder, tmp_path):
     assert float(table[1][7]) == pytest.approx(np.exp(-1.0))
 
 
+def test_tables_of_an_earlier_result_go(folder, tmp_path):
+    """Subjects that were asked another model lay among those of this one."""
+    lines = [
+        {"prompt": one.ask.prompt.text, "choice_logprobs": [-1.0, -2.0, -3.0, -4.0]}
+        for one in load(folder, Options(ntrain=0))
+    ]
+    out, file = tmp_path / "out", write_jsonl(tmp_path / "a.jsonl", lines)
+    arguments = ["--data_dir", str(folder), "--save_dir", str(out), "--ntrain", "0"]
+    assert run_benchmark("mmlu", [*arguments, "--replay", str(file)]) == 0
+    for name in ("inspect.eval", "notes.csv"):
+        (out / name).write_text("old")
+    assert (out / "astronomy.csv").exists() and "astronomy.csv" in result(out)[1]["files"]
+    assert run_benchmark("mmlu", [*arguments, "--replay", str(file), "--subjects", "anatomy"]) == 0
+    found = {path.name for path in out.iterdir()}
+    assert found == {"anatomy.csv", "notes.csv", "answers.jsonl", "predictions.jsonl",
+                     "metrics.json", "run.json"}  # fmt: skip
+    assert result(out)[1]["files"] == ["anatomy.csv"]
+
+
 def test_damaged_folders_are_told(folder):
     with pytest.raises(DataError, match=r"no subject of MMLU .* tulu data download"):
         load(folder / "dev")
