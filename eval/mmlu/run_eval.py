@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,16 +115,17 @@ class Mmlu(Benchmark):
                     expected=f"--ntrain {context.options.ntrain}",
                 )  # fmt: skip
             questions = _drawn(_read(context, "test", subject), context.options.n_instances)
-            prompts = _prompts(context, subject, shots, questions)
+            prompts, shown = _prompts(context, subject, shots, questions)
             choices = _choices(context, prompts[0]) if prompts else ()
-            for question, prompt in zip(questions, prompts, strict=True):
+            for question, prompt, count in zip(questions, prompts, shown, strict=True):
                 *fields, letter = question.fields
+                fewer = {"shots": count} if count < len(shots) else {}
                 instances.append(
                     Instance(
                         f"{subject}/{question.row}",
                         Choose(prompt, choices),
                         letter,
-                        {"question": fields[0], "options": fields[1:]},
+                        {"question": fields[0], "options": fields[1:], **fewer},
                         group=subject,
                         cluster=subject,
                     )
@@ -146,10 +148,11 @@ class Mmlu(Benchmark):
         return [f"not one token after the prompt, the last is compared: {unclear}"] * bool(unclear)
 
     def grade(self, row: Row, context: Context) -> Row:
-        """See `Benchmark`; an endpoint's answer is compared as it stands, without spaces."""
+        """See `Benchmark`; of an endpoint's answer the letter counts that it begins with."""
         if (logprobs := row.get("choice_logprobs")) is None:
-            prediction = (row["output"] or "").strip()
-            found: Row = {"prediction": prediction, "extracted": prediction in tuple(LETTERS)}
+            letter = letter_of(row["output"] or "")
+            prediction = (row["output"] or "").strip() if letter is None else letter
+            found: Row = {"prediction": prediction, "extracted": letter is not None}
         elif len(logprobs) != len(LETTERS):
             return {"error": f"{len(logprobs)} log-probabilities of {len(LETTERS)} choices"}
         else:
@@ -179,6 +182,16 @@ class Mmlu(Benchmark):
             "cat_acc": {name: float(np.mean(s)) for name, s in categories.items() if s},
             "macro_acc": float(np.mean([np.mean(self.scores(m)) for m in subjects.values()])),
         }
+
+    def remarks(self, rows: Sequence[Row], metrics: Metrics, context: Context) -> list[str]:
+        """See `Benchmark`: questions that had less examples before them than were asked for."""
+        fewer = [row["shots"] for row in rows if "shots" in row]
+        return [
+            f"{len(fewer)} of {len(rows)} questions are shown with fewer than "
+            f"{context.options.ntrain} examples, {sum(fewer) / len(fewer):.1f} in the mean, for "
+            "want of room (--max_length)"
+            for _ in fewer[:1]
+        ]
 
     def write(self, rows: Sequence[Row], metrics: Metrics, folder: Path, context: Context) -> None:
         """A CSV a subject: the test row, whether it was right, and four probabilities."""
@@ -281,21 +294,21 @@ def _drawn(questions: list[Question], count: int | None) -> list[Question]:
 
 def _prompts(
     context: Context, subject: str, shots: list[Question], questions: list[Question]
-) -> list[Prompt]:
-    """The prompt of each question, with as many shots as fit."""
+) -> tuple[list[Prompt], list[int]]:
+    """The prompt of each question, with as many shots as fit, and how many these are."""
 
     def made(indices: Sequence[int], count: int) -> list[Prompt]:
         shown = header(subject) + "".join(shot.text(answered=True) for shot in shots[:count])
         texts = [shown + questions[index].text(answered=False) for index in indices]
         return context.prompts([context.text(text, "The answer is:") for text in texts])
 
-    prompts = made(range(len(questions)), len(shots))
+    prompts, shown = made(range(len(questions)), len(shots)), [len(shots)] * len(questions)
     most = _most_tokens(context)
     for count in range(len(shots) - 1, -1, -1):
         long = [i for i, prompt in enumerate(prompts) if len(prompt.ids or ()) > most]
         for index, prompt in zip(long, made(long, count), strict=True):
-            prompts[index] = prompt
-    return prompts
+            prompts[index], shown[index] = prompt, count
+    return prompts, shown
 
 
 def _most_tokens(context: Context) -> int:
@@ -316,6 +329,20 @@ def header(subject: str) -> str:
     """
     name = "".join(f" {word}" for word in subject.split("_"))
     return f"The following are multiple choice questions (with answers) about {name}.\n\n"
+
+
+def letter_of(answer: str) -> str | None:
+    """The letter that an answer in words begins with, or says to be the answer; else None.
+
+    >>> letter_of(" B"), letter_of("(B)."), letter_of("**B**. Paris"), letter_of("The answer is B.")
+    ('B', 'B', 'B', 'B')
+    >>> letter_of("A dog is"), letter_of("I'd say B"), letter_of("Both A and B")
+    (None, None, None)
+    """
+    found = re.match(
+        r"(?:.*\banswer is:?)?[\W_]*([A-D])(?=[^\w\s'’]|\s*(?:\n|$))", answer, re.DOTALL
+    )
+    return found[1] if found else None
 
 
 def _choices(context: Context, prompt: Prompt) -> tuple[int, ...]:

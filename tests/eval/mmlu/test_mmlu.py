@@ -113,6 +113,13 @@ def test_shots_are_left_out_until_a_prompt_fits(folder):
         found = load(folder, options, tokenizer=tokenizer, **fields)
         for one in found:
             assert len(one.ask.prompt.ids) <= most < len(one.ask.prompt.ids) + size
+            assert one.data["shots"] == one.ask.prompt.text.count(long)
+    rows = [{"shots": 1}, {}, {"shots": 2}]
+    assert Mmlu().remarks(rows, {}, context(Mmlu(), ".", options)) == [
+        "2 of 3 questions are shown with fewer than 5 examples, 1.5 in the mean, for want of room "
+        "(--max_length)"
+    ]
+    assert Mmlu().remarks([{}], {}, context(Mmlu(), ".", options)) == []
 
 
 @pytest.mark.parametrize("tokens", ["llama", "pythia", "opt"])
@@ -148,10 +155,19 @@ def test_another_number_of_log_probabilities_is_a_failure(count):
     assert graded == {"error": f"{count} log-probabilities of 4 choices"}
 
 
-def test_an_answer_in_words_is_compared_as_it_stands():
-    for output, right in ((" B", True), ("B.", False), ("C", False), ("", False)):
-        graded = Mmlu().grade({"output": output, "gold": "B"}, context(Mmlu(), "."))
-        assert graded["correct"] is right and graded["extracted"] is (output.strip() in ("B", "C"))
+@pytest.mark.parametrize(
+    ("output", "letter"),
+    [
+        (" B", "B"), ("B.", "B"), ("(B)", "B"), ("**B**", "B"), ("B. A cell", "B"), ("C", "C"),
+        ("B\n\nIt is", "B"), ("The correct answer is: (B) a", "B"), ("", None), ("E", None),
+        ("A cell, for", None), ("D'Artagnan", None), ("Because", None), ("Either A or B", None),
+    ],
+)  # fmt: skip
+def test_an_answer_in_words_counts_by_its_letter(output, letter):
+    """Chat models write `B.` or `(B)`: all of MMLU was wrong then."""
+    graded = Mmlu().grade({"output": output, "gold": "B"}, context(Mmlu(), "."))
+    assert graded["correct"] is (letter == "B") and graded["extracted"] is (letter is not None)
+    assert graded["prediction"] == (output.strip() if letter is None else letter)
 
 
 def test_from_data_to_results(folder, tmp_path):
