@@ -30,6 +30,8 @@ from tulu_jax.fields import check_fields, least, setting
 MAX_NEW_TOKENS = 512
 CANARY_LINES = 2
 ANSWER = "So the answer is"
+NUMBERS = "multistep_arithmetic_two"
+"""The task whose answers are whole numbers with a sign."""
 FILES = "bbh/*.json, cot-prompts/*.txt"
 DOWNLOAD = "name the folder with --data_dir, or: tulu data download --eval bbh"
 
@@ -44,7 +46,8 @@ QUIRKS = (
         "bbh_extraction",
         "where the answer stands in an output",
         '"So the answer is ..." up to the next full stop, in all of a run-on output',
-        '"the answer is ..." up to a full stop that ends a sentence, before the first empty line',
+        '"the answer is ..." up to a full stop that ends a sentence, or the end of the line, '
+        "before the first empty line",
     ),
     Quirk(
         "bbh_dyck_by_count",
@@ -122,7 +125,7 @@ class Bbh(Benchmark):
         loose, strict = exact_match(prediction, row["gold"]), exactly(row["group"], prediction, row)
         quirk = {
             "dyck_languages": "bbh_dyck_by_count",
-            "multistep_arithmetic_two": "bbh_lost_sign",
+            NUMBERS: "bbh_lost_sign",
         }.get(row["group"])
         graded: Row = {"raw_output": row["output"], "prediction": prediction, "extracted": found}
         if quirk is None:
@@ -173,7 +176,10 @@ def _examples(folder: Path) -> dict[str, list[Any]]:
     for path in files:
         tasks[path.stem] = list_in(read_json(path), "examples", path)
         for index, row in enumerate(tasks[path.stem]):
-            check_texts(row, ("input", "target"), f"{path} example {index}")
+            at = f"{path} example {index}"
+            check_texts(row, ("input", "target"), at)
+            if path.stem == NUMBERS and _number(row["target"]) is None:
+                raise DataError("target is no number", got=repr(row["target"][:40]), at=at)
     return tasks
 
 
@@ -208,6 +214,8 @@ def extract(output: str, *, paper: bool) -> tuple[str, bool]:
     ('(A)', True)
     >>> extract("Then the answer is 3.5. And more", paper=False)
     ('3.5', True)
+    >>> extract("So the answer is: (A)", paper=False)
+    ('(A)', True)
     >>> extract(" (B)\n\nQ: Another", paper=False)
     ('(B)', False)
     """
@@ -215,7 +223,7 @@ def extract(output: str, *, paper: bool) -> tuple[str, bool]:
     if paper:
         found = re.search(r"So the answer is (.*?)\.", output)
     else:
-        found = re.search(r"(?i:the answer is)\s*(.*?)\.(?:\s|$)", first)
+        found = re.search(r"(?i:the answer is)[:\s]*(.+?)(?:\.(?:\s|$)|\n|$)", first)
     return (found.group(1).strip(), True) if found else (first, False)
 
 
@@ -231,10 +239,18 @@ def exactly(task: str | None, prediction: str, row: Row) -> bool:
     """
     if task == "dyck_languages":
         return prediction.split() == row["gold"].split()
-    if task == "multistep_arithmetic_two":
-        numbers = re.findall(r"[-+]?\d+(?:\.\d+)?", prediction.replace(",", ""))
-        return bool(numbers) and float(numbers[-1]) == float(row["gold"])
+    if task == NUMBERS:
+        text = prediction.replace(",", "").replace("\u2212", "-")
+        numbers = re.findall(r"[-+]?\d+(?:\.\d+)?", text)
+        return bool(numbers) and float(numbers[-1]) == _number(row["gold"])
     return exact_match(prediction, row["gold"])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ QUIRKS = (
         "codex_answer_appended",
         "what of an endpoint's answer is run",
         "all of it, after the function's header",
-        "its first fenced block; in place of the header where it repeats it",
+        "the fenced block that defines the function, else the first; in place of the header "
+        "where it repeats it",
     ),
 )
 

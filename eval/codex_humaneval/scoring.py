@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,18 +25,28 @@ _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re
 Row = dict[str, Any]
 
 
-def first_block(answer: str) -> str:
-    r"""The first fenced block of an answer; the answer itself where there is none.
+def block_of(answer: str, entry_point: str) -> str:
+    r"""The first fenced block that defines the function, else the first; without any, the answer.
 
-    A block that the answer's end cuts off is taken as far as it goes.
+    A block that the answer's end cuts off is taken as far as it goes; one that is indented, as in a
+    list, as if it were not.
 
-    >>> first_block("Sure:\n```python\nx = 1\n```\nThat is it.")
+    >>> block_of("Sure:\n```python\nx = 1\n```\nThat is it.", "f")
     'x = 1\n'
-    >>> first_block("    return 1")
+    >>> block_of("```sh\npip install x\n```\n```python\ndef f():\n    pass\n```", "f")
+    'def f():\n    pass\n'
+    >>> block_of("    return 1", "f")
     '    return 1'
     """
-    found = _FENCE.search(answer)
-    return found[1] if found else answer
+    blocks = _FENCE.findall(answer) or [answer]
+    for block in blocks:
+        if _defines(found := textwrap.dedent(block), entry_point):
+            return found
+    return blocks[0]
+
+
+def _defines(code: str, entry_point: str) -> bool:
+    return bool(re.search(rf"^(async[ \t]+)?def[ \t]+{entry_point}\b", code, re.MULTILINE))
 
 
 def build_program(problem: Problem, completion: str, form: Form = "continuation") -> Program:
@@ -45,15 +56,15 @@ def build_program(problem: Problem, completion: str, form: Form = "continuation"
       problem: the problem.
       completion: what the model wrote.
       form: `continuation` of the prompt, to which it is appended as it is; or the `answer` of a
-        chat model, of which the first fenced block counts. Where that defines the function
+        chat model, of which one fenced block counts (`block_of`). Where that defines the function
         itself, it is run in place of the prompt's function, after the imports and helpers that
         stand before it in the prompt; otherwise it is appended to the prompt.
     """
     code = problem.prompt + completion
     if form == "answer":
-        block = first_block(completion)
+        block = block_of(completion, problem.entry_point)
         code = problem.prompt + block
-        if re.search(rf"^(async[ \t]+)?def[ \t]+{problem.entry_point}\b", block, re.MULTILINE):
+        if _defines(block, problem.entry_point):
             code = f"{before_entry_point(problem)}\n{block}"
     return Program(code, problem.test, problem.entry_point, problem.prompt)
 

@@ -187,6 +187,7 @@ def last_number(output: str, *, paper: bool) -> str | None:
     ('1018.00', '-10')
     """
     text = without_commas(output)
+    text = text if paper else text.replace("\u2212", "-")  # the minus of mathematics
     pattern = r"[-+]?\d*\.\d+|\d+" if paper else r"(?<![\d.])[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
     found = re.findall(pattern, text)
     return found[-1] if found else None

@@ -92,7 +92,11 @@ OUTPUTS = [
     ("the answer is (A).", "the answer is (A).", "(A)"),
     (" False.\n\nQ: x\nA: So the answer is True.", "True", "False."),
     ("So the answer is 3.5. Yes", "3", "3.5"),
-    ("So the answer is 3.5", "3", "So the answer is 3.5"),
+    ("So the answer is 3.5", "3", "3.5"),
+    ("So the answer is (A)", "So the answer is (A)", "(A)"),
+    ("So the answer is: (A).", "So the answer is: (A).", "(A)"),
+    ("So the answer is\n(A)\nQ: x", "So the answer is\n(A)\nQ: x", "(A)"),
+    ("The answer is", "The answer is", "The answer is"),
     ("So the answer is no. So the answer is yes.", "no", "no"),
     ("\n\n(B)\n\nQ: more", "(B)", "(B)"),
     ("", "", ""),
@@ -115,6 +119,7 @@ GRADES = [
     ("multistep_arithmetic_two", "12", "-12", True, False),
     ("multistep_arithmetic_two", "-12", "-12", True, True),
     ("multistep_arithmetic_two", "-12.0", "-12", False, True),
+    ("multistep_arithmetic_two", "\u221212", "-12", False, True),
 ]
 
 
@@ -126,6 +131,12 @@ def test_when_an_answer_is_right(task, output, gold, paper, fixed):
         assert graded["correct"] is right
         if task != "snarks":  # both are told, whichever counts
             assert (graded["correct_paper"], graded["correct_fixed"]) == (paper, fixed)
+
+
+def test_a_target_that_is_no_number_is_refused_where_one_must_be(folder):
+    write(folder, "multistep_arithmetic_two", [{"input": "1+1", "target": "two"}])
+    with pytest.raises(DataError, match=r"target is no number - got 'two' at .* example 0"):
+        load(folder)
 
 
 def test_metrics_are_the_mean_of_tasks(folder, tmp_path):

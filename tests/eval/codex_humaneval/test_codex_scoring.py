@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import statistics
+import textwrap
 
 import pytest
 from thorough import THOROUGH
@@ -76,6 +77,16 @@ def test_an_error_is_never_a_zero():
         ("```py\n    return 3", "answer", PROMPT + "    return 3"),
         (
             f"Here:\n```python\n{ALONE}```",
+            "answer",
+            PROMPT[: PROMPT.index("def total")] + "\n" + ALONE,
+        ),
+        (
+            f"```bash\npip install numpy\n```\n```python\n{ALONE}```",
+            "answer",
+            PROMPT[: PROMPT.index("def total")] + "\n" + ALONE,
+        ),
+        (
+            f"1. Code:\n   ```python\n{textwrap.indent(ALONE, '   ')}   ```",
             "answer",
             PROMPT[: PROMPT.index("def total")] + "\n" + ALONE,
         ),
