@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.harness.data import read_text
+from eval.harness.data import OFFICIAL, OWN, Origin, read_text
 from eval.judge.annotators import read_ranking
 from eval.judge.counts import Count
 from tulu_jax.errors import DataError
@@ -59,13 +59,13 @@ class Annotation:
     """Of each reply that was kept and can be read, which output shown was better, 1 to 2."""
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, origin: Origin = OFFICIAL) -> list[dict[str, Any]]:
     """The objects of a file: a JSON list of them, or one a line; gzip too.
 
     Raises:
       DataError: it is missing, damaged or empty, or holds anything else.
     """
-    text = read_text(path)
+    text = read_text(path, origin)
     if text.lstrip()[:1] == "[":
         parts = [(text, str(path))]
     else:
@@ -118,7 +118,8 @@ def read_annotations(path: Path) -> list[Annotation]:
       DataError: see `read_rows`; a field is missing or of another type.
     """
     return [
-        _annotation(row, f"{path} entry {number}") for number, row in enumerate(read_rows(path), 1)
+        _annotation(row, f"{path} entry {number}")
+        for number, row in enumerate(read_rows(path, OWN), 1)
     ]
 
 
@@ -229,7 +230,7 @@ def read_leaderboard(path: Path) -> dict[str, dict[str, str]]:
     Raises:
       DataError: the file is missing or damaged, or has a model twice.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows = csv.DictReader(io.StringIO(read_text(path, OWN), newline=""))
     first = (rows.fieldnames or [""])[0]
     if "win_rate" not in (rows.fieldnames or ()):
         raise DataError(

@@ -31,7 +31,7 @@ from eval.codex_humaneval.scoring import (
 from eval.harness.asks import Generate, Instance
 from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
-from eval.harness.data import read_jsonl, take, write_jsonl
+from eval.harness.data import OWN, read_jsonl, take, write_jsonl
 from eval.harness.quirks import Quirk
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.fields import Check, above, check_fields, least, setting
@@ -247,7 +247,7 @@ def _instructions(options: Options) -> dict[str, str]:
     """HumanEvalPack's instruction of each problem; none without its file."""
     if options.data_file_hep is None:
         return {}
-    rows = read_jsonl(Path(options.data_file_hep), "task_id", "instruction")
+    rows = read_jsonl(Path(options.data_file_hep), "task_id", "instruction", origin=OWN)
     return {row["task_id"].replace("Python", "HumanEval"): row["instruction"] for row in rows}
 
 

@@ -10,17 +10,31 @@ import random
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tulu_jax.errors import DataError
 from tulu_jax.files import kind_of, parse_json, whole_file
 
 DOWNLOAD = "download it again: tulu data download --eval"
+
+
+class Origin(NamedTuple):
+    """What messages call a file, and what to do where it is damaged."""
+
+    what: str
+    do: str
+
+
+OFFICIAL = Origin("benchmark file", DOWNLOAD)
+OWN = Origin("file", "take it anew from where it came, or name another")
+RESULT = Origin(
+    "file of results", "run `tulu eval` again with the same --save_dir: it asks nothing twice"
+)
 GZIP = b"\x1f\x8b"
 POINTER = b"version https://git-lfs"
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, origin: Origin = OFFICIAL) -> str:
     """The text of a file in UTF-8, unpacked if it is gzip.
 
     Raises:
@@ -29,78 +43,78 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError("benchmark file is missing", at=path, do=DOWNLOAD) from None
+        raise DataError(f"{origin.what} is missing", at=path, do=origin.do) from None
     except OSError as error:
         raise DataError(
-            "benchmark file cannot be read", got=error.strerror or error, at=path
+            f"{origin.what} cannot be read", got=error.strerror or error, at=path
         ) from error
     if data.startswith(GZIP):
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
-                "benchmark file is truncated or damaged", got=error, at=path, do=DOWNLOAD
+                f"{origin.what} is truncated or damaged", got=error, at=path, do=origin.do
             ) from error
-    return _as_text(data, path)
+    return _as_text(data, path, origin)
 
 
-def _as_text(data: bytes, path: Path) -> str:
+def _as_text(data: bytes, path: Path, origin: Origin) -> str:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.strip():
-        raise DataError("benchmark file is empty", at=path, do=DOWNLOAD)
+        raise DataError(f"{origin.what} is empty", at=path, do=origin.do)
     if data.startswith(POINTER):
         raise DataError(
-            "benchmark file is a Git LFS pointer, not the file", at=path, do="git lfs pull"
+            f"{origin.what} is a Git LFS pointer, not the file", at=path, do="git lfs pull"
         )
     if data.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-        raise DataError("benchmark file is a web page", got="HTML", at=path, do=DOWNLOAD)
+        raise DataError(f"{origin.what} is a web page", got="HTML", at=path, do=origin.do)
     if (kind := kind_of(data)) is not None:
-        raise DataError("benchmark file is not text", got=kind, at=path, do=DOWNLOAD)
+        raise DataError(f"{origin.what} is not text", got=kind, at=path, do=origin.do)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            "benchmark file is not UTF-8", got=f"byte {data[error.start]:#04x} at {error.start}",
-            at=path, do=DOWNLOAD,
+            f"{origin.what} is not UTF-8", got=f"byte {data[error.start]:#04x} at {error.start}",
+            at=path, do=origin.do,
         ) from error  # fmt: skip
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, origin: Origin = OFFICIAL) -> Any:
     """The value of a JSON file.
 
     Raises:
       DataError: see `read_text`; it is no JSON, as when its end is missing.
     """
-    text = read_text(path)
+    text = read_text(path, origin)
     try:
         return parse_json(text)
     except ValueError as error:
         raise DataError(
-            "benchmark file is no JSON", got=error, at=path, expected="one JSON value", do=DOWNLOAD
+            f"{origin.what} is no JSON", got=error, at=path, expected="one JSON value", do=origin.do
         ) from error
 
 
-def read_jsonl(path: Path, *fields: str) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, *fields: str, origin: Origin = OFFICIAL) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, each with at least these fields; blank lines are none.
 
     Raises:
       DataError: see `read_text`; a line is no JSON object or lacks a field.
     """
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, origin).split("\n"), 1):
         if not line.strip():
             continue
         at = f"{path} line {number}"
         try:
             row = parse_json(line)
         except ValueError as error:
-            raise DataError("line is no JSON", got=error, at=at, do=DOWNLOAD) from error
-        check_fields(row, fields, at)
+            raise DataError("line is no JSON", got=error, at=at, do=origin.do) from error
+        check_fields(row, fields, at, origin.do)
         rows.append(row)
     return rows
 
 
-def check_fields(row: Any, fields: Sequence[str], at: object) -> None:
+def check_fields(row: Any, fields: Sequence[str], at: object, do: str = DOWNLOAD) -> None:
     """Passes for an object that has all of the fields.
 
     Raises:
@@ -113,7 +127,7 @@ def check_fields(row: Any, fields: Sequence[str], at: object) -> None:
             got=sorted(row)[:8] if isinstance(row, dict) else json.dumps(row)[:60],
             at=at,
             expected=", ".join(fields),
-            do=DOWNLOAD,
+            do=do,
         )
 
 
@@ -146,7 +160,7 @@ def list_in(row: Any, field: str, at: object) -> list[Any]:
     return row[field]
 
 
-def read_csv(path: Path, *, columns: int | None) -> list[list[str]]:
+def read_csv(path: Path, *, columns: int | None, origin: Origin = OFFICIAL) -> list[list[str]]:
     """The rows of a CSV file, every field as text; blank lines are none.
 
     Each has so many columns; with None, as many as the first.
@@ -155,7 +169,7 @@ def read_csv(path: Path, *, columns: int | None) -> list[list[str]]:
       DataError: see `read_text`; a row has another number of columns, or a quote is not closed.
     """
     rows = []
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path, origin), newline=""), strict=True)
     try:
         for row in reader:
             if not row:
@@ -164,12 +178,12 @@ def read_csv(path: Path, *, columns: int | None) -> list[list[str]]:
             if len(row) != columns:
                 raise DataError(
                     "row has another number of columns", got=len(row),
-                    at=f"{path} line {reader.line_num}", expected=columns, do=DOWNLOAD,
+                    at=f"{path} line {reader.line_num}", expected=columns, do=origin.do,
                 )  # fmt: skip
             rows.append(row)
     except csv.Error as error:
         raise DataError(
-            "benchmark file is no CSV", got=error, at=f"{path} line {reader.line_num}", do=DOWNLOAD
+            f"{origin.what} is no CSV", got=error, at=f"{path} line {reader.line_num}", do=origin.do
         ) from error
     return rows
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from eval.harness.asks import Answer, Ask, Choose, Generate
 from eval.harness.backends import OnDone
-from eval.harness.data import read_json, read_jsonl, read_text
+from eval.harness.data import OWN, read_json, read_jsonl, read_text
 from tulu_jax.errors import DataError
 from tulu_jax.files import file_sha256, sha256
 
@@ -63,9 +63,9 @@ class ReplayBackend:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a file, by our names of their fields."""
-    if not read_text(path).lstrip().startswith("["):
-        return [_ours(row) for row in read_jsonl(path)]
-    rows = read_json(path)
+    if not read_text(path, OWN).lstrip().startswith("["):
+        return [_ours(row) for row in read_jsonl(path, origin=OWN)]
+    rows = read_json(path, OWN)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(

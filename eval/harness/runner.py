@@ -14,7 +14,7 @@ from eval.harness.backends import Backend, fit
 from eval.harness.benchmark import Benchmark, Row
 from eval.harness.cache import AnswerCache, ask_kept
 from eval.harness.context import Context
-from eval.harness.data import read_jsonl, write_jsonl
+from eval.harness.data import RESULT, read_jsonl, write_jsonl
 from tulu_jax.errors import ConfigError
 from tulu_jax.files import json_or_none, sha256, write_json
 
@@ -202,7 +202,7 @@ def ungraded(path: Path) -> list[Row]:
     Raises:
       DataError: the file is missing or damaged.
     """
-    rows = read_jsonl(path, "id", "gold", "output")
+    rows = read_jsonl(path, "id", "gold", "output", origin=RESULT)
     for row in rows:
         for name in ("correct", "score", "extracted"):
             row.pop(name, None)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.harness.data import read_csv
+from eval.harness import data
 from eval.judge.winrate import share
 from tulu_jax.errors import DataError
 
@@ -174,7 +174,7 @@ def read_weights(path: Path) -> dict[str, Weights]:
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    header, *rows = read_csv(path, columns=None)
+    header, *rows = data.read_csv(path, columns=None, origin=data.OWN)
     return header, rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.harness.data import read_jsonl
+from eval.harness.data import OWN, read_jsonl
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.files import hub_advice, read_json, sha256
 
@@ -30,7 +30,7 @@ def read_verdicts(path: Path) -> dict[str, int]:
       DataError: a damaged file, a line that says neither, or a text with two verdicts.
     """
     found: dict[str, int] = {}
-    for number, row in enumerate(read_jsonl(path, "is_toxic"), 1):
+    for number, row in enumerate(read_jsonl(path, "is_toxic", origin=OWN), 1):
         at, verdict = f"{path} row {number}", row["is_toxic"]
         text, key = row.get("text"), row.get("text_sha256")
         if isinstance(text, str):

@@ -22,7 +22,7 @@ import numpy as np
 from eval.harness.asks import Generate, Instance, Prompt, Weigh
 from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
-from eval.harness.data import read_csv
+from eval.harness.data import DOWNLOAD, read_csv
 from eval.harness.quirks import Quirk
 from eval.harness.statistics import mean, standard_error
 from eval.truthfulqa.presets import PRESETS, Preset
@@ -222,9 +222,12 @@ def _judge(options: Options, name: str) -> str | None:
 
 def _questions(path: Path, count: int | None) -> list[Row]:
     """The questions of the file, or `count` as pandas' `sample(count, random_state=42)` draws."""
-    header, *lines = read_csv(path, columns=len(COLUMNS))
+    header, *lines = read_csv(path, columns=None)
     if header != list(COLUMNS):
-        raise DataError("columns are not TruthfulQA's", got=header, at=path, expected=COLUMNS)
+        raise DataError(
+            "columns are not TruthfulQA's, as first published", got=", ".join(header), at=path,
+            expected=", ".join(COLUMNS), do=DOWNLOAD,
+        )  # fmt: skip
     rows = []
     for index, line in enumerate(lines):
         row = {"index": index, **dict(zip(COLUMNS, line, strict=True))}

@@ -22,7 +22,7 @@ from typing import Any
 from eval.harness.asks import Generate, Instance
 from eval.harness.benchmark import Benchmark, Item, Metrics, Row, by_group
 from eval.harness.context import Context
-from eval.harness.data import read_csv, read_jsonl
+from eval.harness.data import OWN, read_csv, read_jsonl
 from tulu_jax.errors import ConfigError, DataError
 from tulu_jax.fields import check_fields, one_of, setting
 from tulu_jax.files import write_whole
@@ -288,7 +288,9 @@ def _labels(options: Options) -> dict[str, str] | None:
     if options.judge_replay is None:
         return None
     labels: dict[str, str] = {}
-    for number, row in enumerate(read_jsonl(Path(options.judge_replay), "id", "label"), 1):
+    for number, row in enumerate(
+        read_jsonl(Path(options.judge_replay), "id", "label", origin=OWN), 1
+    ):
         at = f"{options.judge_replay} row {number}"
         name, label = str(row["id"]).removeprefix("v2-"), _label(row["label"])
         if label is None:

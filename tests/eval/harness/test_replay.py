@@ -70,7 +70,10 @@ def test_files_of_the_alpaca_eval_package_are_answers(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"instruction": "a", "output": "b"}', "benchmark file is no JSON"),
+        (
+            '[{"instruction": "a", "output": "b"}',
+            "^file is no JSON .* take it anew from where it came",
+        ),
         ('[{"instruction": "a", "output": "b"}, 3]', "replayed entry is no object - got 3 at .* 2"),
         ('[{"instruction": "a"}]', "replayed line has no output .* row 1"),
         ('[{"instruction": 3, "output": "b"}]', "replayed line has no prompt"),
@@ -98,7 +101,7 @@ def test_another_file_has_another_fingerprint(tmp_path):
         ('{"prompt": "a", "output": null}', "replayed line has no output"),
         ('{"output": "a"}', r"replayed line has no prompt .* expected prompt \(text\), or"),
         ('{"prompt": ["a"], "output": "a"}', "replayed line has no prompt"),
-        ('{"prompt": "a", "output"', "line is no JSON .* line 2"),
+        ('{"prompt": "a", "output"', "line is no JSON .* line 2 - take it anew from where it came"),
         ('["a"]', "line is no JSON object .* line 2"),
     ],
 )
@@ -110,7 +113,7 @@ def test_a_damaged_line_is_told(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"benchmark file is missing - at .*none"):
+    with pytest.raises(DataError, match=r"^file is missing - at .*none - take it anew from where"):
         ReplayBackend(tmp_path / "none")
 
 

@@ -221,8 +221,11 @@ def test_choices_are_graded_again_too(tmp_path):
     ("text", "message"),
     [
         ('{"id": "a", "gold": 1}', "object lacks a field .* expected id, gold, output"),
-        ('{"id": "a", "gold": 1, "output', "line is no JSON"),
-        ("", "benchmark file is empty"),
+        (
+            '{"id": "a", "gold": 1, "output',
+            "line is no JSON .* run `tulu eval` again with the same",
+        ),
+        ("", "file of results is empty .* run `tulu eval` again with the same"),
     ],
 )
 def test_damaged_predictions_are_told(tmp_path, text, message):

@@ -175,6 +175,10 @@ def test_damaged_data_and_wrong_settings_are_told(folder):
     write(folder, [["A", "Law", "Why?", "", "So", "No", ""]])
     with pytest.raises(DataError, match=r"question lacks its answers .* row 2"):
         load(folder)
+    newer = [*COLUMNS[:4], "Best Incorrect Answer", *COLUMNS[4:]]
+    write(folder, [[*row[:4], "x", *row[4:]] for row in ROWS], header=newer)
+    with pytest.raises(DataError, match="columns are not TruthfulQA's, as first published - got"):
+        load(folder)
     write(folder, ROWS, header=COLUMNS[::-1])
     with pytest.raises(DataError, match="columns are not TruthfulQA's"):
         load(folder)
