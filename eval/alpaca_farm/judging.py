@@ -169,6 +169,8 @@ def _fields(pair: Pair, verdict: Verdict, unique: Row) -> Row:
         row |= {"replies": list(verdict.replies), "judge_tokens": list(verdict.tokens)}
     if verdict.replies or verdict.first:
         row["first"] = [list(first) for first in verdict.first]
+    if verdict.answered_by:
+        row["judged_by"] = list(verdict.answered_by)
     return row
 
 
@@ -293,8 +295,9 @@ def scored(rows: Sequence[Row]) -> list[Row]:
 
 
 def price_of_row(row: Row, options: Any) -> float | None:
-    """Dollars of a row's judgement; None where nobody was paid, or the price is not known."""
+    """Dollars of a row's judgement; None where nobody was paid, or price or tokens are unknown."""
     cost = price(dataclasses.replace(options, max_cost=None))
     if cost is None or "judge_tokens" not in row:
         return None
-    return cost.of(*row["judge_tokens"])
+    told = row["judge_tokens"][0] > 0 or all(reply is None for reply in row["replies"])
+    return cost.of(*row["judge_tokens"]) if told else None

@@ -72,9 +72,9 @@ def metrics(rows: Sequence[Row], context: Context) -> Metrics:
         for name, members in by_group(rows).items()
         if name
     }
-    paid = [judging.price_of_row(row, options) for row in rows]
-    if any(one is not None for one in paid):
-        found["judge_cost"] = sum(one or 0.0 for one in paid)
+    paid = [judging.price_of_row(row, options) for row in rows if "judge_tokens" in row]
+    if paid and None not in paid:
+        found["judge_cost"] = math.fsum(one for one in paid if one is not None)
     return found
 
 

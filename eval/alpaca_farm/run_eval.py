@@ -20,6 +20,7 @@ from eval.alpaca_farm.files import Output, read_outputs
 from eval.harness.asks import Generate, Instance
 from eval.harness.benchmark import Benchmark, Headline, Item, Metrics, Row
 from eval.harness.context import Context
+from eval.harness.guards import other_names
 from eval.harness.quirks import Quirk
 from eval.judge.annotators import ANNOTATORS
 from tulu_jax.errors import ConfigError, DataError
@@ -181,7 +182,8 @@ class AlpacaEval(Benchmark):
 
     def remarks(self, rows: Sequence[Row], metrics: Metrics, context: Context) -> list[str]:
         """See `Benchmark`: outputs and verdicts that do not mean what they seem to."""
-        return results.remarks(metrics, context)
+        names = [name for row in rows for name in row.get("judged_by", ())]
+        return results.remarks(metrics, context) + other_names(names, "verdicts")
 
     def write(self, rows: Sequence[Row], metrics: Metrics, folder: Path, context: Context) -> None:
         """The package's files, the reference's, and the plot of preference by unique tokens."""

@@ -116,6 +116,8 @@ class Answer:
     error: str | None = None
     refused: bool = False
     """Whether the error is that it would not answer, and asking again would change nothing."""
+    answered_by: str | None = None
+    """The model that an endpoint says it was, where that is another name than was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields that say something."""

@@ -245,6 +245,8 @@ class EndpointBackend:
             return Answer(error=f"endpoint refuses: {words}", refused=code in FILTERED)
         found = _read(reply, self._api, ask.words if isinstance(ask, Choose) else ())
         found = ask.cut(found) if isinstance(ask, Generate) else found
+        if found.answered_by == self._model:
+            found = dataclasses.replace(found, answered_by=None)
         return dataclasses.replace(found, error=found.error and self._secret(found.error))
 
     def _secret(self, text: str) -> str:
@@ -316,6 +318,7 @@ def _read(reply: requests.Response, api: str, words: Sequence[str] = ()) -> Answ
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
             _likely(choice, words),
+            answered_by=_name(fields.get("model")),
         )
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Passing(f"reply is not what it should be: {type(error).__name__}: {error}") from error
@@ -330,6 +333,11 @@ def _likely(choice: dict[str, Any], words: Sequence[str]) -> tuple[float, ...] |
     if not any(word in top for word in words):
         return None
     return tuple(top.get(word, NEVER) for word in words)
+
+
+def _name(value: Any) -> str | None:
+    """The model's name as an endpoint tells it; None where it does not."""
+    return value[:200] if isinstance(value, str) and value else None
 
 
 def _count(value: Any) -> int | None:

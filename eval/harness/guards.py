@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,16 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
         notes.append(f"no answer was found in {len(lost)} of {n} outputs")
     if reasons and reasons.get("length", 0) > n / 2:
         notes.append(f"{reasons['length']} of {n} outputs did not end by themselves")
+    notes += other_names(row.get("answered_by") for row in rows)
     notes += _alike(outputs)
     return counts, notes
+
+
+def other_names(names: Iterable[str | None], who: str = "answers") -> list[str]:
+    """A note of the models that an endpoint says it asked, where it calls them otherwise."""
+    found = Counter(name for name in names if name)
+    told = ", ".join(f"{name!r} ({count})" for name, count in found.most_common(3))
+    return [f"the endpoint says that {who} are by another model than asked: {told}"] * bool(found)
 
 
 def _why(errors: dict[str, str]) -> str:

@@ -112,6 +112,7 @@ class Metered:
         self.fingerprint, self.can = backend.fingerprint, backend.can
         self.spent = 0.0
         """Dollars so far, by the endpoint's own counts; replies that were lost are not in it."""
+        self._guessed = False
 
     def answer(self, asks: Sequence[Ask], on_done: OnDone) -> None:
         """See `Backend`.
@@ -129,8 +130,7 @@ class Metered:
             nonlocal done, stopped
             on_done(index, answer)
             done += 1
-            if self._price is not None:
-                self.spent += self._price.of(answer.prompt_tokens or 0, answer.output_tokens or 0)
+            self._count(asks[index], answer)
             if done == len(asks) or done % max(1, len(asks) // LINES) == 0:
                 self._say(f"judged {done:,} of {len(asks):,}{self._so_far()}")
             if self._most is not None and self.spent > self._most and not stopped:
@@ -143,8 +143,19 @@ class Metered:
 
         self._backend.answer(asks, count)
 
+    def _count(self, ask: Ask, answer: Answer) -> None:
+        """Adds what a reply cost; what it may have cost at most where nobody tells its tokens."""
+        if self._price is None or answer.error is not None:
+            return
+        if answer.prompt_tokens is None or answer.output_tokens is None:
+            self.spent += estimate([ask], self._price)
+            self._guessed = True
+        else:
+            self.spent += self._price.of(answer.prompt_tokens, answer.output_tokens)
+
     def _so_far(self) -> str:
-        return "" if self._price is None else f", ${self.spent:.2f} so far"
+        about = " at most, about: the endpoint does not tell tokens" if self._guessed else ""
+        return "" if self._price is None else f", ${self.spent:.2f} so far{about}"
 
     def _check(self, asks: Sequence[Ask]) -> None:
         if self._price is None:

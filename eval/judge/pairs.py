@@ -45,6 +45,8 @@ class Verdict:
     tokens: tuple[int, int] = (0, 0)
     """Of prompts and replies, this pair's share."""
     error: str | None = None
+    answered_by: tuple[str, ...] = ()
+    """Names of models that the judge's endpoint gave, other than was asked for."""
 
 
 WORST_FIRST = ("failed", "too_long", "refused", "unread", "judged")
@@ -127,7 +129,8 @@ def judge_pairs(
 
 def _verdict(shown: _Shown, answer: Answer, choice: float | None, sharing: int) -> Verdict:
     tokens = (answer.prompt_tokens or 0) // sharing, (answer.output_tokens or 0) // sharing
-    said = Verdict("judged", None, (), (answer.output,), tokens)
+    names = () if answer.answered_by is None else (answer.answered_by,)
+    said = Verdict("judged", None, (), (answer.output,), tokens, answered_by=names)
     if choice is not None:
         who = "model" if shown.model_first else "reference"
         preference = 3 - choice if shown.model_first else choice
@@ -160,6 +163,7 @@ def _together(orders: Sequence[Verdict]) -> Verdict:
         tuple(reply for one in orders for reply in one.replies),
         (sum(one.tokens[0] for one in orders), sum(one.tokens[1] for one in orders)),
         next((one.error for one in orders if one.error is not None), None),
+        tuple(name for one in orders for name in one.answered_by),
     )
 
 

@@ -85,6 +85,23 @@ def test_every_failure_is_counted_and_nothing_is_lost(folder, judge, monkeypatch
     assert (metrics["n_total"], metrics["n_refused"], metrics["n_unread"]) == (19, 2, 3)
 
 
+def test_a_judge_of_another_name_that_tells_no_tokens(folder, judge):
+    """Its cost is not known then; it was $0.00."""
+
+    def unnamed(handler, prompt, chat):
+        said = reply(RANKS.format(1, 2), chat)
+        del said["usage"]
+        send(handler, 200, {**said, "model": "gpt-4o-mini"})
+
+    judge.good = unnamed
+    assert run(folder, judge) == 0
+    metrics, told, rows = result(folder / "out")
+    assert metrics["n_total"] == COUNT and "judge_cost" not in metrics
+    (note,) = [line for line in told["warnings"] if "by another model" in line]
+    assert note.endswith(f"verdicts are by another model than asked: 'gpt-4o-mini' ({COUNT})")
+    assert rows[0]["judged_by"] == ["gpt-4o-mini"]
+
+
 def test_as_the_package_reads_them_contradictions_count(folder, judge):
     judge.faults = {"Instruction 10": [text_reply(RANKS.format(1, 1))]}
     run(folder, judge, "--quirk", "alpaca_contradictions=paper")

@@ -10,6 +10,7 @@ import pytest
 from eval.harness import endpoint
 from eval.harness.asks import Answer, Choose, Generate, Prompt
 from eval.harness.endpoint import KEY, EndpointBackend, address
+from eval.harness.guards import look_at_answers
 from tests.eval.asking import read_jsonl, result, write_jsonl
 from tests.eval.harness.endpoint_server import (
     Server,
@@ -281,6 +282,19 @@ def test_without_a_key_nothing_is_sent_as_one(server, monkeypatch):
     monkeypatch.delenv(KEY)
     answers(EndpointBackend("m", base_url=server.url), [Generate(Prompt("a"), 5)])
     assert "Authorization" not in server.seen[0][2]
+
+
+def test_another_model_than_was_asked_is_told(ask, server):
+    """A name that stands for the newest of a family may be another model tomorrow."""
+    whole = {"message": {"content": "x"}, "text": "x", "finish_reason": "stop"}
+    names = ["m", "m-2023", None, 7]
+    server.faults["one"] = [body({"choices": [whole], "model": name}) for name in names]
+    found, _ = ask(*["one"] * 4)
+    assert [one.answered_by for one in found] == [None, "m-2023", None, None]
+    rows = [{"id": str(n), **one.to_json()} for n, one in enumerate(found)]
+    assert look_at_answers(rows)[1] == [
+        "the endpoint says that answers are by another model than asked: 'm-2023' (1)"
+    ]
 
 
 def test_requests_are_side_by_side_and_answers_in_their_places(server):

@@ -61,6 +61,16 @@ def test_it_is_told_before_and_meanwhile():
     assert len(said) == 11
 
 
+def test_an_endpoint_that_tells_no_tokens_is_taken_to_be_dear(monkeypatch):
+    """Else nothing is ever spent, and --max_cost stops nothing."""
+    quiet = lambda self, asks, on_done: [on_done(i, Answer("x")) for i in range(len(asks))]  # noqa: E731
+    monkeypatch.setattr(Fake, "answer", quiet)
+    _, meter, said, ask, _ = metered(price=Price(0, 10_000))
+    ask()
+    assert meter.spent == pytest.approx(40 * 10 * 10_000 / 1e6)
+    assert said[-1].endswith("$4.00 so far at most, about: the endpoint does not tell tokens")
+
+
 def test_without_a_price_it_is_counted_all_the_same():
     _, meter, said, ask, _ = metered(price=None)
     ask()
