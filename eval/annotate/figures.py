@@ -99,11 +99,14 @@ Group = list[Annotation]
 
 
 def latest(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Of each evaluator the last answer about each instance, in order of time."""
+    """Of each evaluator the last answer about each instance, in order of time.
+
+    Of two of one time, as in sheets that have whole seconds or minutes, the later row is the last.
+    """
     kept: dict[tuple[frozenset[str], str, str], Annotation] = {}
     for one in annotations:
         key = (one.pair, one.instance_id, one.evaluator)
-        if key not in kept or one.time > kept[key].time:
+        if key not in kept or one.time >= kept[key].time:
             kept[key] = one
     return sorted(kept.values(), key=lambda one: one.time)
 

@@ -82,6 +82,13 @@ def read_sheet(path: Path) -> tuple[list[Annotation], int]:
         raise DataError(
             f"sheet is no {suffix}", got=kind or error, at=path, do="take it anew from its source"
         ) from error
+    heads = {name for _, row in rows for name in row if isinstance(name, str)}
+    lacking = [name for name in _MUST if name not in heads]
+    if rows and lacking:
+        raise DataError(
+            "sheet lacks columns", got=", ".join(sorted(heads))[:200], at=path,
+            expected=", ".join(_MUST), do="name its columns so; CSV is separated by commas",
+        )  # fmt: skip
     filled = [(number, row) for number, row in rows if not _is_blank(row)]
     found = [_annotation(row, f"{path.name}, row {number}") for number, row in filled]
     return found, len(rows) - len(filled)
@@ -146,6 +153,8 @@ def _annotation(row: dict[str, Any], at: str) -> Annotation:
         raise DataError("row lacks an answer", got=f"nothing in {absent[0]}", at=at,
                         expected=f"columns {', '.join(COLUMNS)}")  # fmt: skip
     text = {name: _text(row.get(name)) for name in COLUMNS}
+    # A name with a blank at its end, as hands type it, is no other person or model.
+    text |= {name: text[name].strip(" \u00a0") for name in _MUST}
     check_models(text["model_a"], text["model_b"], at)
     yes_a, yes_b = (
         _one_of(text[f"completion_{side}_is_acceptable"], ACCEPTABLE, "acceptability", at) == "yes"

@@ -195,11 +195,14 @@ def _add_answer(connection: Connection, place: Row[Any], row: Row[Any], one: Ann
     if shown != one.models:
         acceptable = acceptable[::-1]
         preference = PREFERENCES[-1 - PREFERENCES.index(preference)]
-    key = f"import:{one.id}:{one.time}"[:80]
+    labels = "".join("ny"[yes] for yes in acceptable)
+    key = f"import:{one.id}:{one.time}:{preference}:{labels}"[:80]
     same = sa.select(answers.c.id).where(
         answers.c.assignment_id == place.id,
         sa.func.abs(answers.c.created - one.time) < SAME_SECONDS,
         answers.c.preference == preference,
+        answers.c.acceptable_a == acceptable[0],
+        answers.c.acceptable_b == acceptable[1],
     )
     if connection.execute(same).first() is not None:
         return False

@@ -21,6 +21,13 @@ def test_docstring_examples():
     assert doctest.testmod(figures).failed == 0
 
 
+def test_of_two_answers_at_one_time_the_later_row_counts():
+    """Sheets of whole minutes: who corrects an answer at once was counted with the first one."""
+    twice = [said("x", "ann", "a-is-better", time=5.0), said("x", "ann", "tie", time=5.0)]
+    assert latest(twice) == twice[1:] and latest(twice[::-1]) == twice[:1]
+    assert compute(twice).pairs[0].wins["tie"].value == 1 and compute(twice).repeated == 1
+
+
 @pytest.fixture(scope="module")
 def released(shared):
     path = shared / "eval_data" / "human_eval" / "eval_annotations_tulu_1.xlsx"

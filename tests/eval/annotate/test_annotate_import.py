@@ -50,3 +50,19 @@ def test_the_released_sheet_through_a_study(shared, tmp_path):
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.instances)) == 996
     assert compute(read_annotations(database)).as_json() == compute(found).as_json()
     database.close()
+
+
+def test_a_row_that_corrects_another_of_its_time_comes_in_too(study, tmp_path):
+    """Only its labels of acceptability differ: it was taken for the one that was there."""
+    with study.read() as connection:
+        bob = accounts.find_user(connection, "bob")
+    answers.next_position(study, bob.id)
+    answers.submit(study, bob.id, 1, "k", YES)
+    (first,) = read_annotations(study)
+    changed = dataclasses.replace(first, acceptable=(False, False))
+    other = studies.make(tmp_path / "other.db", studies.instances(1))
+    assert add_annotations(other, [first, changed]) == (2, 0)
+    assert add_annotations(other, [first, changed]) == (0, 2)
+    (counted,) = settled(other)
+    assert counted.acceptable == (False, False)
+    other.close()

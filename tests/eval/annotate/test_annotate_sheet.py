@@ -133,3 +133,25 @@ def test_an_empty_sheet_has_the_columns():
     stream = io.BytesIO()
     write_rows([], "csv", stream)
     assert stream.getvalue().decode() == ",".join(COLUMNS) + "\r\n"
+
+
+def test_a_sheet_without_the_columns_is_told(tmp_path):
+    """One separated by semicolons, as spreadsheets of some countries write, had no answers yet."""
+    stream = io.BytesIO()
+    write_rows([row_of(annotation("p"))], "csv", stream)
+    path = tmp_path / "a.csv"
+    path.write_bytes(stream.getvalue().replace(b",", b";"))
+    with pytest.raises(DataError, match=r"sheet lacks columns - got id;instance_index.* by commas"):
+        read_sheet(path)
+    row = row_of(annotation("p"))
+    row["rater"] = row.pop("evaluator")
+    with pytest.raises(
+        DataError, match=r"sheet lacks columns - got .*rater.* expected .*evaluator"
+    ):
+        read_sheet(written(tmp_path, [row]))
+
+
+def test_a_name_with_a_blank_at_its_end_is_the_same_person(tmp_path):
+    row = {**row_of(annotation("p")), "evaluator": "eve ", "model_a": " m", "preference": "tie "}
+    (found,), _ = read_sheet(written(tmp_path, [row]))
+    assert (found.evaluator, found.models, found.preference) == ("eve", ("m", "n"), "tie")
