@@ -11,6 +11,7 @@ from typing import Any
 from eval.harness.asks import Choose, Generate, Instance, Weigh
 from eval.harness.benchmark import Benchmark, Row
 from eval.harness.context import Context
+from tulu_jax.chat.messages import has_chat_markers
 from tulu_jax.errors import GuardError
 
 FEW = 4
@@ -170,6 +171,13 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
         notes.append(f"no answer was found in {len(lost)} of {n} outputs")
     if reasons and reasons.get("length", 0) > n / 2:
         notes.append(f"{reasons['length']} of {n} outputs did not end by themselves")
+    turns = [text for text in outputs if has_chat_markers(text)]
+    if turns:
+        notes.append(
+            f"{len(turns)} of {n} outputs have the markers of a chat format in them: a model that "
+            "does not end its answer, or is asked in another format than its own; turns that it "
+            "made up are graded too"
+        )
     notes += other_names(row.get("answered_by") for row in rows)
     notes += _alike(outputs)
     return counts, notes

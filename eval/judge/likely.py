@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 from eval.harness.asks import Answer, Choose, Prompt
@@ -30,8 +31,8 @@ class YesJudge:
         self._backend, self._cache = backend, cache
         self._encode, self._choices = encode, () if yes is None else (yes,)
 
-    def __call__(self, prompts: Sequence[str]) -> list[float]:
-        """The probability after each prompt, in order.
+    def __call__(self, prompts: Sequence[str]) -> list[float | None]:
+        """The probability after each prompt, in order; None where the judge said something else.
 
         Raises:
           DataError: the judge did not answer.
@@ -47,12 +48,16 @@ class YesJudge:
         return [probability(answer) for answer in answers]
 
 
-def probability(answer: Answer) -> float:
-    """The probability of " yes" in a judge's answer; of one in words, 1 where it is yes.
+def probability(answer: Answer) -> float | None:
+    """The probability of " yes" in a judge's answer; of one in words 1 where it is yes, 0 where no.
 
-    >>> probability(Answer(output=" Yes")), probability(Answer(output="no"))
+    None where it is neither: that says nothing, which is not a no.
+
+    >>> probability(Answer(output=" Yes.")), probability(Answer(output="no"))
     (1.0, 0.0)
+    >>> probability(Answer(output="I cannot say"))
     """
     if answer.logprobs is not None:
         return math.exp(answer.logprobs[0])
-    return float((answer.output or "").strip().lower().startswith("yes"))
+    said = re.match(r"[\W_]*(yes|no)\b", answer.output or "", re.IGNORECASE)
+    return None if said is None else float(said[1].lower() == "yes")

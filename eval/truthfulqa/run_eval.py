@@ -159,7 +159,9 @@ class TruthfulQa(Benchmark):
                 for place in answers
             ]
             for place, score in zip(answers, context.extras["judge"](model, prompts), strict=True):
-                graded[place] |= {column: score, f"{column} acc": int(score >= 0.5)}
+                graded[place][column] = score
+                if score is not None:
+                    graded[place][f"{column} acc"] = int(score >= 0.5)
         for place in answers:
             names = [f"{column} acc" for column, _ in JUDGES.values()]
             if all(name in graded[place] for name in names):
@@ -175,6 +177,17 @@ class TruthfulQa(Benchmark):
         names = ("MC1", "MC2", "MC3", "GPT-judge acc", "GPT-info acc", self.metric)
         found = {name: [row[name] for row in rows if name in row] for name in names}
         return {name: _mean(values) for name, values in found.items() if values}
+
+    def remarks(self, rows: Sequence[Row], metrics: Metrics, context: Context) -> list[str]:
+        """See `Benchmark`: answers of which a judge said neither yes nor no."""
+        columns = [column for column, _ in JUDGES.values()]
+        found = {name: [row[name] for row in rows if name in row] for name in columns}
+        return [
+            f"{scores.count(None)} of {len(scores)} answers of {name} are neither yes nor no: they "
+            "are in no metric"
+            for name, scores in found.items()
+            if None in scores
+        ]
 
     def headline(self, rows: Sequence[Row], context: Context) -> Headline:
         """True and informative answers; MC2 where nobody judged."""

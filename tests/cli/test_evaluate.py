@@ -159,6 +159,17 @@ def test_settings_of_a_task_can_be_changed(tulu, data, answers, tmp_path):
     assert status == 0 and out.count("Question: ") == 2
 
 
+def test_an_option_of_a_benchmark_that_is_not_asked_is_refused(tulu, data, answers):
+    """It did nothing, and nobody said so."""
+    flags = ["gsm_chat", "--data_dir", data, "--option", "mmlu.ntrain=1"]
+    for words in ([*flags, "--replay", answers], ["show", *flags]):
+        status, _, said = tulu(*words)
+        assert status == 2 and (
+            "option is of a benchmark that is not asked - got 'mmlu.ntrain=1' at --option - "
+            "expected gsm.NAME=VALUE - leave it out, or name a task of mmlu"
+        ) in " ".join(said.split())
+
+
 def test_several_tasks_share_what_was_kept(tulu, gsm, data, answers, tmp_path):
     gsm()
     kept = (tmp_path / "out" / "answers.jsonl").read_text()
@@ -177,7 +188,8 @@ def test_score_grades_again(gsm, tulu, tmp_path):
     gsm()
     folder = tmp_path / "out" / "gsm_chat"
     before, run, rows = result(folder)
-    assert tulu("score", tmp_path / "out")[0] == 1  # one still failed
+    status, _, said = tulu("score", tmp_path / "out")
+    assert status == 1 and "note gsm_chat: 1 of 6 instances failed" in " ".join(said.split())
     after, again, graded = result(folder)
     assert after == before and graded == rows and again.pop("scored_again")
     assert again == run
@@ -234,7 +246,7 @@ WHO = ("--replay", "answers.jsonl")
         (("gsm_cot", "--quirk", "gsm=paper", *WHO), "unknown quirk - got 'gsm' at --quirk"),
         (("gsm_cot", "--quirk", "gsm_numbers", *WHO), "unknown behaviour of a quirk"),
         (("gsm_chat", "--ids", "99", "--no_chat_format", *WHO), "no such instance - got ['99']"),
-        (("gsm_chat", "--replay", "none"), "benchmark file is missing - at"),
+        (("gsm_chat", "--replay", "none"), "file is missing - at"),
         (("codex_eval_temp_0.1", *WHO), "--allow_code_execution"),
         (("mmlu_0shot", *WHO), "tulu data download --eval"),
         (

@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tulu_jax.cli.engine import add_device_arguments
@@ -339,6 +339,24 @@ def override_options(options: Any, benchmark: str, texts: Sequence[str]) -> Any:
         if name == benchmark:
             values[field] = _value(hints[field], value, f"--option {place}")
     return dataclasses.replace(options, **values)
+
+
+def check_options_used(texts: Sequence[str], benchmarks: Collection[str]) -> None:
+    """Passes where each `--option` is of one of these benchmarks.
+
+    Raises:
+      ConfigError: it is of another, and would do nothing; or of none.
+    """
+    from eval.harness.registry import find_benchmark
+
+    for text in texts:
+        name = find_benchmark(text.partition("=")[0].partition(".")[0]).name
+        if name not in benchmarks:
+            raise ConfigError(
+                "option is of a benchmark that is not asked", got=repr(text), at="--option",
+                expected=" or ".join(f"{one}.NAME=VALUE" for one in dict.fromkeys(benchmarks)),
+                do=f"leave it out, or name a task of {name}: tulu eval list",
+            )  # fmt: skip
 
 
 def _value(hint: Any, text: str, at: str) -> Any:

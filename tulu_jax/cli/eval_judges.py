@@ -30,8 +30,8 @@ class Judges:
         self._answerers: dict[tuple[Any, ...], Answerer] = {}
         self._yes: dict[str, Any] = {}
 
-    def __call__(self, name: str, prompts: list[str]) -> list[float]:
-        """How likely " yes" is after each prompt.
+    def __call__(self, name: str, prompts: list[str]) -> list[float | None]:
+        """How likely " yes" is after each prompt; None where the judge said something else.
 
         The name is a folder's, a file's of answers, or else that of a model of the run's endpoint.
         """

@@ -24,14 +24,18 @@ JUDGED = "judged.jsonl"
 
 def score(args: argparse.Namespace) -> int:
     """Grades result folders, or all in a folder of them; the exit status."""
-    from tulu_jax.cli.eval_run import print_table
+    from tulu_jax.cli.eval_run import print_table, say
+    from tulu_jax.console import plain_console
 
+    console = plain_console(stderr=True, soft_wrap=True)
     results = []
     for folder in args.folders:
         found = sorted(path.parent for path in folder.glob("**/run.json"))
         if not found:
             raise ConfigError("no results", at=folder, expected="a folder with run.json in it")
-        results += [_score_one(args, one) for one in found]
+        for one in found:
+            results.append(_score_one(args, one))
+            say(console, results[-1].run["warnings"], results[-1].run["task"])
     print_table(results)
     return int(any(result.failures for result in results))
 

@@ -90,7 +90,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
 
 def _evaluate(words: Sequence[str]) -> int:
     from eval.harness.registry import QUICK, QUICK_LIMIT, find_task, suites
-    from tulu_jax.cli.eval_flags import check_run_flags, override_options
+    from tulu_jax.cli.eval_flags import check_options_used, check_run_flags, override_options
     from tulu_jax.cli.eval_run import Wanted, evaluate
 
     args = evaluate_parser().parse_args(words)
@@ -101,6 +101,7 @@ def _evaluate(words: Sequence[str]) -> int:
                           do="see tulu eval list")  # fmt: skip
     if args.suite == QUICK and args.limit is None:
         args.limit = QUICK_LIMIT
+    check_options_used(args.option, [find_task(name).benchmark.name for name in names])
     wanted = []
     for name in names:
         benchmark, options = find_task(name)
@@ -190,11 +191,12 @@ def show_parser() -> argparse.ArgumentParser:
 
 def _show(words: Sequence[str]) -> int:
     from eval.harness.registry import find_task
-    from tulu_jax.cli.eval_flags import override_options
+    from tulu_jax.cli.eval_flags import check_options_used, override_options
     from tulu_jax.cli.eval_run import show
 
     args = show_parser().parse_args(words)
     benchmark, options = find_task(args.task)
+    check_options_used(args.option, [benchmark.name])
     options = override_options(options, benchmark.name, args.option)
     return show(args, args.task, benchmark, options, args.data_dir / benchmark.data)
 

@@ -134,6 +134,13 @@ def test_answers_are_counted_and_what_is_odd_is_told():
     assert counts["capped"] == ["10"] and [note.split()[0] for note in notes] == ["1", "1", "1"]
 
 
+def test_turns_that_a_model_makes_up_are_told():
+    """The last number of GSM8K's answer is then one of a question that nobody asked."""
+    ends = "It is 4.\n<|user|>\nWhat is 5+5?\n<|assistant|>\n10"
+    _, (note,) = guards.look_at_answers([row(0), row(1), row(2, output=ends)])
+    assert note.startswith("1 of 3 outputs have the markers of a chat format in them: a model that")
+
+
 def test_failures_are_told_with_their_commonest_cause():
     rows = [row(0), *(row(i, error="gone" if i < 3 else "late", output=None) for i in (1, 2, 3))]
     _, (note,) = guards.look_at_answers(rows)

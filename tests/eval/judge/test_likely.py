@@ -54,7 +54,19 @@ def test_a_judge_that_fails_is_an_error_and_what_it_said_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("output", "value"), [(" yes", 1.0), ("Yes.", 1.0), ("no", 0.0), ("", 0.0), (None, 0.0)]
+    ("output", "value"),
+    [
+        (" yes", 1.0),
+        ("Yes.", 1.0),
+        ("**yes**", 1.0),
+        ("no", 0.0),
+        ("No, it", 0.0),
+        ("", None),
+        (None, None),
+        ("True", None),
+        ("I cannot say yes", None),
+        ("Nobody", None),
+    ],
 )
 def test_an_answer_in_words(output, value):
     assert probability(Answer(output=output)) == value

@@ -132,6 +132,26 @@ def test_both_judges_must_agree(folder):
     assert not any("score" in row for row in found.rows)
 
 
+def test_a_judge_that_says_neither_yes_nor_no_says_nothing(folder):
+    """It was taken for a no, so a judge that chats made every answer false."""
+    rows = [
+        {"id": f"{n}/answer", "kind": "answer", "Question": "Why?", "output": "So.", "gold": "So."}
+        for n in range(3)
+    ]
+    options = Options(gpt_judge_model_name="t", gpt_info_model_name="i")
+    judge = {"t": [1.0, None, 0.0], "i": [1.0, 1.0, 1.0]}
+    setting = context(
+        TruthfulQa(), folder, options, extras={"judge": lambda model, _: judge[model]}
+    )
+    found = grade("t", TruthfulQa(), setting, rows)
+    assert found.metrics["GPT-judge acc"] == found.metrics["GPT-judge-info acc"] == 0.5
+    assert (found.metrics["GPT-info acc"], found.run["n"]) == (1.0, 2)
+    assert "correct" not in found.rows[1] and found.rows[1]["GPT-judge"] is None
+    assert found.run["warnings"] == [
+        "1 of 3 answers of GPT-judge are neither yes nor no: they are in no metric"
+    ]
+
+
 def test_without_a_judge_multiple_choice_is_what_counts(folder, tmp_path):
     rows = rows_of(folder, {"Who may vote?": "Adults", "Is it so?": ""})
     lines = [
