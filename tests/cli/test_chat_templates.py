@@ -136,6 +136,43 @@ def test_another_template_than_the_models_is_said_aloud(tuned, folder, capsys):
     assert "though" not in capsys.readouterr().err
 
 
+def test_the_template_of_another_tokenizer_is_said_aloud(instruct, tmp_path, capsys):
+    """It was not: a model of Llama 3's format answered in Tülu's as if that were its own."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).write_bytes((instruct / "model" / name).read_bytes())
+    assert (
+        main(["import", "--hf", str(instruct / "model"), "--model_dir", str(tmp_path / "r")]) == 0
+    )
+    for folder in (instruct / "model", tmp_path / "r"):
+        ask = ["generate", "--model", str(folder), "--prompt", "2+2?", "--max_new_tokens", "2"]
+        capsys.readouterr()
+        assert main([*ask, "--tokenizer", str(bare)]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert "Chat template: tulu, though the model's own is llama3: leave --tokenizer" in said
+        assert "not the model's own: token" not in said
+        assert main([*ask, "--tokenizer", str(instruct / "model")]) == 0
+        assert "though" not in capsys.readouterr().err
+
+
+def test_another_vocabulary_is_said_aloud(instruct, tmp_path, capsys):
+    """Answers in the wrong tokens are no error anywhere."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in (instruct / "model").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    definition = json.loads((other / "tokenizer.json").read_text())
+    vocab = definition["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (other / "tokenizer.json").write_text(json.dumps(definition))
+    ask = ["generate", "--model", str(instruct / "model"), "--prompt", "2+2?"]
+    assert main([*ask, "--max_new_tokens", "2", "--tokenizer", str(other)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    first = min(vocab["a"], vocab["b"])
+    assert f"Tokenizer: not the model's own: token {first} is " in said
+
+
 def test_run_folder_and_export_give_the_same_answer(tuned, capsys):
     said = []
     for folder in ("run", "out"):

@@ -3,15 +3,19 @@
 import csv
 import io
 import json
+import shutil
 
 import pytest
 
 from eval.harness.asks import Choose, Generate, Prompt, Weigh
 from eval.harness.backends import EngineBackend, find, fit, stream_of
 from eval.truthfulqa.run_eval import COLUMNS
+from tasks import demo
 from tests.cli.small_model import write_model
 from tests.eval.asking import read_jsonl, result
 from tulu_jax.chat import load_tokenizer
+from tulu_jax.chat.template import hf_template
+from tulu_jax.chat.templates import TEMPLATES
 from tulu_jax.checkpoint import hf
 from tulu_jax.cli.main import main
 from tulu_jax.generate import Engine
@@ -42,6 +46,20 @@ def test_a_model_with_a_chat_format_is_asked_in_it(model, tmp_path, capsys):
     assert evaluate("tulu_demo", *where, "--no_chat_format") == 0
     assert "no chat format on a model that was tuned with one" in capsys.readouterr().err
     assert not result(tmp_path / "tulu_demo")[2][0]["prompt"].startswith("<|user|>")
+
+
+def test_the_template_of_another_tokenizer_is_said_aloud(model, tmp_path, capsys):
+    """It was not: a model tuned in one format was scored in another as if that were its own."""
+    other, where = tmp_path / "model", ["--data_dir", tmp_path, "--limit", 1]
+    shutil.copytree(model, other)
+    template = hf_template("bos_token", TEMPLATES["zephyr"])
+    (other / "chat_template.jinja").write_text(template)
+    words = ["tulu_demo", "--model", other, "--save_dir", tmp_path / "out", *where]
+    assert evaluate(*words) == 2
+    assert "a model with the chat template 'zephyr'" in capsys.readouterr().err
+    assert evaluate(*words, "--tokenizer", demo.TOKENIZER_DIR) == 0
+    said = "Chat template: tulu, though the model's own is zephyr: leave --tokenizer out"
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_imported_base_model_has_no_chat_format(tmp_path):

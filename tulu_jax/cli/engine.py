@@ -170,39 +170,20 @@ def open_model(args: argparse.Namespace) -> OpenedModel:
     """
     from tulu_jax.checkpoint.hf.generation import all_stops
     from tulu_jax.cli.exporter import find_tokenizer
+    from tulu_jax.cli.own_tokenizer import say_tokenizer
     from tulu_jax.console import WARNING, plain_console, print_line
     from tulu_jax.generate.sizes import check_length
 
     reader, config, meta, kept = _open_model(args)
     tokenizer = find_tokenizer(args.model, args.tokenizer, meta, chat_template=args.chat_template)
     assert tokenizer is not None  # "none" is a path here
-    _say_template(args, meta, tokenizer)
+    say_tokenizer(args, meta, tokenizer)
     for note in [*getattr(reader, "notes", []), *_not_followed(args, kept)]:
         print_line(plain_console(stderr=True), f"note {note}", WARNING)
     stops = dict.fromkeys((*all_stops(config, kept), *tokenizer.stop_ids))
     max_length = args.max_length or config.max_length
     check_length(config, max_length)
     return OpenedModel(reader, config, tokenizer, tuple(stops), max_length)
-
-
-def _say_template(args: argparse.Namespace, meta: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Says which chat template is used where that is not plain, aloud where it is not the model's.
-
-    Answers and scores of a model that is asked in another format than it knows look like any other.
-    """
-    from tulu_jax.chat import has_template, load_model_tokenizer
-    from tulu_jax.console import WARNING, plain_console, print_line
-
-    name = own = tokenizer.template.name
-    if "tokenizer" in meta:
-        own = meta.get("chat_template", "tulu")
-    elif args.chat_template is not None and has_template(tokenizer.path):
-        own = load_model_tokenizer(tokenizer.path).template.name
-    if own not in (name, "unknown"):
-        text = f"Chat template: {name}, though the model's own is {own}: leave --chat_template out"
-        print_line(plain_console(stderr=True), f"{text} for that", WARNING)
-    elif name != "tulu":
-        print_line(plain_console(stderr=True), f"Chat template: {name}")
 
 
 def make_engine(

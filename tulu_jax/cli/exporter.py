@@ -281,14 +281,12 @@ def find_tokenizer(
       ConfigError: none is given and the run has none.
       TokenizerError: it is damaged, or not the one whose fingerprint the checkpoint holds.
     """
-    from tulu_jax.chat import holds_tokenizer, load_model_tokenizer, load_tokenizer
+    from tulu_jax.chat import load_model_tokenizer, load_tokenizer
     from tulu_jax.errors import TokenizerError
 
     if given == "none":
         return None
-    run = as_place(run_dir)
-    places = [run / "tokenizer", run, as_place(meta.get("tokenizer_path", run_dir))]
-    found = None if given else next(filter(holds_tokenizer, places), None)
+    found = None if given else own_tokenizer_place(run_dir, meta)
     if given is None and found is None:
         raise ConfigError(
             "no tokenizer",
@@ -296,7 +294,7 @@ def find_tokenizer(
             expected="a tokenizer in the run folder",
             do="give --tokenizer PATH",
         )
-    path, encoding = given or found or run, meta.get("encoding", "hf")
+    path, encoding = given or found or run_dir, meta.get("encoding", "hf")
     if "tokenizer" not in meta:
         if chat_template is None:
             return load_model_tokenizer(path, encoding)
@@ -315,6 +313,15 @@ def find_tokenizer(
     if chat_template in (None, trained):
         return tokenizer
     return load_tokenizer(path, encoding, template=chat_template)
+
+
+def own_tokenizer_place(run_dir: str | Place, meta: dict[str, Any]) -> Place | None:
+    """Where a run or Hugging Face folder keeps its tokenizer; None where it has none."""
+    from tulu_jax.chat import holds_tokenizer
+
+    run = as_place(run_dir)
+    places = [run / "tokenizer", run, as_place(meta.get("tokenizer_path", run_dir))]
+    return next(filter(holds_tokenizer, places), None)
 
 
 def parse_size(text: str) -> int:
