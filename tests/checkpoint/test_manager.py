@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from train.small import MODEL, layout_on, random_params
 
-from tulu_jax.checkpoint.arrays import CheckpointReader
+from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
 from tulu_jax.checkpoint.manager import (
     FINGERPRINTS,
     SEAL,
@@ -163,6 +164,33 @@ def test_truncated_arrays_are_noticed_and_can_be_set_aside(tmp_path):
         checkpoints.save(state_of(2), {})
         checkpoints.wait()
         assert_is(checkpoints.restore(2, target()), 2)
+
+
+def test_a_step_under_another_name_is_refused(tmp_path):
+    """Exports and answers took a copy of step 1 called 2 for step 2."""
+    layout = layout_on(None)
+    params = jax.tree.map(jnp.asarray, random_params())
+    with Checkpoints(tmp_path, keep=9) as checkpoints:
+        checkpoints.save(State(jnp.int32(1), params), {"model": dataclasses.asdict(MODEL)})
+    shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "checkpoints" / "2")
+    said = r"of another step than its folder says - got step 1 in a folder 2 at .*/2 - expected a"
+    for step in (2, None):
+        with pytest.raises(DamagedCheckpointError, match=said):
+            CheckpointReader(tmp_path, step)
+    assert CheckpointReader(tmp_path, 1).step == 1
+    with pytest.raises(DamagedCheckpointError, match=said):
+        restore_params(tmp_path, MODEL, layout)
+    (tmp_path / "checkpoints" / "2").rename(tmp_path / "checkpoints" / "0")
+    assert CheckpointReader(tmp_path).step == 1
+    with pytest.raises(DamagedCheckpointError, match="got step 1 in a folder 0"):
+        CheckpointReader(tmp_path, 0)
+
+
+def test_an_import_under_another_name_is_refused(tmp_path):
+    save_params(tmp_path, random_params(), {"model": dataclasses.asdict(MODEL), "step": 0})
+    (tmp_path / "checkpoints" / "0").rename(tmp_path / "checkpoints" / "7")
+    with pytest.raises(DamagedCheckpointError, match="got step 0 in a folder 7"):
+        CheckpointReader(tmp_path)
 
 
 def test_unreadable_meta_is_damage(tmp_path):

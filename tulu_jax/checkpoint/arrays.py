@@ -31,7 +31,7 @@ from tulu_jax.checkpoint.lazy import LazyArray
 from tulu_jax.checkpoint.owner import OWNER_FILE, owned
 from tulu_jax.checkpoint.parts import LazyHandler, PartReader, uses_ocdbt
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader, leaves_of
-from tulu_jax.checkpoint.trouble import no_checkpoint, unread, unwritable
+from tulu_jax.checkpoint.trouble import no_checkpoint, other_step, unread, unwritable
 from tulu_jax.errors import CheckpointError, ConfigError, TuluError
 from tulu_jax.files import read_json, sha256, user_path
 from tulu_jax.models import ModelConfig, config_from_dict
@@ -217,7 +217,7 @@ class CheckpointReader(ParamsReader):
         """Opens the newest whole checkpoint, or that of `step`.
 
         Raises:
-          CheckpointError: no whole checkpoint, or not that one.
+          CheckpointError: no whole checkpoint, not that one, or one that is of another step.
         """
         self._steps = complete_steps(run)
         folder = checkpoints_dir(run)
@@ -227,8 +227,11 @@ class CheckpointReader(ParamsReader):
         self.path = folder / str(self.step)
         prepare_orbax(self.path)
         self.meta: dict[str, Any] = read_meta(self.path / "meta" / "metadata")
-        self._leaves = self._metadata()
+        tree = self._metadata()
+        self._leaves = leaves_of(tree["params"])
         self._parts = PartReader(self.path / "state")
+        if (saved := self._saved_step(tree)) != self.step:
+            raise other_step(self.path, saved)
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -255,10 +258,22 @@ class CheckpointReader(ParamsReader):
         names = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
         return sha256(b"".join((self.path / name).read_bytes() for name in names))
 
-    def _metadata(self) -> dict[ParamPath, Any]:
+    def _saved_step(self, tree: Mapping[str, Any]) -> int:
+        """The step that the checkpoint itself says it is of; one without a word of it is right."""
+        if "step" not in tree:
+            return int(self.meta.get("step", self.step))
+        try:
+            return int(self._parts.read_slice(("step",), ()))
+        except (OSError, ValueError, KeyError) as error:
+            raise unread("checkpoint is corrupt", self.path, self._steps, error) from error
+
+    def _metadata(self) -> dict[str, Any]:
+        """What is stored, by name."""
         try:
             state = epath.Path(str(self.path / "state"))
-            return leaves_of(ocp.PyTreeCheckpointHandler().metadata(state).tree["params"])
+            tree = ocp.PyTreeCheckpointHandler().metadata(state).tree
+            leaves_of(tree["params"])
+            return tree
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise unread("checkpoint is corrupt", self.path, self._steps, error) from error
 

@@ -27,7 +27,7 @@ from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.generation import read_generation
 from tulu_jax.checkpoint.parts import chunked_by_layer
 from tulu_jax.checkpoint.sharded import read_sharded
-from tulu_jax.checkpoint.trouble import unreadable, unwritable
+from tulu_jax.checkpoint.trouble import other_step, unreadable, unwritable
 from tulu_jax.errors import CheckpointError
 from tulu_jax.files import json_sha256
 from tulu_jax.models import ModelConfig
@@ -201,8 +201,7 @@ class Checkpoints:
         state = type(target)(**restored["state"])
         _check_bits(saved, state._asdict(), self.folder / str(step))
         if int(state.step) != step:
-            moved = ValueError(f"it holds the state of step {int(state.step)}")
-            raise unreadable(self.folder / str(step), moved)
+            raise other_step(self.folder / str(step), int(state.step))
         return state
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:

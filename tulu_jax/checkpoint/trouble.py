@@ -81,6 +81,17 @@ def unreadable(path: Place, error: Exception) -> CheckpointError:
     )
 
 
+def other_step(path: Place, saved: int) -> DamagedCheckpointError:
+    """The error of a checkpoint whose folder is called after another step than it is of."""
+    return DamagedCheckpointError(
+        "checkpoint is of another step than its folder says",
+        got=f"step {saved} in a folder {path.name}",
+        at=path,
+        expected=f"a folder {saved}, as it was saved",
+        do=f"it was copied or renamed by hand: give it the name {saved} again, or move it away",
+    )
+
+
 def no_checkpoint(folder: Place, step: int | None, steps: list[int]) -> CheckpointError:
     """The error of a run that has no complete checkpoint, or not that one; says what is there."""
     what, run, do = "no complete checkpoint", folder.parent, None
