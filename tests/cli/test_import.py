@@ -1,6 +1,7 @@
 """`tulu import`."""
 
 import argparse
+import json
 import shutil
 
 import numpy as np
@@ -140,3 +141,29 @@ def test_metas_tiktoken_file_is_not_copied_which_is_said(model, tmp_path, capsys
     assert "the tokenizer is not copied: tokenizer.model is no tokenizer's file" in out
     assert "got a tiktoken vocabulary" in out and "none found: give --tokenizer" in out
     assert not (tmp_path / "run" / "tokenizer").exists()
+
+
+def test_tokens_that_the_files_name_otherwise_are_said(model, tmp_path, capsys):
+    """It was silent: only training refused them, and exports lost those of generation_config."""
+    folder = shutil.copytree(model, tmp_path / "hf")
+    (folder / "checksums.json").unlink()
+    for name, own in (
+        ("config.json", {"eos_token_id": 7, "bos_token_id": 8}),
+        ("generation_config.json", {"eos_token_id": [7, 9], "bos_token_id": 5, "pad_token_id": 6}),
+    ):
+        fields = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(fields | own))
+    tulu("import", "--hf", folder, "--model_dir", tmp_path / "run")
+    out = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "note eos_token_id is 7, 9 in generation_config.json and 7 in config.json: each of them",
+        "note bos_token_id is 5 in generation_config.json and 8 in config.json: each is kept",
+        "note eos_token is token 2 of the tokenizer and 7 in the model's config: each of them ends",
+        "note bos_token is token 1 of the tokenizer and 8 in the model's config: texts begin with",
+    ):
+        assert said in out
+    tulu("export", "--model_dir", tmp_path / "run", "--output", tmp_path / "back")
+    back = json.loads((tmp_path / "back" / "generation_config.json").read_text())
+    assert back["eos_token_id"] == [7, 9, 2]
+    assert (back["bos_token_id"], back["pad_token_id"]) == (5, 6)
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["eos_token_id"] == 7

@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     copied = args.model_dir / "tokenizer"  # where later commands find it
     if place is not None:
         copy_tokenizer_files(place, copied)
+        _say_tokens(config, place, console)
     console.print(
         f"imported {config.num_params:,} weights as {args.dtype} "
         f"in {time.perf_counter() - start:.1f} s: {config.num_layers} layers, width "
@@ -251,6 +252,23 @@ def _tokenizer_place(args: argparse.Namespace, console: Any) -> Place | None:
         load_tokenizer(place)
         return place
     return None
+
+
+def _say_tokens(config: Any, place: Place, console: Any) -> None:
+    """Says where the tokenizer begins or ends a text with other tokens than config.json says."""
+    from tulu_jax.chat import load_tokenizer
+    from tulu_jax.console import print_line
+
+    tokenizer = load_tokenizer(place)
+    pairs = {
+        "eos_token": (tokenizer.eos_id, config.stop_ids, "each of them ends a text"),
+        "bos_token": (tokenizer.bos_id, (config.bos_id,), "texts begin with the tokenizer's"),
+    }
+    for name, (token, own, what) in pairs.items():
+        if token is not None and token not in own:
+            listed = ", ".join(map(str, own))
+            text = f"{name} is token {token} of the tokenizer and {listed} in the model's config"
+            print_line(console, f"note {text}: {what}; training refuses that", style="yellow")
 
 
 def _check_verify(args: argparse.Namespace) -> None:

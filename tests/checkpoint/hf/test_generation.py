@@ -60,7 +60,36 @@ def test_tokens_that_only_the_old_file_names_are_kept():
     without = dataclasses.replace(CONFIG, bos_id=None, pad_id=None)
     kept = {"bos_token_id": 3, "pad_token_id": 4}
     assert generation_config(without, kept) == {**kept, "eos_token_id": 2}
-    assert generation_config(CONFIG, {"bos_token_id": 3})["bos_token_id"] == 1
+
+
+def test_tokens_that_it_names_otherwise_than_config_json_are_kept_and_said(tmp_path):
+    """The export wrote those of config.json in their place, and nothing was said."""
+    kept = {"bos_token_id": 3, "eos_token_id": 7, "pad_token_id": 4}
+    edit_config(write_folder(tmp_path / "x"), pad_token_id=0)
+    opened = write(tmp_path / "x", kept)
+    file, kept_there = "generation_config.json and {} in config.json", "each is kept where it is"
+    assert opened.notes == [
+        f"eos_token_id is 7 in {file.format(2)}: each of them ends a text",
+        f"bos_token_id is 3 in {file.format(1)}: {kept_there}",
+        f"pad_token_id is 4 in {file.format(0)}: {kept_there}",
+    ]
+    config, params = opened.config, random_params(CONFIG)
+    hf.save(tmp_path / "y", config, params, generation=opened.generation)
+    written = json.loads((tmp_path / "y" / "generation_config.json").read_text())
+    assert written == kept | {"eos_token_id": [2, 7]}
+    fields = json.loads((tmp_path / "y" / "config.json").read_text())
+    assert [fields[name] for name in kept] == [1, 2, 0]
+    again = hf.open_folder(tmp_path / "y")
+    assert again.generation == written and len(again.notes) == 3
+
+
+@pytest.mark.parametrize("fields", [{}, {"bos_token_id": 1, "eos_token_id": [2, 2]}, {
+    "bos_token_id": None, "eos_token_id": None, "pad_token_id": -1}])  # fmt: skip
+def test_nothing_is_said_of_the_same_tokens(tmp_path, fields):
+    opened = write(write_folder(tmp_path / "x"), fields)
+    assert not opened.notes
+    written = generation_config(CONFIG, opened.generation)
+    assert written == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +102,9 @@ def test_tokens_that_only_the_old_file_names_are_kept():
             r"eos_token_id is malformed - got '</s>' at .*generation_config",
         ),
         ({"eos_token_id": -1}, "eos_token_id is malformed"),
+        ({"pad_token_id": 50}, r"pad_token_id names a token .* got 50 at .*generation_config.json"),
+        ({"bos_token_id": 50}, "bos_token_id names a token that the model does not have - got 50"),
+        ({"bos_token_id": "<s>"}, r"bos_token_id is malformed - got '<s>' at .*generation_config"),
         ([], "generation_config.json is not a JSON object - got a JSON list"),
     ],
 )

@@ -20,6 +20,11 @@ GENERATION_CONFIG = "generation_config.json"
 LEFT_OUT = ("_from_model_config",)
 """Not kept: with it transformers takes the stop tokens of config.json alone."""
 
+OTHER_TOKENS = ("bos_token_id", "pad_token_id")
+"""Named here too; nothing that is generated here depends on them."""
+NONE = (None, -1)
+"""What files write for no token."""
+
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 CHANGES_TEXT: dict[str, Any] = {
     "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0, "min_length": 0,
@@ -33,13 +38,17 @@ def read_generation(folder: Place, config: ModelConfig) -> dict[str, Any]:
     """The fields of a folder's `generation_config.json` as they are; empty where there is none.
 
     Raises:
-      CheckpointError: it is unreadable, or names a token that the model does not have.
+      CheckpointError: it is unreadable, or names a token that there is not or the model lacks.
     """
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return {}
     fields = read_json(path, CheckpointError)
     check_vocabulary("eos_token_id", generation_stops(fields, path), config.vocab_size, path)
+    reader = Fields(fields, path, file=GENERATION_CONFIG)
+    for name in OTHER_TOKENS:
+        token = reader.pad_id() if name == "pad_token_id" else reader.token(name, default=0)
+        check_vocabulary(name, [token] if name in fields else [], config.vocab_size, path)
     return {name: value for name, value in fields.items() if name not in LEFT_OUT}
 
 
@@ -58,6 +67,29 @@ def generation_stops(fields: Mapping[str, Any], at: Place | None = None) -> tupl
 def all_stops(config: ModelConfig, kept: Mapping[str, Any] | None) -> tuple[int, ...]:
     """The tokens that end a text: the model's own, then those that only `kept` names."""
     return tuple(dict.fromkeys([*config.stop_ids, *generation_stops(kept or {})]))
+
+
+def other_tokens(config: ModelConfig, kept: Mapping[str, Any]) -> list[str]:
+    """What people should know of tokens that `kept` names otherwise than the model's config."""
+    said = []
+    own, stops = config.stop_ids, generation_stops(kept)
+    if stops and set(stops) != set(own):
+        said.append(
+            f"eos_token_id is {_listed(stops)} in {GENERATION_CONFIG} and {_listed(own)} in "
+            "config.json: each of them ends a text"
+        )
+    for name, token in zip(OTHER_TOKENS, (config.bos_id, config.pad_id), strict=True):
+        other = kept.get(name)
+        if other not in (*NONE, token) and token is not None:
+            said.append(
+                f"{name} is {other} in {GENERATION_CONFIG} and {token} in config.json: each is "
+                "kept where it is"
+            )
+    return said
+
+
+def _listed(tokens: Iterable[int]) -> str:
+    return ", ".join(map(str, tokens))
 
 
 def asked_for(kept: Mapping[str, Any], *, sampled: bool) -> dict[str, Any]:
@@ -92,5 +124,5 @@ def generation_config(
         "eos_token_id": stops if len(stops) > 1 else stops[0],
         "pad_token_id": config.pad_id,
     }
-    own = {name: kept.get(name) if value is None else value for name, value in own.items()}
-    return {**kept, **own}
+    stay = {name: kept[name] for name in OTHER_TOKENS if kept.get(name) not in NONE}
+    return {**kept, **own, **stay}

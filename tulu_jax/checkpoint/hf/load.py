@@ -14,7 +14,7 @@ import numpy as np
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.families import hf_family
 from tulu_jax.checkpoint.hf.files import find_tensors
-from tulu_jax.checkpoint.hf.generation import read_generation
+from tulu_jax.checkpoint.hf.generation import other_tokens, read_generation
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG, refuse_unfinished
 from tulu_jax.checkpoint.hf.names import (
     HARMLESS,
@@ -64,7 +64,9 @@ def open_folder(path: str | Place, dtype: str | None = "float32") -> HfFolder:
     refuse_unfinished(folder)
     config = read_config(folder)
     found = checked_folder(folder, config, find_tensors(folder), dtype)
-    return dataclasses.replace(found, generation=read_generation(folder, config))
+    kept = read_generation(folder, config)
+    notes = [*found.notes, *other_tokens(config, kept)]
+    return dataclasses.replace(found, generation=kept, notes=notes)
 
 
 def checked_folder(
