@@ -1,11 +1,14 @@
 """Adapters on the command line: PEFT folder -> run -> PEFT folder, or one model."""
 
+import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from tulu_jax.chat.template import hf_template
+from tulu_jax.chat.templates import TEMPLATES
 from tulu_jax.checkpoint import hf
 from tulu_jax.checkpoint.peft import load_peft, save_peft
 from tulu_jax.cli.main import main
@@ -61,6 +64,46 @@ def test_generates_with_its_base(run, capsys):
     words = ["generate", "--model", str(run[0]), "--prompt", "Hi", "--max_new_tokens", "2"]
     assert main(words) == 0
     assert "tokens in" in capsys.readouterr().err
+
+
+def test_another_base_than_the_one_it_was_trained_beside_is_said(run, tmp_path, capsys):
+    """It was not: an adapter fits beside any weights of the same shapes."""
+    adapter, base = run[0].parent / "peft", run[0].parent / "base"
+    shutil.copytree(adapter, tmp_path / "peft")
+    file = tmp_path / "peft" / "adapter_config.json"
+    fields = json.loads(file.read_text())
+
+    def said(number, named, base=base):
+        file.write_text(json.dumps({**fields, "base_model_name_or_path": named}))
+        words = ["adapter", "--peft", tmp_path / "peft", "--base", base]
+        assert main([*map(str, words), "--model_dir", str(tmp_path / str(number))]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    note = "note the adapter was trained beside org/Other-7b, as its config says, and --base is "
+    assert note in said(0, "org/Other-7b")
+    kept = tmp_path / "models--org--Other-7b" / "snapshots" / "1234"
+    shutil.copytree(base, kept)
+    named = ("org/other-7b", "/elsewhere/base", "base/", "", None)
+    for number, name in enumerate(named, 1):
+        assert "trained beside" not in said(number, name, kept if number == 1 else base)
+
+
+def test_another_tokenizer_beside_the_adapter_is_said(run, tmp_path, capsys):
+    """It was not: an adapter trained in one chat template was asked in its base's."""
+    base = run[0].parent / "base"
+    shutil.copytree(run[0].parent / "peft", tmp_path / "peft")
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(base / name, tmp_path / "peft" / name)
+    words = ["adapter", "--peft", str(tmp_path / "peft"), "--base", str(base), "--model_dir"]
+    assert main([*words, str(tmp_path / "same")]) == 0
+    assert "tokenizer beside the adapter" not in capsys.readouterr().out
+    template = hf_template("bos_token", TEMPLATES["zephyr"])
+    (tmp_path / "peft" / "chat_template.jinja").write_text(template)
+    assert main([*words, str(tmp_path / "other")]) == 0
+    assert (
+        "note the tokenizer beside the adapter is not the base's: chat template zephyr for tulu; "
+        "the base's is used, where --tokenizer names no other"
+    ) in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_not_as_usual_is_said(run, tmp_path, capsys):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from tulu_jax.checkpoint.arrays import CheckpointReader, save_params
 from tulu_jax.checkpoint.fingerprint import Fingerprint
+from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.load import HfFolder, open_folder
 from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
 from tulu_jax.checkpoint.manager import is_run, refuse_adapters, saved_generation
@@ -17,7 +19,7 @@ from tulu_jax.checkpoint.peft import load_peft
 from tulu_jax.checkpoint.peft_config import Note
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader
 from tulu_jax.errors import CheckpointError, ConfigError
-from tulu_jax.files import sha256
+from tulu_jax.files import json_or_none, real_path, sha256
 from tulu_jax.models import ModelConfig, config_to_dict
 from tulu_jax.models.lora import LoraConfig, adapter_shapes, merge, rounded
 from tulu_jax.places import Place, as_place, readable
@@ -154,6 +156,7 @@ def import_peft(
     for line in reader.notes:
         note(line)
     lora, adapters = load_peft(folder, reader.config, note=note)
+    _say_base(folder, base, note)
     meta = {
         "model": config_to_dict(reader.config),
         "step": 0,
@@ -168,6 +171,27 @@ def import_peft(
         "tokenizer_path": str(as_place(base).absolute() / ("tokenizer" if is_run(base) else "")),
     }
     return save_params(run, adapters, meta)
+
+
+def _say_base(folder: str | Place, base: str | Place, note: Note) -> None:
+    """Says that an adapter names another base than the one it is put beside.
+
+    Nothing else tells: it fits beside the weights of any model of these shapes.
+    """
+    fields = json_or_none(readable(folder) / ADAPTER_CONFIG)
+    named = fields.get("base_model_name_or_path") if isinstance(fields, dict) else None
+    if not isinstance(named, str) or not (name := PurePath(named).name.lower()):
+        return
+    place = as_place(base)
+    config = json_or_none(readable(base) / "config.json")
+    other = config.get("_name_or_path") if isinstance(config, dict) else None
+    paths = (str(place), str(real_path(place)) if isinstance(place, Path) else "", str(other))
+    # huggingface_hub keeps org/name as models--org--name/snapshots/REVISION.
+    if not any(part.lower().endswith(name) for path in paths for part in PurePath(path).parts):
+        note(
+            f"the adapter was trained beside {named}, as its config says, and --base is {base}: an "
+            "adapter fits beside any weights of these shapes, so see that they are the same model's"
+        )
 
 
 def _open_base(

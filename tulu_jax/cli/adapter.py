@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from tulu_jax.cli.flags import model_argument, new_command, place_argument
+from tulu_jax.places import Place
 
 DESCRIPTION = """\
 Turns an adapter in PEFT's format (adapter_config.json beside adapter_model.safetensors or .bin)
@@ -52,5 +53,33 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"note {text}", style="yellow")
 
     step = import_peft(args.peft, args.base, args.model_dir, note=note)
+    for line in _on_tokenizer(args.peft, args.base):
+        note(line)
     console.print(f"checkpoint {step}")
     return 0
+
+
+def _on_tokenizer(adapter: Place, base: Place) -> list[str]:
+    """What to say of a tokenizer beside the adapter that is another than the base's.
+
+    Adapters are trained with added tokens, or in another chat template, than their base knows.
+    """
+    from tulu_jax.chat import has_template, holds_tokenizer, load_model_tokenizer
+    from tulu_jax.cli.exporter import own_tokenizer_place
+    from tulu_jax.cli.own_tokenizer import first_other
+
+    if not holds_tokenizer(adapter):
+        return []
+    place, beside = own_tokenizer_place(base, {}), load_model_tokenizer(adapter)
+    if place is None:
+        return ["the base has no tokenizer: give the adapter's, --tokenizer, to later commands"]
+    own, differs = load_model_tokenizer(place), []
+    if other := first_other(beside, own):
+        differs.append(other)
+    if beside.vocab_size != own.vocab_size:
+        differs.append(f"{beside.vocab_size:,} tokens for {own.vocab_size:,}")
+    if has_template(adapter) and beside.template.name != own.template.name:
+        differs.append(f"chat template {beside.template.name} for {own.template.name}")
+    said = "the tokenizer beside the adapter is not the base's"
+    do = "the base's is used, where --tokenizer names no other"
+    return [f"{said}: {'; '.join(differs)}; {do}"] if differs else []
