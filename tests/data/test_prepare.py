@@ -1,6 +1,7 @@
 """Conversations to stores: what is kept, cut, dropped and refused."""
 
 import dataclasses
+import shutil
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from tulu_jax.data.faults import Faults
 from tulu_jax.data.keys import PrepareOptions, store_keys
 from tulu_jax.data.locks import locked
 from tulu_jax.data.mixtures import mixture_specs
-from tulu_jax.data.prepare import find_store, prepare, prepare_each
+from tulu_jax.data.prepare import find_store, prepare, prepare_each, store_at
 from tulu_jax.data.specs import DatasetSpec, Source, get_spec
 from tulu_jax.data.tally import Tally, loss_share_alarm
 from tulu_jax.errors import ConfigError, DataError, GuardError
@@ -109,6 +110,31 @@ def test_a_half_written_or_damaged_store_is_made_again(tmp_path, small):
     (again.path / "tokens.array_record").write_bytes(b"")
     (third,) = run(tmp_path, [talk(0), talk(1), talk(2)])
     assert len(third) == 3
+
+
+def test_a_store_under_the_name_of_another_is_not_read(tmp_path, small):
+    """A folder that was swapped with another's by hand was trained on as what its name says."""
+    (first,) = run(tmp_path, [talk(0)])
+    (other,) = run(tmp_path, [talk(0), talk(1)], max_length=65)
+    keys = store_keys(small, options(tmp_path), tokenizer=load_tokenizer(TOKENIZER))
+    shutil.rmtree(first.path)
+    shutil.copytree(other.path, first.path)
+    assert find_store(keys["train"], options(tmp_path)) is None
+    said = r"store is of other data than its folder says - got tulu_small train, key .* at .*train-"
+    with pytest.raises(DataError, match=said):
+        store_at(keys["train"], options(tmp_path))
+    (again,) = run(tmp_path, [talk(0)])
+    assert len(again) == 1 and again.path == first.path
+
+
+def test_a_store_of_equal_content_under_another_name_is_made_again(tmp_path, small):
+    (first,) = run(tmp_path, [talk(0)])
+    (other,) = run(tmp_path, [talk(0)], max_length=65)
+    shutil.rmtree(first.path)
+    shutil.copytree(other.path, first.path)
+    made = [one.made for _ in "12" for one in prepare_each(
+        "small", options(tmp_path), reader=lambda spec, split: iter([talk(0)]))]  # fmt: skip
+    assert made == [True, False]
 
 
 def test_everything_that_matters_is_in_the_key(tmp_path, small, monkeypatch):

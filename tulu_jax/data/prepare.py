@@ -157,7 +157,16 @@ def store_at(key: StoreKey, options: PrepareOptions, *, verify: bool = False) ->
     folder = key.folder(options.local_dir)
     if options.place is not None:
         fetch_store(key.place(options.place), folder)
-    return open_store(folder, verify=verify or None)
+    store = open_store(folder, verify=verify or None)
+    if store.meta.get("key", key.digest) != key.digest:
+        raise DataError(
+            "store is of other data than its folder says",
+            got=f"{store.name} {store.meta.get('split')}, key {store.meta['key'][:12]}",
+            at=folder,
+            expected=f"{key.task} {key.split}, key {key.digest[:12]}",
+            do="it was copied or renamed by hand: move it away, and run `tulu data prepare` again",
+        )
+    return store
 
 
 def parts_folder(store: Path) -> Path:

@@ -299,7 +299,8 @@ def _publish(work: Path, path: Path) -> None:
     os.chmod(work, 0o755)
     if path.exists():
         try:
-            if open_store(path).meta["files"] == _read_meta(work)["files"]:
+            there, made = open_store(path).meta, _read_meta(work)
+            if all(there.get(name) == made.get(name) for name in ("files", "key")):
                 return  # another process was faster
         except DataError:
             pass  # half-written or broken
