@@ -13,6 +13,7 @@ from tulu_jax.console import plain_console, write_verbatim
 from tulu_jax.data.config import DataConfig
 from tulu_jax.data.exclude import Exclusion, read_exclusion
 from tulu_jax.data.keys import PrepareOptions, store_keys
+from tulu_jax.data.measured_twice import notes_on_measured
 from tulu_jax.data.mixtures import Component, resolve
 from tulu_jax.data.prepare import find_store, prepare_each
 from tulu_jax.data.rates import make_rated_rows, size_rate
@@ -125,17 +126,17 @@ def assemble(
     exclusion = read_exclusion(config.exclude)
     every = [store for part in parts for store in prepared[part.task].values()]
     notes = exclusion.check_fits(every)
-    stores, chosen, heldout = [], [], {}
+    stores, chosen, measured = [], [], {}
     for part in parts:
         splits = prepared[part.task]
         store = splits["train"]
         kept = exclusion.keep(store)
         if "validation" in splits:
-            measured = splits["validation"]
-            heldout[part.task] = _heldout_rows(config, measured, exclusion.keep(measured))
+            validation = splits["validation"]
+            measured[part.task] = (validation, exclusion.keep(validation))
         elif config.heldout_examples:
             kept, out = choose_heldout(store, config.heldout_examples, seed=config.seed, among=kept)
-            heldout[part.task] = _heldout_rows(config, store, out)
+            measured[part.task] = (store, out)
         if part.max_examples is not None:
             kept = choose_examples(store.ids, kept, part.max_examples, seed=part.seed or 0)
         stores.append(store)
@@ -144,6 +145,8 @@ def assemble(
     read = [s for s in every if s.meta["split"] in ("train", "validation")]
     if excluded := exclusion.record(read):
         mixing["exclude"] = excluded
+    notes += notes_on_measured(measured, list(zip(stores, chosen, strict=True)))
+    heldout = {task: _heldout_rows(config, *part) for task, part in measured.items()}
     return TrainingData(train, heldout, stores, tokenizer, mixing, exclusion, notes)
 
 
