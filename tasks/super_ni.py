@@ -90,7 +90,7 @@ def _instances(
 
 def _task_names(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read the list of tasks", got=error, at=path) from error
     names = [line.strip() for line in lines if line.strip() and LEAKED not in line]

@@ -307,6 +307,16 @@ def test_files_that_are_not_json_objects(tmp_path, content):
         load_tokenizer(tmp_path)
 
 
+def test_gpt2_files_as_windows_saves_them(tmp_path):
+    """After a byte order mark the line of the version was taken for a merge."""
+    folder = small_bpe.opt(tmp_path)
+    before = load_tokenizer(folder).fingerprint
+    for name in ("merges.txt", "vocab.json"):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"))
+    assert load_tokenizer(folder).fingerprint == before
+
+
 def test_gpt2_files(tmp_path):
     folder = small_bpe.opt(tmp_path)
     merges = folder / "merges.txt"

@@ -21,6 +21,12 @@ def test_keys_of_a_file_and_of_the_environment(file):
     assert read_keys(None, {}) == []
 
 
+@pytest.mark.parametrize("first", [b"# of the lab\r\n", b""])
+def test_a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_a_key(file, first):
+    file.write_bytes(b"\xef\xbb\xbf" + first + b"first-key-123\r\nsecond-key-456\r\n")
+    assert read_keys(file, {}) == ["first-key-123", "second-key-456"]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_file_that_others_can_read_is_refused(file, mode):
     file.write_text("first-key-123\n")

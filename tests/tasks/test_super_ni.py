@@ -37,6 +37,15 @@ def read(folder, **options):
     return list(read_conversations("super_ni", folder, **options))
 
 
+def test_a_list_of_tasks_as_windows_saves_it(tmp_path):
+    """After a byte order mark the first task was missing."""
+    write(tmp_path, {"task1_a": task(2), "task2_b": task(2)})
+    before = read(tmp_path)
+    names = tmp_path / "splits/xlingual/train_tasks.txt"
+    names.write_bytes(b"\xef\xbb\xbf" + names.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(tmp_path) == before and before
+
+
 @pytest.mark.parametrize(
     ("size", "rows", "few"), [(30, 30, 0), (60, 60, 0), (72, 72, 12), (80, 80, 20)]
 )

@@ -108,7 +108,7 @@ def _from_vocab(file: Path) -> Json:
             do="download it too",
         )
     try:
-        lines = merges_file.read_text(encoding="utf-8").split("\n")
+        lines = merges_file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise _corrupt(merges_file, str(error)) from error
     merges: list[list[str]] = []

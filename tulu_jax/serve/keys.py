@@ -33,7 +33,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> list[str]:
 def _of_file(path: Path) -> list[str]:
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "key file cannot be read",
