@@ -13,6 +13,7 @@ from tulu_jax.cli.gin_config import (
     MACRO_FIELDS,
     MACROS,
     SETTINGS,
+    load_gin_model,
     load_train_config,
     parse_overrides,
     to_gin,
@@ -285,6 +286,22 @@ def test_mistakes_are_named(override):
     with pytest.raises(ConfigError, match=MISTAKES[override]) as error:
         load(override)
     assert "\n" not in str(error.value)
+
+
+def test_a_model_without_its_fields_is_told_what_it_lacks():
+    """Python's words were printed: LlamaConfig.__init__() missing 9 required arguments."""
+    files = ["runs/finetune.gin"]
+    said = (
+        r"LlamaConfig lacks settings that have no default - got nothing for vocab_size, .*, "
+        r"norm_eps - expected a value for each - add --gin_file=models/NAME.gin, a "
+    )
+    with pytest.raises(ConfigError, match=said) as error:
+        load("--gin.MODEL=@LlamaConfig()", files=files)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"LlamaConfig lacks settings .* for vocab_size, "):
+        load_gin_model(files, ["MODEL = @LlamaConfig()"])
+    with pytest.raises(ConfigError, match=r"RopeScaling lacks .* nothing for kind, factor - "):
+        load("--gin.LlamaConfig.rope_scaling=@RopeScaling()")
 
 
 def test_a_setting_that_another_overrides_is_refused(tmp_path):

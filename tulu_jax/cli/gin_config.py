@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -46,6 +47,9 @@ for _kind in (*SETTINGS, *MODELS):
         if _macro := _field.metadata.get("macro"):
             MACROS.setdefault(_macro, _field.metadata["help"])
             MACRO_FIELDS.setdefault(_macro, []).append(f"{_kind.__name__}.{_field.name}")
+
+_LACKING = re.compile(r"missing .*\n(?:.*\n)*?  In call to configurable '(\w+)'")
+"""Python's words for fields without a value, and what gin appends to them."""
 
 OVERRIDE = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
@@ -134,7 +138,37 @@ def load_train_config(
     except ConfigError as error:
         raise ConfigError(first_line(error)) from None
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
-        raise ConfigError("gin settings cannot be read", got=first_line(error)) from error
+        raise not_made(error) from error
+
+
+def not_made(error: Exception) -> ConfigError:
+    """The error of settings of which gin or Python could not make a config."""
+    made = _LACKING.search(str(error))
+    kind = next((k for k in (*SETTINGS, *MODELS) if made and k.__name__ == made[1]), None)
+    lacking = [] if kind is None else _without_value(kind)
+    if kind is None or not lacking:
+        return ConfigError("gin settings cannot be read", got=first_line(error))
+    do = f"set --gin.{kind.__name__}.{lacking[0]}=... and the like"
+    if kind in MODELS:
+        do = "add --gin_file=models/NAME.gin, a file of gin_configs/models, or set them all"
+    return ConfigError(
+        f"{kind.__name__} lacks settings that have no default",
+        got=f"nothing for {', '.join(lacking)}",
+        expected="a value for each",
+        do=do,
+    )
+
+
+def _without_value(kind: Any) -> list[str]:
+    """The fields of a config that have neither a default nor a binding."""
+    bound, none = {}, dataclasses.MISSING
+    for field in dataclasses.fields(kind):
+        with contextlib.suppress(ValueError):
+            bound[field.name] = gin.query_parameter(f"{kind.__name__}.{field.name}")
+    return [
+        field.name for field in dataclasses.fields(kind)
+        if field.default is none and field.default_factory is none and field.name not in bound
+    ]  # fmt: skip
 
 
 def load_model(name: str) -> ModelConfig:
@@ -162,7 +196,7 @@ def load_gin_model(files: Sequence[str], bindings: Sequence[str]) -> ModelConfig
     except ConfigError as error:
         raise ConfigError(first_line(error)) from None
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
-        raise ConfigError("gin settings cannot be read", got=first_line(error)) from error
+        raise not_made(error) from error
     if model is None:
         raise ConfigError(
             "there is no model to plan for",
