@@ -133,7 +133,70 @@ def test_another_dtype_is_said_aloud(monkeypatch, copy):
     assert "dtype changed" not in output
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 7}, "seed changed: 0 when saved, 7 from now on"),
+        ({"on_bad_step": "skip"}, "on_bad_step changed: stop when saved, skip from now on"),
+        ({"bad_grad_norm": 5.0}, "bad_grad_norm changed: None when saved, 5.0 from now on"),
+    ],
+)
+def test_other_settings_that_change_what_is_learnt_are_said_aloud(monkeypatch, copy, changes, said):
+    _, output = run(monkeypatch, dataclasses.replace(copy, train_steps=5, **changes))
+    assert said in output
+
+
+def test_other_groups_of_the_papers_loss_are_said_aloud(monkeypatch, copy):
+    paper = dataclasses.replace(copy, train_steps=5, loss_normalization="paper", paper_rows=4)
+    _, output = run(monkeypatch, paper)
+    assert "loss_normalization changed: token when saved, paper from now on" in output
+    _, output = run(monkeypatch, dataclasses.replace(paper, train_steps=6, paper_rows=2))
+    assert "paper_rows changed: 4 when saved, 2 from now on" in output
+
+
+def test_a_checkpoint_that_does_not_say_how_it_was_trained_goes_on_quietly(
+    monkeypatch, copy, tmp_path
+):
+    meta = setup.Run.meta
+
+    def of_before(self):
+        return {name: part for name, part in meta(self).items() if name not in setup.KEPT_LATER}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup.Run, "meta", of_before)
+        begun = dataclasses.replace(copy, model_dir=str(tmp_path / "before"))
+        run(patch, begun)
+    _, output = run(monkeypatch, dataclasses.replace(begun, train_steps=6, seed=7))
+    assert "seed changed" not in output and "total_steps changed: 4 when saved" in output
+
+
+def test_a_run_that_goes_on_says_that_its_start_is_not_read(monkeypatch, copy, tmp_path):
+    """It was silent, also of another model than the run began from."""
+    first = copy.model_dir
+    began = dataclasses.replace(copy, model_dir=str(tmp_path / "second"), initial_checkpoint=first)
+    _, output = run(monkeypatch, began)
+    assert f"Starting from the weights of {first}" in output and "is not read" not in output
+    _, output = run(monkeypatch, dataclasses.replace(began, train_steps=5))
+    assert "INITIAL_CHECKPOINT_PATH is not read: the run goes on with its own weights" in output
+    other = str(tmp_path / "second")
+    _, output = run(
+        monkeypatch, dataclasses.replace(began, train_steps=6, initial_checkpoint=other)
+    )
+    said = f"INITIAL_CHECKPOINT_PATH does nothing here: {other}, though the run began from {first}"
+    assert said in output
+    _, output = run(monkeypatch, dataclasses.replace(copy, train_steps=5, initial_checkpoint=other))
+    assert f"here: {other}, though the run began from fresh weights and goes on" in output
+
+
 # ---- damage ----------------------------------------------------------------------------------
+
+
+def test_a_step_copied_to_another_number_is_set_aside_aloud(monkeypatch, copy):
+    checkpoints = Path(copy.model_dir) / "checkpoints"
+    shutil.copytree(checkpoints / "2", checkpoints / "6")
+    result, output = run(monkeypatch, dataclasses.replace(copy, train_steps=8))
+    assert "of another step than its folder says - got step 2 in a folder 6" in output
+    assert "Set aside as" in output and "Resuming from step 4" in output and result.step == 8
 
 
 def truncate(folder):

@@ -40,9 +40,13 @@ from tulu_jax.train.state import TrainState
 
 SET_UP_LIMIT_S = 3600.0
 """How much later than the others a process may have its data ready."""
-OF_ONE_HOST = ("tokenizer_path", "base_path", "settings", "exclude_files")
+OF_ONE_HOST = ("tokenizer_path", "base_path", "initial_checkpoint", "settings", "exclude_files")
 """Parts of a run's metadata with paths, which each host may have otherwise; `rows` say what
 exclude files left out."""
+KEPT_LATER = ("dtype", "paper_rows", "seed", "on_bad_step", "bad_grad_norm")
+"""Parts that older checkpoints do not have."""
+MAY_CHANGE = ("total_steps", "loss_normalization", "loss_terms", "optimizer", *KEPT_LATER)
+"""Parts of a run's metadata with which it may go on otherwise than it began, and says so."""
 
 
 def set_up(
@@ -164,15 +168,37 @@ def _resume(run: Run, checkpoints: Checkpoints, step: int, console: Console) -> 
     where = checkpoints.folder / str(step)
     check_same_run(saved, current, where=where)
     check_not_beyond(step, run.total_steps, where=where)
-    saved.setdefault("dtype", current["dtype"])  # of before it was kept
-    for name in ("total_steps", "dtype", "loss_normalization", "loss_terms", "optimizer"):
+    for name in MAY_CHANGE:
+        if name in KEPT_LATER and name not in saved:
+            continue
         # Runs of before there were terms had none, and do not say so.
         if (saved.get(name) or None) != (current[name] or None):
             text = f"{name} changed: {saved.get(name)} when saved, {current[name]} from now on"
             print_line(console, text, WARNING)
+    _say_unread(run, saved, console)
     state = checkpoints.restore(step, run.state())
     console.print(f"Resuming from step {step:,} of {checkpoints.folder}", soft_wrap=True)
     return state
+
+
+def _say_unread(run: Run, saved: dict[str, Any], console: Console) -> None:
+    """Says that a run that goes on does not read INITIAL_CHECKPOINT_PATH, aloud if it is another.
+
+    Adapters stand beside its weights, which are read and compared with those of before.
+    """
+    path, _ = run.trained.paths(run.config.initial_checkpoint)
+    if path is None:
+        return
+    if saved.get("initial_checkpoint", path) == path:
+        text = "INITIAL_CHECKPOINT_PATH is not read: the run goes on with its own weights"
+        print_line(console, text)
+        return
+    text = (
+        f"INITIAL_CHECKPOINT_PATH does nothing here: {path}, though the run began from "
+        f"{saved['initial_checkpoint'] or 'fresh weights'} and goes on with its own weights; to "
+        "start from it set another MODEL_DIR"
+    )
+    print_line(console, text, WARNING)
 
 
 def read_frozen(run: Run, console: Console) -> tuple[Run, tuple[Any, ...]]:
