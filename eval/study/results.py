@@ -155,8 +155,15 @@ def read_study(table: Table) -> Findings:
 
 def _read_evaluation(table: Table, step: Step, model: Model) -> list[str]:
     """Adds an evaluation's results to the model's, those that no other has; what is to be said."""
-    found, left_out = read_suite(table.root / results(step))
+    folder = table.root / results(step)
+    found, left_out = read_suite(folder)
     warnings = list(left_out)
+    lost = {*step.settings["tasks"]} - {result.task for result in found}
+    warnings += [
+        f"{task}: {model.name}: no result, though its step is done, so it is in no average or "
+        f"finding - at {folder} - {AGAIN}"
+        for task in sorted(lost)
+    ]
     for result in found:
         if result.task not in model.results:
             model.results[result.task] = result

@@ -126,8 +126,9 @@ def score_grid(
     columns = [task_of(task).title for task in tasks] + ([average.title] if average else [])
     rows: list[tuple[str, list[Cell]]] = []
     shown: set[tuple[str, ...]] = set()
+    usual = [_usual_n(outcomes, task) for task in tasks]
     for one in outcomes:
-        cells = [_score(one, task, place) for task in tasks]
+        cells = [_score(one, task, place, n) for task, n in zip(tasks, usual, strict=True)]
         rows.append((name(one), cells + ([Cell(average.of(one.model.numbers))] if average else [])))
         row = paper_row(one) if paper else None
         if row is not None and row.labels not in shown:
@@ -135,7 +136,7 @@ def score_grid(
             known = [Cell(row.numbers.get(task)) for task in (*tasks, *_name_of(average))]
             if any(cell.number for cell in known):
                 rows.append((f"paper: {row.base_model} {row.size}, {row.data}", known))
-    counts = [_usual_n(outcomes, task) for task in tasks] + ([None] if average else [])
+    counts = usual + ([None] if average else [])
     notes = ["±: standard error; shares in per cent; n: instances, of our rows"]
     if any(task in one.model.tied for one in outcomes for task in tasks):
         notes.append("†: statistically tied with the best of all cells (paired tests at 5 %, Holm)")
@@ -146,12 +147,14 @@ def _name_of(average: Average | None) -> list[str]:
     return [average.name] if average else []
 
 
-def _score(one: Outcome, task: str, place: Link) -> Cell:
+def _score(one: Outcome, task: str, place: Link, usual: int | None) -> Cell:
+    """A number, with its n where that is not the column's."""
     number = one.model.numbers.get(task)
     if number is None:
         return Cell()
     link = place(f"{one.folder(task)}/{PREDICTIONS}")
-    return Cell(number, tied=task in one.model.tied, link=link)
+    own = number.n if number.n != usual else None
+    return Cell(number, own, tied=task in one.model.tied, link=link)
 
 
 def _usual_n(outcomes: Sequence[Outcome], task: str) -> int | None:

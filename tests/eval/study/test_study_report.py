@@ -5,11 +5,13 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from eval.report.paper import paper_rows
+from eval.study.cells import results
 from eval.study.page import render
 from eval.study.report import as_csv, latex, markdown, sections, terminal
 from eval.study.results import loss_difference, loss_interval, read_losses, read_study
@@ -17,7 +19,7 @@ from eval.study.state import states_of
 from eval.study.study import NONE, Grid
 from eval.study.tables import within
 from eval.study.workflow import write_workflow
-from tests.eval.study.finished_studies import finish, small_table
+from tests.eval.study.finished_studies import finish, small_table, write_task
 from tests.eval.study.small_studies import DOLLY, base, evaluation
 from tulu_jax.errors import DataError
 
@@ -259,3 +261,21 @@ def test_two_studies_of_one_folder_share_what_they_have_in_common(tmp_path):
     assert states_of(second)[second.cells[0].of("train")[0].key] == "done"
     write_workflow(second)
     assert set(states_of(first).values()) == {"done", "waiting"}
+
+
+def test_a_number_of_fewer_questions_says_so_and_a_lost_result_too(tmp_path):
+    """Both were shown like any other, or not at all."""
+    table = finish(small_table(tmp_path))
+    cell = table.cells[1]
+    (step,) = cell.of("evaluate")
+    folder = table.root / results(step)
+    write_task(folder / "gsm_cot", cell, "gsm_cot", count=20)
+    shutil.rmtree(folder / "toxigen")
+    found = read_study(table)
+    grid = section(sections(found, within), "benchmarks").tables[0]
+    at = grid.columns.index("GSM CoT")
+    texts = {name: cells[at] for name, cells in rows(grid).items() if "paper" not in name}
+    assert texts[cell.name].endswith("(n 20)") and grid.counts[at] == 60
+    assert [name for name, text in texts.items() if "(n" in text] == [cell.name]
+    (line,) = [line for line in found.board.warnings if "no result" in line]
+    assert line.startswith(f"toxigen: {cell.name}: no result, though its step is done, so it is in")
