@@ -101,7 +101,10 @@ def test_numbers_of_a_prompt_that_overflow_do_not_spoil_the_next():
     ("request_", "message"),
     [
         (Request([1], 1, prompt_tops=21), "too many prompt_tops - got 21 at x"),
-        (Request([1] * 225, 0, prompt_tops=0), "leaves no room for an answer .* got 224 tokens"),
+        (
+            Request([1] * 225, 0, prompt_tops=0),
+            "has no room in .* got 225 tokens at x - expected at most max_length=224",
+        ),
     ],
 )
 def test_requests_that_cannot_be_done(engine, request_, message):

@@ -101,7 +101,7 @@ def test_fields_of_completions(client, service, fields, param, message):
         (
             {"messages": [{**USER, "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages.0.content",
-            "message has a part that is not text - got part of type 'image_url'",
+            'part of type \'image_url\' at content - expected {"type": "text", "text": ...} - send',
         ),
         ({"messages": [{**USER, "name": "me"}]}, "messages.0.name", "not supported here - got 'm"),
         (

@@ -81,7 +81,7 @@ def _problem(message: object) -> tuple[str, str | None, str] | None:
     return None
 
 
-def text_of_parts(parts: Sequence[object], at: object) -> str:
+def text_of_parts(parts: Sequence[object], at: object, *, do: str = "take such records out") -> str:
     """The text of a content that is given as parts, joined as it stands.
 
     >>> text_of_parts([{"type": "text", "text": "Tell "}, {"type": "text", "text": "me."}], "row 1")
@@ -100,7 +100,7 @@ def text_of_parts(parts: Sequence[object], at: object) -> str:
                 got=f"part of type {ascii(kind)[:60]}",
                 at=at,
                 expected='{"type": "text", "text": ...}',
-                do="take such records out",
+                do=do,
             )
         texts.append(text)
     return "".join(texts)

@@ -151,7 +151,13 @@ def check_request(
     """
     ids = np.asarray(request.prompt)
     check_ids(ids, at, vocab_size)
-    check_room(ids.size - (request.max_new_tokens == 0), at, max_length)
+    if request.max_new_tokens == 0 and ids.size > max_length:
+        raise DataError(
+            "prompt has no room in the model's sequences", got=f"{ids.size} tokens", at=at,
+            expected=f"at most max_length={max_length}", do="shorten it or leave it out",
+        )  # fmt: skip
+    if request.max_new_tokens:
+        check_room(ids.size, at, max_length)
     counts = {
         "stop_ids": (len(request.stop_ids or ()), MAX_STOP_IDS),
         "stop_strings": (len(request.stop_strings), MAX_STOP_STRINGS),

@@ -105,7 +105,7 @@ def read_content(value: Any) -> str:
     if not isinstance(value, list):
         raise _wrong("message content is neither text nor a list of parts of text")
     try:
-        text = text_of_parts(value, "content")
+        text = text_of_parts(value, "content", do="send its text alone")
     except DataError as error:
         raise _wrong(str(error)) from error
     _check_text(text)
