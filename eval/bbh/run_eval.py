@@ -28,7 +28,7 @@ from tulu_jax.errors import DataError
 from tulu_jax.fields import check_fields, least, setting
 
 MAX_NEW_TOKENS = 512
-CANARY_LINES = 2
+SHOTS = 3
 ANSWER = "So the answer is"
 NUMBERS = "multistep_arithmetic_two"
 """The task whose answers are whole numbers with a sign."""
@@ -105,11 +105,13 @@ class Bbh(Benchmark):
             rng = random.Random(f"42:{task}")
             drawn = take(list(enumerate(examples)), options.max_num_examples_per_task, rng)
             file = context.data_dir / "cot-prompts" / f"{task}.txt"
-            before = _shown(file, cot=not options.no_cot) + "\n\nQ: "
+            shown = _shown(file, cot=not options.no_cot)
+            count, before = len(re.findall(r"^Q:", shown, re.MULTILINE)), f"{shown}\n\nQ: "
             texts = [context.text(before + row["input"], "A:", plain="\nA:") for _, row in drawn]
             for (index, row), prompt in zip(drawn, context.prompts(texts), strict=True):
                 ask = Generate(prompt, MAX_NEW_TOKENS, stops)
                 data = {"input": row["input"], "target": row["target"]}
+                data |= {"shots": count} if count != SHOTS else {}
                 instances.append(Instance(f"{task}/{index}", ask, row["target"], data, group=task))
         return instances
 
@@ -137,6 +139,14 @@ class Bbh(Benchmark):
         """The share of right answers in each task, and the mean of those."""
         found = {task: float(np.mean(self.scores(rs))) for task, rs in by_group(rows).items()}
         return {**found, "average_exact_match": sum(found.values()) / len(found)}
+
+    def remarks(self, rows: Sequence[Row], metrics: Metrics, context: Context) -> list[str]:
+        """See `Benchmark`: tasks whose file has another number of examples, as one that was cut."""
+        other = {row["group"]: row["shots"] for row in rows if "shots" in row}
+        return [
+            f"{len(other)} tasks are shown with another number of examples than {SHOTS}: "
+            + ", ".join(f"{task} {count}" for task, count in list(other.items())[:4])
+        ] * bool(other)
 
     def write(self, rows: Sequence[Row], metrics: Metrics, folder: Path, context: Context) -> None:
         """The examples of each task with the output and what was read from it."""
@@ -186,10 +196,14 @@ def _examples(folder: Path) -> dict[str, list[Any]]:
 def _shown(path: Path, *, cot: bool) -> str:
     """What stands before the question: the task, and three examples.
 
+    The canary and the dashes below it go, where the file has them; copies without it are about.
+
     Raises:
       DataError: an example without an answer.
     """
-    text = "\n".join(read_text(path).split("\n")[CANARY_LINES:])
+    lines = read_text(path).replace("\r\n", "\n").split("\n")
+    under_canary = len(lines) > 1 and lines[1] != "" and not lines[1].strip("-")
+    text = "\n".join(lines[2 if under_canary else 0 :])
     if cot:
         return text.strip()
     return "\n\n".join(_direct(block, path) for block in text.split("\n\n")).strip()

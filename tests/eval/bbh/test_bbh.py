@@ -54,6 +54,31 @@ def test_the_file_without_its_canary_stands_before_the_question(folder):
     assert one.ask.prompt.text.endswith("dyck_languages 0?\n<|assistant|>\nA:")
 
 
+@pytest.mark.parametrize("no_cot", [False, True])
+def test_a_copy_of_the_prompts_without_canary_or_with_other_line_ends(folder, no_cot):
+    """The first lost the task's description, the other showed the reasoning in spite of no_cot."""
+    options = Options(no_cot=no_cot)
+    wanted = [one.ask.prompt.text for one in load(folder, options)]
+    for change in (
+        lambda text: text.removeprefix("canary\n-----\n"), lambda text: text.replace("\n", "\r\n")
+    ):  # fmt: skip
+        for name in ("dyck_languages", "snarks"):
+            (folder / "cot-prompts" / f"{name}.txt").write_bytes(change(PROMPT).encode())
+        assert [one.ask.prompt.text for one in load(folder, options)] == wanted
+
+
+def test_another_number_of_examples_is_told(folder):
+    """A file that was cut between two examples can be read."""
+    rows = [{**one.data, "group": one.group} for one in load(folder)]
+    assert Bbh().remarks(rows, {}, context(Bbh(), folder)) == [
+        "2 tasks are shown with another number of examples than 3: dyck_languages 2, snarks 2"
+    ]
+    prompt = PROMPT + "\nQ: Three?\nA: Let's think step by step.\nSo the answer is (C).\n"
+    write(folder, "snarks", [{"input": "x", "target": "(A)"}], prompt)
+    rows = [{**one.data, "group": one.group} for one in load(folder) if one.group == "snarks"]
+    assert Bbh().remarks(rows, {}, context(Bbh(), folder)) == []
+
+
 def test_without_reasoning_the_last_answer_of_each_example_stays(folder):
     (one, *_) = load(folder, Options(no_cot=True))
     assert one.ask.prompt.text == (
