@@ -62,7 +62,7 @@ def read_problems(path: Path, *, corrected: bool = True) -> list[Problem]:
     """
     problems: list[Problem] = []
     seen: set[str] = set()
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
             problem = _problem(line, f"{path} line {number}")
             if problem.task_id in seen:
@@ -147,11 +147,11 @@ def corrections(problems: list[Problem]) -> dict[str, str]:
 
 def before_entry_point(problem: Problem) -> str:
     """The prompt's imports and helper functions: all that stands before the function itself."""
-    lines = problem.prompt.splitlines(keepends=True)
+    lines = problem.prompt.split("\n")
     for node in reversed(list(_statements(problem.prompt))):
         if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point:
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-            return "".join(lines[: first - 1])
+            return "".join(line + "\n" for line in lines[: first - 1])
     return ""
 
 

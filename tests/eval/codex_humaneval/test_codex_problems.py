@@ -63,6 +63,17 @@ def test_what_stands_before_the_function(shared):
     assert before_entry_point(Problem(**{**RECORD, "prompt": "def ("})) == ""
 
 
+def test_a_line_of_the_file_ends_where_json_lines_do(tmp_path):
+    """U+2028 and a form feed are characters like others in JSON, and in Python's lines."""
+    odd = "a = 'x\u2028\x85'  # \x0c\ndef double(x):\n    'Twice.'\n"
+    record = {**RECORD, "prompt": odd, "entry_point": "double"}
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+    (problem,) = read_problems(path)
+    assert problem.prompt == odd
+    assert before_entry_point(problem) == odd[: odd.index("def")]
+
+
 PAGE = b"<!DOCTYPE html><html>Not found</html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"
 
