@@ -92,13 +92,15 @@ def test_shutting_and_passwords(annotate, lines, tmp_path):
 def test_two_folders_of_predictions(annotate, tmp_path):
     for name in "ab":
         rows = [
-            {"id": i, "prompt": f"p{i}", "output": f"{name}{i}"} for i in range(3 + (name == "b"))
+            {"id": i, "prompt": f"p{i}", "output": f"{name}{i}" if i else "the same"}
+            for i in range(3 + (name == "b"))
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     both = ["--predictions", tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     done = annotate("make", "--db", tmp_path / "s.db", *both, "--names", "one", "two")
     assert "3 instances" in done.out
     assert "1 instances were answered by one of the two only: left out" in done.err
+    assert "1 of 3 instances have the same answer by both models: people are asked" in done.err
     with sqlite3.connect(tmp_path / "s.db") as database:
         found = database.execute("SELECT DISTINCT model_0, model_1 FROM instances").fetchall()
     database.close()

@@ -77,6 +77,12 @@ def _instances(args: argparse.Namespace) -> list[Instance]:
             print_line(plain_console(stderr=True),
                        f"{left_out:,} instances were answered by one of the two only: left out",
                        "yellow")  # fmt: skip
+    same = sum(one.completions[0].strip() == one.completions[1].strip() for one in found)
+    if same:
+        words = f"{same:,} of {len(found):,} instances have the same answer by both models"
+        print_line(
+            plain_console(stderr=True), f"{words}: people are asked about them too", "yellow"
+        )
     return check_instances(found, "--predictions")
 
 
