@@ -124,13 +124,16 @@ def test_results_of_other_settings_are_not_replaced_in_silence(gsm, tmp_path):
 
 
 def test_results_of_another_model_of_an_endpoint_are_not_replaced_in_silence(tulu, data, tmp_path):
-    server = Server()
+    server, asked = Server(), []
     try:
         for name in ("old", "old", "new"):
             _, _, said = tulu(
                 "gsm_chat", "--data_dir", data, "--save_dir", tmp_path / "out", "--limit", "1",
                 "--engine", name, "--base_url", server.url,
             )  # fmt: skip
+            kept = "1 of 1 answers were kept from an earlier run, of whatever the endpoint" in said
+            asked.append(len(server.seen))
+            assert kept is (asked == [1, 1])
             replaced = "note gsm_chat: results of old, or of another step" in " ".join(said.split())
             assert replaced is (name == "new")
     finally:

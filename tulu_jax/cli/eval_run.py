@@ -172,14 +172,27 @@ def longest_of(instances: Iterable[Instance]) -> int:
 
 
 def _run(task: Task, backend: Any, cache: Any, console: Any) -> Result:
+    from eval.harness.endpoint import EndpointBackend
     from eval.harness.runner import ask_all, grade, rows_of
 
+    if isinstance(backend, EndpointBackend):
+        keys = [instance.ask.key(backend.fingerprint) for instance in task.instances]
+        kept = sum(cache.get(key) is not None for key in keys)
+        say(console, _of_earlier(kept, len(keys), cache.path), task.name)
     with progress(task.name, len(task.instances)) as advance:
         answers = ask_all(
             task.name, task.instances, backend, cache, lambda done: advance(done.output_tokens or 0)
         )
     with console.status(f"grading {task.name}"):
         return grade(task.name, task.benchmark, task.context, rows_of(task, answers))
+
+
+def _of_earlier(kept: int, count: int, path: Path | None) -> list[str]:
+    """A note where an endpoint is not asked again, of which nobody knows what it serves today."""
+    return [
+        f"{kept} of {count} answers were kept from an earlier run, of whatever the endpoint served "
+        f"by this name then: for another model give another --save_dir, or remove {path}"
+    ] * bool(kept)
 
 
 def finish(
