@@ -17,6 +17,8 @@ from tulu_jax.errors import GuardError
 FEW = 4
 """Of fewer instances nothing is said about how much they are alike."""
 MANY_ALIKE = 10
+WORTH_A_WORD = 0.1
+"""Where more of the outputs have no answer, or no end, the score is as much about that."""
 WHY = 300
 """Characters of an error that are shown."""
 
@@ -167,9 +169,9 @@ def look_at_answers(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
         )
         if ids
     ]
-    if len(lost) > n / 2:
+    if len(lost) > n * WORTH_A_WORD:
         notes.append(f"no answer was found in {len(lost)} of {n} outputs")
-    if reasons and reasons.get("length", 0) > n / 2:
+    if reasons.get("length", 0) > n * WORTH_A_WORD:
         notes.append(f"{reasons['length']} of {n} outputs did not end by themselves")
     turns = [text for text in outputs if has_chat_markers(text)]
     if turns:

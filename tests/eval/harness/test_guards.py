@@ -134,6 +134,18 @@ def test_answers_are_counted_and_what_is_odd_is_told():
     assert counts["capped"] == ["10"] and [note.split()[0] for note in notes] == ["1", "1", "1"]
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_from_a_tenth_on_answers_without_end_are_told(count):
+    """A third of GSM8K's answers were cut at 512 tokens without a word."""
+    rows = [row(i) for i in range(20 - count)]
+    rows += [row(20 + i, stop_reason="length", extracted=False) for i in range(count)]
+    notes = guards.look_at_answers(rows)[1]
+    assert notes == [
+        f"no answer was found in {count} of 20 outputs",
+        f"{count} of 20 outputs did not end by themselves",
+    ] * (count > 2)
+
+
 def test_turns_that_a_model_makes_up_are_told():
     """The last number of GSM8K's answer is then one of a question that nobody asked."""
     ends = "It is 4.\n<|user|>\nWhat is 5+5?\n<|assistant|>\n10"
