@@ -52,7 +52,7 @@ QUIRKS = (
     ),
     Quirk(
         "codex_answer_appended",
-        "what of an endpoint's answer is run",
+        "what of an answer with a fenced block is run",
         "all of it, after the function's header",
         "the fenced block that defines the function, else the first; in place of the header "
         "where it repeats it",
@@ -177,7 +177,7 @@ class CodexEval(Benchmark):
         """See `Benchmark`; programs run side by side. A failure of the sandbox is an error."""
         problems = read_problems(context.data_dir)
         completions = [{"task_id": row["task_id"], "completion": row["output"]} for row in rows]
-        answer: Form = "answer" if context.endpoint else "continuation"
+        answer: Form = "answer" if context.endpoint else "either"
         outcomes = run_rows(
             completions,
             problems,

@@ -20,7 +20,7 @@ from tulu_jax.errors import DataError
 
 PREDICTIONS = "codex_eval_predictions.jsonl"
 RESULTS = "codex_eval_predictions.jsonl_results.jsonl"
-Form = Literal["continuation", "answer"]
+Form = Literal["continuation", "answer", "either"]
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 Row = dict[str, Any]
 
@@ -58,10 +58,14 @@ def build_program(problem: Problem, completion: str, form: Form = "continuation"
       form: `continuation` of the prompt, to which it is appended as it is; or the `answer` of a
         chat model, of which one fenced block counts (`block_of`). Where that defines the function
         itself, it is run in place of the prompt's function, after the imports and helpers that
-        stand before it in the prompt; otherwise it is appended to the prompt.
+        stand before it in the prompt; otherwise it is appended to the prompt. `either` is an
+        answer where a fenced block defines the function: after the prompt it is no program.
     """
     code = problem.prompt + completion
-    if form == "answer":
+    fenced = _FENCE.search(completion) and _defines(
+        block_of(completion, problem.entry_point), problem.entry_point
+    )
+    if form == "answer" or (form == "either" and fenced):
         block = block_of(completion, problem.entry_point)
         code = problem.prompt + block
         if _defines(block, problem.entry_point):

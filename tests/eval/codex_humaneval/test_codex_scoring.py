@@ -71,6 +71,14 @@ def test_an_error_is_never_a_zero():
     [
         ("    return 3", "continuation", PROMPT + "    return 3"),
         ("```python\nx\n```", "continuation", PROMPT + "```python\nx\n```"),
+        ("    return 3", "either", PROMPT + "    return 3"),
+        (ALONE, "either", PROMPT + ALONE),
+        ("    return 3\n```\nDone.", "either", PROMPT + "    return 3\n```\nDone."),
+        (
+            f"Here:\n```python\n{ALONE}```",
+            "either",
+            PROMPT[: PROMPT.index("def total")] + "\n" + ALONE,
+        ),
         ("    return 3", "answer", PROMPT + "    return 3"),
         ("Sure.\n```python\n    return 3\n```\nDone ```x```", "answer", PROMPT + "    return 3\n"),
         ("```\n    return 3\n```\n```\n    return 4\n```", "answer", PROMPT + "    return 3\n"),
