@@ -88,6 +88,27 @@ def test_another_base_than_the_one_it_was_trained_beside_is_said(run, tmp_path, 
         assert "trained beside" not in said(number, name, kept if number == 1 else base)
 
 
+def test_an_adapter_of_ours_knows_its_base(run, tmp_path, capsys):
+    """It went beside any model of its shapes, also where that was another step of the same one."""
+    from checkpoint.hf.small import read_tensors, write_tensors
+
+    assert main(["export", "--model_dir", str(run[0]), "--output", str(tmp_path / "a")]) == 0
+    other = shutil.copytree(run[0].parent / "base", tmp_path / "base")
+    words = ["adapter", "--peft", str(tmp_path / "a"), "--base", str(other), "--model_dir"]
+    assert main([*words, str(tmp_path / "same")]) == 0
+    file = other / "model.safetensors"
+    tensors = read_tensors(file)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
+    write_tensors(file, tensors)
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "other")]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "base is not the one the adapters were trained beside - got fingerprint float32:" in err
+    assert "of final_norm/scale at" in err and "or take base_weights.json away" in err
+    (tmp_path / "a" / "base_weights.json").unlink()
+    assert main([*words, str(tmp_path / "other")]) == 0
+
+
 def test_another_tokenizer_beside_the_adapter_is_said(run, tmp_path, capsys):
     """It was not: an adapter trained in one chat template was asked in its base's."""
     base = run[0].parent / "base"

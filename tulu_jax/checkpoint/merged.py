@@ -15,7 +15,7 @@ from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG
 from tulu_jax.checkpoint.hf.load import HfFolder, open_folder
 from tulu_jax.checkpoint.hf.tensors import cast, numpy_dtype
 from tulu_jax.checkpoint.manager import is_run, refuse_adapters, saved_generation
-from tulu_jax.checkpoint.peft import load_peft
+from tulu_jax.checkpoint.peft import BASE_WEIGHTS, load_peft
 from tulu_jax.checkpoint.peft_config import Note
 from tulu_jax.checkpoint.reader import Index, ParamPath, ParamsReader
 from tulu_jax.errors import CheckpointError, ConfigError
@@ -86,7 +86,9 @@ class MergedReader(ParamsReader):
         self._base = _open_base(folder, self.config)
         self._dtype = numpy_dtype(self.lora.read_dtype)
         self._adapted = adapter_shapes(self.config, self.lora)
-        self._check(folder)
+        wanted = self.meta["lora"].get("base_weights") or {}
+        do = "give the base of the run with --base"
+        _check_base(self._base, wanted, self.lora.read_dtype, folder, do)
 
     @property
     def identity(self) -> str:
@@ -120,17 +122,20 @@ class MergedReader(ParamsReader):
         """Rows of the first axis that are read together, however few are asked for."""
         return self._base.rows_at_once(path)
 
-    def _check(self, folder: str | Place) -> None:
-        wanted = self.meta["lora"].get("base_weights") or {}
-        for name, found in base_fingerprints(self._base, self.lora.read_dtype):
-            if found != wanted.get(name):
-                raise CheckpointError(
-                    "base is not the one the adapters were trained beside",
-                    got=f"fingerprint {found} of {name}",
-                    at=folder,
-                    expected=wanted.get(name),
-                    do="give the base of the run with --base",
-                )
+
+def _check_base(
+    base: ParamsReader, wanted: Mapping[str, str], dtype: str, at: str | Place, do: str
+) -> None:
+    """Refuses a base whose weights, rounded to `dtype`, are not those of the fingerprints."""
+    for name, found in base_fingerprints(base, dtype):
+        if found != wanted.get(name):
+            raise CheckpointError(
+                "base is not the one the adapters were trained beside",
+                got=f"fingerprint {found} of {name}",
+                at=at,
+                expected=wanted.get(name),
+                do=do,
+            )
 
 
 def base_fingerprints(base: ParamsReader, dtype: str) -> Iterator[tuple[str, str]]:
@@ -150,13 +155,20 @@ def import_peft(
     `note` is told what people should know of the base and the adapter.
 
     Raises:
-      CheckpointError: it does not fit the base, or the run folder holds checkpoints already.
+      CheckpointError: it does not fit the base or was trained beside another, or the run folder
+        holds checkpoints already.
     """
     reader = _open_base(base)
     for line in reader.notes:
         note(line)
     lora, adapters = load_peft(folder, reader.config, note=note)
-    _say_base(folder, base, note)
+    wanted = json_or_none(readable(folder) / BASE_WEIGHTS)
+    if isinstance(wanted, dict) and wanted:
+        dtype = str(next(iter(wanted.values()))).partition(":")[0]
+        do = f"give its base with --base, or take {BASE_WEIGHTS} away to put it beside another"
+        _check_base(reader, wanted, dtype, base, do)
+    else:
+        _say_base(folder, base, note)
     meta = {
         "model": config_to_dict(reader.config),
         "step": 0,

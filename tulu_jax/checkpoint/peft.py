@@ -55,6 +55,8 @@ PREFIX = "base_model.model."
 INNER_NAME = re.compile(r"(lora_[AB])\.([^.]+)\.weight$")
 """The end of a tensor's name that has the adapter's own name in it."""
 F32 = np.dtype(np.float32)
+BASE_WEIGHTS = "base_weights.json"
+"""Beside an adapter of ours: the fingerprint of every weight of the base it was trained beside."""
 
 
 def save_peft(
@@ -64,6 +66,7 @@ def save_peft(
     adapters: Mapping[str, Any],
     *,
     base: str,
+    base_weights: Mapping[str, str] | None = None,
 ) -> Place:
     """Writes a folder that `peft.PeftModel.from_pretrained` loads; returns it.
 
@@ -73,6 +76,7 @@ def save_peft(
       lora: the adapters' settings.
       adapters: their tree, host arrays.
       base: what PEFT shall call the base model: a path or a name on the Hub.
+      base_weights: the base's fingerprints, by which `tulu adapter` knows it; others pass them by.
 
     Raises:
       CheckpointError: the folder is in use.
@@ -103,6 +107,8 @@ def save_peft(
     def fill(partial: PartialFolder) -> None:
         write_shard(partial.place_of(WEIGHTS_NAME), shard, F32, iter(tensors.items()))
         write_json(partial.folder / ADAPTER_CONFIG, fields)
+        if base_weights:
+            write_json(partial.folder / BASE_WEIGHTS, dict(base_weights))
 
     place = as_place(path)
     if not (isinstance(place, Address) and is_filled(place, fill)):

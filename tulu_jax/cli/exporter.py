@@ -259,7 +259,10 @@ def _export_adapters(args: argparse.Namespace, reader: CheckpointReader, console
     if args.base and not is_address(args.base) and Path(args.base).is_dir():
         base = str(user_place(args.base))
     base = base.removeprefix("hf://")  # as PEFT names a model of the Hub
-    folder = save_peft(args.output, reader.config, lora, reader.params(), base=base)
+    folder = save_peft(
+        args.output, reader.config, lora, reader.params(), base=base,
+        base_weights=(reader.meta.get("lora") or {}).get("base_weights"),
+    )  # fmt: skip
     console.print(f"step {reader.step}, adapters of rank {lora.rank} in PEFT's format -> {folder}")
     console.print("a model by itself: the same with --merge")
     return 0
