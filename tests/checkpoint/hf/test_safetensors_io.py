@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tulu_jax.checkpoint.checksums import file_checksum
 from tulu_jax.checkpoint.hf import safetensors_io
-from tulu_jax.checkpoint.hf.files import find_tensors
+from tulu_jax.checkpoint.hf.files import find_tensors, misplaced
 from tulu_jax.checkpoint.hf.safetensors_io import (
     INDEX_NAME,
     SINGLE_NAME,
@@ -187,6 +187,17 @@ def test_shards_are_found_by_the_index(sharded):
         "a": "a.safetensors",
         "b": "b.safetensors",
     }
+
+
+def test_shards_with_each_others_names_are_said(sharded):
+    """They were read without a word, each tensor from where it lies."""
+    assert misplaced(sharded, find_tensors(sharded)) == []
+    for old, new in (("a", "t"), ("b", "a"), ("t", "b")):
+        (sharded / f"{old}.safetensors").rename(sharded / f"{new}.safetensors")
+    assert misplaced(sharded, find_tensors(sharded)) == [
+        "2 tensors are in other shards than model.safetensors.index.json names: a lies in "
+        "b.safetensors, not in a.safetensors"
+    ]
 
 
 def test_index_names_a_missing_shard(sharded):

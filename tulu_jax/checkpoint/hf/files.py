@@ -105,6 +105,23 @@ def _read_index(path: Place, kind: Format) -> dict[str, str]:
     return weight_map
 
 
+def misplaced(folder: Place, tensors: Mapping[str, TensorSpec]) -> list[str]:
+    """What to say of tensors that lie in other shards than the index names: they are found there.
+
+    So it is where shards have each other's names, or the index is of another way to cut the model.
+    """
+    index = next((i for k in FORMATS if (i := folder / k.index).is_file()), None)
+    if index is None or len({spec.file for spec in tensors.values()}) < 2:
+        return []
+    weight_map = read_json(index, CheckpointError)["weight_map"]
+    named = {name: weight_map.get(name, spec.file.name) for name, spec in tensors.items()}
+    wrong = sorted(name for name, file in named.items() if file != tensors[name].file.name)
+    if not wrong:
+        return []
+    first = f"{wrong[0]} lies in {tensors[wrong[0]].file.name}, not in {named[wrong[0]]}"
+    return [f"{len(wrong)} tensors are in other shards than {index.name} names: {first}"]
+
+
 def _leads_out(path: Place) -> bool:
     """Whether a link points out of the folder; one into the cache of huggingface_hub does not.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tulu_jax.checkpoint.hf.config import read_config
 from tulu_jax.checkpoint.hf.families import hf_family
-from tulu_jax.checkpoint.hf.files import find_tensors
+from tulu_jax.checkpoint.hf.files import find_tensors, misplaced
 from tulu_jax.checkpoint.hf.generation import other_tokens, read_generation
 from tulu_jax.checkpoint.hf.kinds import ADAPTER_CONFIG, refuse_unfinished
 from tulu_jax.checkpoint.hf.names import (
@@ -63,9 +63,10 @@ def open_folder(path: str | Place, dtype: str | None = "float32") -> HfFolder:
     folder = readable(path)
     refuse_unfinished(folder)
     config = read_config(folder)
-    found = checked_folder(folder, config, find_tensors(folder), dtype)
+    tensors = find_tensors(folder)
+    found = checked_folder(folder, config, tensors, dtype)
     kept = read_generation(folder, config)
-    notes = [*found.notes, *other_tokens(config, kept)]
+    notes = [*found.notes, *misplaced(folder, tensors), *other_tokens(config, kept)]
     return dataclasses.replace(found, generation=kept, notes=notes)
 
 
