@@ -217,3 +217,10 @@ def test_predict_refuses_what_it_cannot_follow(predict):
     messages = [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]
     status, err = predict(line={"id": "a", "messages": messages}, who=CHAT)
     assert status == 2 and "line is a conversation, and an endpoint is asked one question" in err
+
+
+def test_flags_that_contradict_each_other_are_refused(capsys):
+    """The later one was followed without a word."""
+    with pytest.raises(SystemExit, match="2"):
+        evaluate_parser().parse_args(["gsm_chat", *REPLAY, "--use_chat_format", "--no_chat_format"])
+    assert "not allowed with argument --use_chat_format" in capsys.readouterr().err

@@ -102,11 +102,12 @@ def _add_others(parser: argparse.ArgumentParser) -> None:
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is asked")
-    group.add_argument(
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
         "--use_chat_format", action="store_true", default=None, dest="chat",
         help="ask in chat format (tulu eval: the default for models that have one)",
     )  # fmt: skip
-    group.add_argument(
+    which.add_argument(
         "--no_chat_format", action="store_false", dest="chat", help="ask in plain text"
     )
     group.add_argument(
