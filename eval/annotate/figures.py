@@ -22,7 +22,7 @@ from eval.harness.statistics import bootstrap_means
 
 RESAMPLES = 2_000
 LEVEL = 0.95
-"""Of the intervals: percentiles of the bootstrap over instances."""
+"""Of the intervals: percentiles of the bootstrap over instances, see `share`."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,22 @@ def _in_order(pair: frozenset[str], common: Counter[str]) -> tuple[str, str]:
 
 
 def share(scores: Sequence[float]) -> Share:
-    """The mean of scores, one an instance, and the interval that the bootstrap gives."""
+    """The mean of scores, one an instance, and the interval that the bootstrap gives.
+
+    Where all are 1, or all 0, draws from them tell nothing: then the exact interval of a share.
+
+    >>> one = share([1.0])  # nobody knows of how many this is true
+    >>> round(one.low, 3), one.high
+    (0.025, 1.0)
+    """
     if not scores:
         return Share(math.nan, math.nan, math.nan, 0)
-    means = bootstrap_means(scores, resamples=RESAMPLES)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Share(math.fsum(scores) / len(scores), float(low), float(high), len(scores))
+    value, n, tail = math.fsum(scores) / len(scores), len(scores), (1 - LEVEL) / 2
+    if value in (0.0, 1.0):
+        far = tail ** (1 / n)
+        return Share(value, far, 1.0, n) if value else Share(value, 0.0, 1 - far, n)
+    low, high = np.quantile(bootstrap_means(scores, resamples=RESAMPLES), [tail, 1 - tail])
+    return Share(value, float(low), float(high), n)
 
 
 def _pair(instances: list[Group], models: tuple[str, str]) -> PairFigures:

@@ -21,6 +21,14 @@ def test_docstring_examples():
     assert doctest.testmod(figures).failed == 0
 
 
+@pytest.mark.parametrize(("n", "far"), [(1, 0.025), (10, 0.6915), (332, 0.98895)])
+def test_what_all_say_is_not_certain(n, far):
+    """Source: Clopper and Pearson 1934. One answer of one person was 100 %, from 100 to 100 %."""
+    every, none = figures.share([1.0] * n), figures.share([0.0] * n)
+    assert (every.value, every.high, none.value, none.low) == (1, 1, 0, 0)
+    assert every.low == pytest.approx(far, abs=5e-5) == 1 - none.high
+
+
 def test_of_two_answers_at_one_time_the_later_row_counts():
     """Sheets of whole minutes: who corrects an answer at once was counted with the first one."""
     twice = [said("x", "ann", "a-is-better", time=5.0), said("x", "ann", "tie", time=5.0)]
