@@ -65,6 +65,13 @@ class Differences:
 
 
 def _interval(value: float, error: float) -> Interval:
+    """The interval of a difference; none where all instances differ alike, which says no error.
+
+    >>> _interval(100.0, 0.0)  # of two instances, say
+    (100.0, nan, nan)
+    """
+    if error == 0:
+        return value, math.nan, math.nan
     return value, value - QUANTILE * error, value + QUANTILE * error
 
 

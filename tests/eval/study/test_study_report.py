@@ -19,6 +19,7 @@ from eval.study.state import states_of
 from eval.study.study import NONE, Grid
 from eval.study.tables import within
 from eval.study.workflow import write_workflow
+from tests.eval.results import row, write_result
 from tests.eval.study.finished_studies import finish, small_table, write_task
 from tests.eval.study.small_studies import DOLLY, base, evaluation
 from tulu_jax.errors import DataError
@@ -279,3 +280,20 @@ def test_a_number_of_fewer_questions_says_so_and_a_lost_result_too(tmp_path):
     assert [name for name, text in texts.items() if "(n" in text] == [cell.name]
     (line,) = [line for line in found.board.warnings if "no result" in line]
     assert line.startswith(f"toxigen: {cell.name}: no result, though its step is done, so it is in")
+
+
+def test_what_all_instances_say_alike_is_not_beyond_chance(tmp_path):
+    """Two questions that one model has right and the other wrong had an interval of no width."""
+    table = finish(small_table(tmp_path))
+    for cell in table.cells:
+        (step,) = cell.of("evaluate")
+        right = [int(cell.dataset == DOLLY)] * 2
+        write_result(
+            table.root / results(step) / "gsm_cot", [row(str(i), r) for i, r in enumerate(right)],
+            task="gsm_cot", model=cell.name, benchmark="gsm",
+        )  # fmt: skip
+    made = sections(read_study(table), within)
+    (line,) = [line for line in section(made, "skills-small").text if line.startswith("reasoning")]
+    assert (
+        line.startswith("reasoning: Dolly, +100.0 points over ") and line.count("(not beyond") == 2
+    )
