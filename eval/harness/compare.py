@@ -272,6 +272,10 @@ def unlike(results: Mapping[str, Result]) -> list[str]:
         found = {who: str(one.get(quirk)) for who, one in quirks.items()}
         if len(set(found.values())) > 1:
             said.append(f"run with another quirk {quirk} - {_each(found)}")
+    versions = {who: _mapping(result.run.get("versions")) for who, result in results.items()}
+    found = {who: str(one["tulu_jax"]) for who, one in versions.items() if "tulu_jax" in one}
+    if len(set(found.values())) > 1:
+        said.append(f"run by other versions of tulu-jax - {_each(found)}")
     settings = {who: _mapping(result.run.get("settings")) for who, result in results.items()}
     for name in dict.fromkeys(name for one in settings.values() for name in one):
         # A version that did not have the setting yet says nothing of it.

@@ -172,6 +172,19 @@ def test_other_ways_of_running_are_said(write):
     )
 
 
+def test_results_of_other_versions_are_said(write):
+    a, b, old = (
+        write(name, rows([1, 0]), **fields)
+        for name, fields in (
+            ("a", {"versions": {"tulu_jax": "0.1.0"}}), ("b", {"versions": {"tulu_jax": "0.2.0"}}),
+            ("old", {}),
+        )
+    )  # fmt: skip
+    (task,) = compare(a, b).tasks
+    assert task.warnings == ("run by other versions of tulu-jax - A: 0.1.0, B: 0.2.0",)
+    assert compare(a, old).tasks[0].warnings == ()
+
+
 def test_other_settings_are_said_but_for_those_that_change_no_score(write):
     """Win rates by two judges differ by 50 points without a word."""
     mine = {"judge": "openai", "max_cost": 5, "temperature": 0.1, "reference_path": "/a/ref.json"}
