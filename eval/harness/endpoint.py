@@ -304,7 +304,9 @@ def _read(reply: requests.Response, api: str, words: Sequence[str] = ()) -> Answ
         text = choice["message"]["content"] if api == "chat" else choice["text"]
         reason = choice.get("finish_reason")
         usage = fields.get("usage") or {}
-        if text is None:
+        if isinstance(text, list):  # as parts: those of thoughts are no answer
+            text = "".join(part["text"] for part in text if part["type"] == "text")
+        if text is None or (text == "" and reason == "content_filter"):
             refusal = (choice.get("message") or {}).get("refusal")
             refused = bool(refusal) or reason == "content_filter"
             return Answer(error=f"endpoint gave no text: {refusal or reason}", refused=refused)

@@ -138,6 +138,21 @@ def test_an_error_that_comes_with_status_200_is_told_in_its_own_words(ask, serve
     assert found[1] == said("two")
 
 
+def test_an_answer_in_parts_is_their_text(server):
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "It is "},
+             {"type": "text", "text": "4."}]  # fmt: skip
+    server.faults["one"] = [strange(message={"content": parts})]
+    (found,) = answers(EndpointBackend("m", base_url=server.url), [Generate(Prompt("one"), 9)])
+    assert found.output == "It is 4."
+
+
+def test_an_empty_answer_that_a_filter_made_is_a_refusal(server):
+    """It was the model's answer, and wrong."""
+    server.faults["one"] = [strange(message={"content": ""}, finish_reason="content_filter")]
+    (found,) = answers(EndpointBackend("m", base_url=server.url), [Generate(Prompt("one"), 9)])
+    assert found.refused and found.error == "endpoint gave no text: content_filter"
+
+
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
 def test_a_prompt_that_a_filter_refuses_is_a_refusal(ask, server, code):
     server.faults["one"] = [status(400, body=error("it was filtered", code=code))]
